@@ -1,0 +1,507 @@
+"""The command line: a thin map from verbs to library functions. Nothing heavy is imported before a verb runs."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import frostline
+from frostline.errors import ConfigError, FrostlineError
+from frostline.files import disk_errors
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from frostline.config import Config
+    from frostline.progress import Progress
+    from frostline.study import Existing
+
+app = typer.Typer(
+    help="Train from scratch, freeze a pretrained network, or fine-tune its upper layers? Measured on your own photos.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no words; errors only.")]
+Data = Annotated[
+    str, typer.Argument(help="Folder of class folders, folder with train/ and test/, or CSV. None: built-in sample.")
+]
+Out = Annotated[str, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
+Backbone = Annotated[str, typer.Option(help="Pretrained network: mobilenet_v2, or any timm name.")]
+Protocol = Annotated[
+    str, typer.Option(help="tutorial (80/20, the 20 % is reported) or rigorous (train/validation/test).")
+]
+Preset = Annotated[str, typer.Option(help="How much time to spend: fast, balanced or best.")]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of every strategy, in place of the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Decides the split, the starting weights and every random choice.")]
+Test = Annotated[str, typer.Option(help="Another folder of photos, to report on.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
+Weights = Annotated[str, typer.Option(help="A file with the backbone's published weights.")]
+ImageSize = Annotated[int, typer.Option(help="Side of the photos the network sees, pixels; 0: the backbone's own.")]
+Resize = Annotated[str, typer.Option(help="squash (the whole photo) or crop (its centre).")]
+Engine = Annotated[str, typer.Option(help="What runs the frozen layers: auto, onnx or torch.")]
+Device = Annotated[str, typer.Option(help="Where training runs: auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="Arithmetic of training: auto, float32 or bfloat16.")]
+StoredAs = Annotated[str, typer.Option(help="Activations on disk: float16 or float32.")]
+Line = Annotated[str | None, typer.Option(help="Freeze line of the fine-tuned strategy: a layer number, top or top-6.")]
+Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]
+
+
+@app.callback()
+def _about(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"frostline {frostline.__version__}")
+        raise typer.Exit
+
+
+# ---- the main job ----------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def study(
+    data: Data = "",
+    out: Out = "",
+    strategies: Annotated[str, typer.Option(help="Comma-separated.")] = "baseline,frozen,fine-tuned",
+    backbone: Backbone = "mobilenet_v2",
+    protocol: Protocol = "rigorous",
+    preset: Preset = "balanced",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    test: Test = "",
+    line: Line = None,
+    weights: Weights = "",
+    image_size: ImageSize = 0,
+    resize: Resize = "squash",
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    stored_as: StoredAs = "float16",
+    settings: Settings = "",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train the strategies on DATA, compare them, leave models and a report in a run folder."""
+    config = _configuration(
+        data, out, settings, resume,
+        strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
+        preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
+        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as,
+    )  # fmt: skip
+    _run(config, out, _existing(resume, overwrite), as_json, quiet)
+
+
+@app.command()
+def fit(
+    data: Data = "",
+    strategy: Annotated[
+        str, typer.Option(help="baseline, frozen, fine-tuned, fine-tuned-all or scratch.")
+    ] = "fine-tuned",
+    out: Out = "",
+    backbone: Backbone = "mobilenet_v2",
+    protocol: Protocol = "rigorous",
+    preset: Preset = "balanced",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    test: Test = "",
+    line: Line = None,
+    weights: Weights = "",
+    image_size: ImageSize = 0,
+    resize: Resize = "squash",
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    stored_as: StoredAs = "float16",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train one strategy on DATA: a study of one."""
+    config = _configuration(
+        data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
+        seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
+        device=device, precision=precision, stored_as=stored_as,
+    )  # fmt: skip
+    _run(config, out, _existing(resume, overwrite), as_json, quiet)
+
+
+def _configuration(data: str, out: str, settings: str, resume: bool, **options: Any) -> Config:
+    from frostline.config import Config
+    from frostline.study import SAMPLE, configure
+
+    if settings:
+        return Config.from_toml(Path(settings))
+    if resume and not data and (Path(out) / "config.toml").exists() and out:
+        return Config.from_toml(Path(out) / "config.toml")
+    return configure(data or SAMPLE, **options)
+
+
+def _existing(resume: bool, overwrite: bool) -> Existing:
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite exclude each other: give one of them")
+    return "resume" if resume else "overwrite" if overwrite else "refuse"
+
+
+def _run(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool) -> None:
+    from frostline.study import SAMPLE
+    from frostline.study import study as run_study
+
+    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem
+    run = Path(out) if out else _unused(Path("runs") / name, existing)
+    with _progress(quiet) as progress:
+        progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
+
+        def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
+            low, high = (100 * x for x in row["accuracy_ci"])
+            progress.say(
+                f"{row['name']}: {100 * row['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) "
+                f"on {document['reported_on']} photos, after {row['seconds']['total']:.0f} s"
+            )
+
+        document = run_study(config, run, existing=existing, progress=progress, on_row=on_row)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_study(document, run)
+
+
+def _unused(run: Path, existing: Existing) -> Path:
+    """`run`, or `run`-2, -3, ... so that a study without --out never meets an older one."""
+    if existing != "refuse" or not run.exists():
+        return run
+    return next(p for n in range(2, 10**6) if not (p := run.with_name(f"{run.name}-{n}")).exists())
+
+
+def _print_study(document: dict[str, Any], run: Path) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from frostline import words
+
+    console = _console()
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in (
+        "strategy",
+        "accuracy",
+        "95 % interval",
+        "macro F1",
+        "calibration error",
+        "trainable",
+        "total",
+        "time",
+    ):
+        table.add_column(
+            column, justify="left" if column == "strategy" else "right", no_wrap=column != "calibration error"
+        )
+    for row in document["strategies"]:
+        low, high = (100 * x for x in row["accuracy_ci"])
+        table.add_row(
+            row["name"], f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}", f"{row['macro_f1']:.3f}",
+            f"{row['ece_calibrated']:.3f}", f"{row['parameters']['trainable']:,}", f"{row['parameters']['total']:,}",
+            words.duration(row["seconds"]["total"]),
+        )  # fmt: skip
+    console.print(table)
+    _print_skipped(document["dataset"]["skipped"], console)
+    if conflicts := document["dataset"]["conflicts"]:
+        console.print(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.", markup=False)
+    console.print(document["answer"], markup=False, soft_wrap=True)
+    console.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _print_skipped(skipped: list[dict[str, str]], console: Any, shown: int = 20) -> None:
+    if not skipped:
+        return
+    console.print(f"{len(skipped)} left out:", markup=False)
+    for skip in skipped[:shown]:
+        console.print(f"  {skip['path']}: {skip['why']}", markup=False, soft_wrap=True)
+    if len(skipped) > shown:
+        console.print(f"  ... and {len(skipped) - shown} more, in study.json and the report", markup=False)
+
+
+# ---- using a model ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def predict(
+    bundle: Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")],
+    photos: Annotated[
+        list[str] | None, typer.Argument(help="Files or folders; '-' or nothing: a list on stdin.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="A .csv or .jsonl file; default: CSV on stdout.")] = "",
+    engine: Engine = "auto",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Classify photos: a row each, bad files listed on stderr."""
+    from frostline.bundle import load
+    from frostline.manifest import Skip, printable
+    from frostline.predict import predict as classify
+
+    if engine not in ("auto", "onnx", "torch"):
+        raise ConfigError(f"unknown engine '{engine}' (known: auto, onnx, torch)")
+    if out and Path(out).suffix.lower() not in (".csv", ".jsonl"):
+        raise ConfigError(f"--out {out}: expected a name that ends in .csv or .jsonl")
+    model = load(bundle, engine)  # type: ignore[arg-type]
+    lines_of_json = as_json or out.lower().endswith(".jsonl")
+    paths = _listed() if not photos or photos == ["-"] else photos
+    skipped = 0
+    with _progress(quiet) as progress, _sink(out) as sink:
+        task = progress.task("Classifying")
+        write = _json_writer(sink) if lines_of_json else _csv_writer(sink, model.classes)
+        for result in classify(model, paths):
+            task.advance(1)
+            if isinstance(result, Skip):
+                skipped += 1
+                typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
+            else:
+                write(result)
+        task.done()
+        if skipped:
+            progress.say(f"{skipped} left out")
+
+
+def _listed() -> Iterator[str]:
+    """Paths on stdin, one a line."""
+    if sys.stdin.isatty():
+        raise ConfigError("no photos given: name files or folders, or pipe a list of paths to stdin")
+    return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+
+
+@contextmanager
+def _sink(out: str) -> Iterator[Any]:
+    """Where rows go: stdout, or a file that appears whole at the end."""
+    if not out:
+        yield sys.stdout
+        return
+    from frostline.files import replacing
+
+    with replacing(Path(out)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        yield file
+
+
+def _csv_writer(sink: Any, classes: list[str]) -> Any:
+    import numpy as np
+
+    from frostline import evaluate
+
+    writer = csv.writer(sink, lineterminator="\n")
+    writer.writerow(evaluate.header(classes))
+
+    def write(result: Any) -> None:
+        shares = np.array(list(result.probabilities.values()))
+        writer.writerow(evaluate.row(evaluate.Prediction(result.path, result.true, shares), classes))
+
+    return write
+
+
+def _json_writer(sink: Any) -> Any:
+    from dataclasses import asdict
+
+    return lambda result: sink.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
+
+
+@app.command()
+def evaluate(
+    bundle: Annotated[str, typer.Argument(help="Bundle folder.")],
+    data: Annotated[str, typer.Argument(help="Labelled photos, as for study.")],
+    out: Annotated[str, typer.Option("--out", help="Write the predictions to this .csv file.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a bundle on labelled photos."""
+    from frostline import evaluate as evaluation
+    from frostline.bundle import load
+    from frostline.predict import evaluate_on
+
+    model = load(bundle)
+    with _progress(quiet) as progress:
+        figures, predictions, skipped = evaluate_on(model, Path(data), progress)
+    if out:
+        evaluation.write_predictions(Path(out), predictions, model.classes)
+    listed = [{"path": s.path, "why": s.why} for s in skipped]
+    if as_json:
+        typer.echo(json.dumps({"photos": len(predictions), **figures, "skipped": listed}, ensure_ascii=False))
+    elif not quiet:
+        _print_figures(figures, len(predictions), listed)
+
+
+def _print_figures(figures: dict[str, Any], count: int, skipped: list[dict[str, str]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    console = _console()
+    low, high = (100 * x for x in figures["accuracy_ci"])
+    console.print(
+        f"{100 * figures['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) on {count:,} photos; "
+        f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_calibrated']:.3f}"
+    )
+    table = Table("class", "precision", "recall", "F1", "photos", box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in figures["per_class"]:
+        cells = (f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))
+        table.add_row(row["class"].replace("[", "\\["), *cells, str(row["support"]))
+    console.print(table)
+    _print_skipped(skipped, console)
+
+
+@app.command()
+def report(
+    run: Annotated[str, typer.Argument(help="Run folder.")], as_json: Json = False, quiet: Quiet = False
+) -> None:
+    """Build a run's report.html again."""
+    from frostline.report import build
+
+    path = build(Path(run))
+    if as_json:
+        typer.echo(json.dumps({"report": str(path)}))
+    elif not quiet:
+        typer.echo(f"Report: {path}")
+
+
+# ---- what there is ---------------------------------------------------------------------------------------------------
+
+
+@app.command()
+def backbones(
+    find: Annotated[str, typer.Argument(help="Part of a name: lists timm's networks that have it.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the networks that a study can use."""
+    from frostline import backbone as known
+
+    rows = known.listing(find)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    elif not quiet:
+        _table(rows)
+
+
+@app.command()
+def weights(
+    name: Annotated[str, typer.Argument(help="Backbone whose weights to fetch now; none: list what is at hand.")] = "",
+    path: Annotated[str, typer.Option(help="A file with the weights, to check and keep.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List published weights and where they come from, or fetch some ahead of time."""
+    from frostline import weights as known
+    from frostline.errors import nearest
+
+    if name:
+        if name not in known.KNOWN:
+            raise ConfigError(f"no published weights known for '{name}'{nearest(name, known.KNOWN)}")
+        with _progress(quiet) as progress:
+            known.fetch(known.KNOWN[name], path=Path(path) if path else None, progress=progress)
+    rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
+    if as_json:
+        typer.echo(json.dumps(rows, default=str))
+    elif not quiet:
+        _table(rows)
+
+
+@app.command()
+def data(
+    name: Annotated[str, typer.Argument(help="sample: five flower classes, rendered by code.")],
+    folder: Annotated[str, typer.Argument(help="Where to write it.")],
+    per_class: Annotated[int, typer.Option(help="Photos a class.")] = 120,
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a data set to try things on."""
+    from frostline import sample
+    from frostline.errors import nearest
+
+    if name != "sample":
+        raise ConfigError(f"unknown data set '{name}'{nearest(name, ['sample'])}")
+    with _progress(quiet) as progress:
+        task = progress.task("Rendering", 5 * per_class)
+        sample.render(Path(folder), per_class=per_class, seed=seed, on_step=lambda _done, _total: task.advance(1))
+    if as_json:
+        typer.echo(json.dumps({"folder": folder, "rendered": True}))
+    elif not quiet:
+        typer.echo(f"{folder}: rendered by code, no real photos")
+
+
+def _table(rows: list[dict[str, Any]]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(*rows[0], box=box.SIMPLE_HEAD, pad_edge=False)
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row.values()))
+    _console().print(table)
+
+
+def _console() -> Console:
+    """Results go to stdout; in a pipe or a file nothing is cut to 80 columns."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+
+
+def _cell(value: Any) -> str:
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, list | tuple):
+        return ", ".join(str(v) for v in value)
+    return str(value).replace("[", "\\[")
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Progress]:
+    from frostline.progress import Progress
+
+    with Progress(quiet) as progress:
+        yield progress
+
+
+def main() -> None:
+    """Run the command line: a user's mistake is one line on stderr and exit 1, Ctrl-C is exit 130."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+    try:
+        with disk_errors(Path.cwd()):
+            status = app(standalone_mode=False)
+    except FrostlineError as error:
+        _fail(str(error))
+    except typer.Abort:
+        sys.exit(130)
+    except KeyboardInterrupt:
+        print("stopped; nothing that was finished is lost: go on with --resume", file=sys.stderr)  # noqa: T201
+        sys.exit(130)
+    except BrokenPipeError:  # the reader of stdout has had enough
+        sys.stdout = None
+        sys.exit(0)
+    except Exception as error:
+        if not type(error).__module__.startswith(("click", "typer")):
+            raise
+        words = error.format_message() if hasattr(error, "format_message") else str(error)
+        _fail(words, code=2)
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _fail(message: str, code: int = 1) -> None:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201
+    sys.exit(code)

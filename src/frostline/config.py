@@ -1,0 +1,290 @@
+"""The whole configuration of a run, as dataclasses: also the command line's options and the run folder's config.toml.
+
+A strategy is (architecture, starting weights, freeze line); a recipe says how the part above the line is trained. Strategies,
+protocols and presets are rows of the tables below: a new one is a new row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from frostline.errors import ConfigError, nearest
+from frostline.files import write_with
+from frostline.images import Resize
+
+Weights = Literal["pretrained", "random"]
+Protocol = Literal["tutorial", "rigorous"]
+Preset = Literal["fast", "balanced", "best"]
+Schedule = Literal["constant", "cosine"]
+EngineKind = Literal["auto", "onnx", "torch"]
+Device = Literal["auto", "cpu", "cuda"]
+Precision = Literal["auto", "float32", "bfloat16"]
+StoredAs = Literal["float16", "float32"]
+
+DEFAULT_BACKBONE = "mobilenet_v2"
+DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How the part above the line is trained."""
+
+    epochs: int = 10
+    """Passes over the training photos; an upper bound where `patience` is set."""
+    batch_size: int = 32
+    """Photos a step."""
+    learning_rate: float = 1e-3
+    """Adam's step size for the head, and for every layer when the starting weights are random."""
+    learning_rate_above_line: float = 1e-4
+    """The reduced step size for pretrained layers above the line."""
+    weight_decay: float = 0.0
+    """Decoupled weight decay (AdamW) on weight matrices; biases and norms are left out."""
+    schedule: Schedule = "constant"
+    """Step size from epoch to epoch: constant, or down a half cosine to almost nothing."""
+    patience: int = 0
+    """Stop after so many epochs without a lower validation loss and keep the best epoch; 0 = fixed epochs, keep the last."""
+    label_smoothing: float = 0.0
+    """Share of each target spread over all classes, 0 to below 1."""
+    hidden: int = 128
+    """Width of the head's hidden layer; 0 = a linear head."""
+    dropout: float = 0.5
+    """Share of the hidden units dropped in training, 0 to below 1."""
+    views: int = 1
+    """Stored views of each training photo; view 0 is the clean one, the others are augmented."""
+
+
+@dataclass(frozen=True)
+class Strategy:
+    """(architecture, starting weights, freeze line), and the recipe for what lies above the line."""
+
+    name: str
+    """Name of its folder in the run and of its row in every table."""
+    backbone: str
+    """`small_cnn`, `mobilenet_v2` or any timm name."""
+    weights: Weights
+    """`pretrained` (published weights, batch-norm statistics fixed) or `random` (seeded, statistics learnt)."""
+    line: str
+    """The layer at which the frozen ground ends: a layer number from the bottom, `top`, or `top-6`."""
+    head_first: bool = False
+    """Train the head alone on the frozen network before the layers above the line join in (LP-FT)."""
+    recipe: Recipe = field(default_factory=Recipe)
+    """Training of the strategy's own stage."""
+    head_recipe: Recipe = field(default_factory=Recipe)
+    """Training of the head stage where `head_first` is set."""
+
+
+# ---- the strategies: a new one is a row ------------------------------------------------------------------------------
+
+_ROWS: dict[str, tuple[str | None, Weights, str, bool]] = {
+    # name: (backbone, or None for the one the user names; starting weights; line; head first)
+    "baseline": ("small_cnn", "random", "0", False),
+    "frozen": (None, "pretrained", "top", False),
+    "fine-tuned": (None, "pretrained", "top-6", True),
+    "fine-tuned-all": (None, "pretrained", "0", True),
+    "scratch": (None, "random", "0", False),
+}
+STRATEGIES = tuple(_ROWS)
+
+# ---- the recipes: protocol, then preset, then the kind of strategy ----------------------------------------------------
+
+_TUTORIAL = {
+    "random": Recipe(learning_rate=5e-4),
+    "head": Recipe(dropout=0.3),
+    "thawed": Recipe(dropout=0.3, learning_rate=1e-4, learning_rate_above_line=1e-4),
+}
+_COSINE = Recipe(schedule="cosine", weight_decay=0.01)
+_RIGOROUS: dict[str, dict[str, Recipe]] = {
+    "fast": {
+        "random": replace(_COSINE, epochs=4, patience=2, learning_rate=5e-4),
+        "head": replace(_COSINE, epochs=10, patience=3, dropout=0.3),
+        "thawed": replace(
+            _COSINE, epochs=4, patience=2, dropout=0.3, learning_rate=3e-4, learning_rate_above_line=3e-4
+        ),
+    },
+    "balanced": {
+        "random": replace(_COSINE, epochs=12, patience=4, learning_rate=5e-4),
+        "head": replace(_COSINE, epochs=20, patience=5, dropout=0.3),
+        "thawed": replace(
+            _COSINE, epochs=10, patience=4, dropout=0.3, learning_rate=3e-4, learning_rate_above_line=3e-4
+        ),
+    },
+    "best": {
+        "random": replace(_COSINE, epochs=30, patience=8, learning_rate=5e-4, views=2),
+        "head": replace(_COSINE, epochs=30, patience=8, dropout=0.3, views=4),
+        "thawed": replace(
+            _COSINE, epochs=20, patience=6, dropout=0.3, learning_rate=3e-4, learning_rate_above_line=3e-4, views=4
+        ),
+    },
+}
+
+
+def recipes(protocol: Protocol, preset: Preset) -> dict[str, Recipe]:
+    """The recipes of a protocol and preset, by kind of strategy: ``random``, ``head``, ``thawed``."""
+    return _TUTORIAL if protocol == "tutorial" else _RIGOROUS[preset]
+
+
+def strategy(
+    name: str,
+    *,
+    backbone: str = DEFAULT_BACKBONE,
+    protocol: Protocol = "rigorous",
+    preset: Preset = "balanced",
+    epochs: int | None = None,
+    line: str | None = None,
+) -> Strategy:
+    """Look up a strategy by name and give it its recipe.
+
+    Raises
+    ------
+    ConfigError
+        No such strategy; the nearest name is suggested.
+    """
+    if name not in _ROWS:
+        raise ConfigError(f"unknown strategy '{name}'{nearest(name, STRATEGIES)}")
+    fixed, weights, row_line, head_first = _ROWS[name]
+    table = recipes(protocol, preset)
+    kind = "random" if weights == "random" else "thawed" if head_first else "head"
+    own, head = table[kind], table["head"]
+    if epochs is not None:
+        own, head = replace(own, epochs=epochs), replace(head, epochs=epochs)
+    return Strategy(name, fixed or backbone, weights, line or row_line, head_first, own, head)
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that shapes a run's figures; the run folder holds it as config.toml."""
+
+    data: str
+    """The photos: a folder of class folders, a folder with train/ and validation/ or test/, or a CSV (path,label[,split])."""
+    strategies: tuple[Strategy, ...]
+    """In the order in which they run."""
+    test: str = ""
+    """Another folder of photos to report on; empty = none."""
+    protocol: Protocol = "rigorous"
+    """`tutorial`: 80/20, fixed epochs, the 20 % is reported. `rigorous`: train/validation/test; test is only reported."""
+    preset: Preset = "balanced"
+    """How much time to spend: `fast`, `balanced` or `best` (rigorous protocol only)."""
+    seed: int = 0
+    """Decides the split, the starting weights, the order of photos and dropout."""
+    image_size: int = 0
+    """Side of the square that the network sees, in pixels; 0 = the backbone's own."""
+    resize: Resize = "squash"
+    """`squash`: the whole photo, sides scaled apart; `crop`: shorter side scaled, then the centre."""
+    engine: EngineKind = "auto"
+    """What runs the prefix: ONNX Runtime (CPU) or PyTorch (CPU, CUDA)."""
+    device: Device = "auto"
+    """Where PyTorch trains; `auto` takes CUDA where there is some."""
+    precision: Precision = "auto"
+    """Arithmetic of training: `auto` takes bfloat16 where the processor has it in hardware, float32 master weights stay."""
+    stored_as: StoredAs = "float16"
+    """How activations at the line are stored on disk."""
+    weights: str = ""
+    """A file with the backbone's weights; empty = look in the cache, at the publisher's and on the package index."""
+
+    def __post_init__(self) -> None:
+        """Gather every problem and raise once."""
+        problems = [*_literal_problems(self), *_config_problems(self)]
+        if problems:
+            raise ConfigError("; ".join(problems))
+
+    def to_toml(self, path: Path) -> None:
+        """Write the complete configuration, atomically."""
+        import tomli_w
+
+        document = asdict(self)
+        document["strategies"] = list(document["strategies"])
+        write_with(path, lambda temporary: temporary.write_text(tomli_w.dumps(document), encoding="utf-8"))
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Config:
+        """Read what `to_toml` wrote.
+
+        Raises
+        ------
+        ConfigError
+            No such file, not TOML, or an unknown field (the nearest name is suggested).
+        """
+        try:
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(f"no configuration file {path}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        rows = document.pop("strategies", [])
+        strategies = tuple(_strategy_from(row, path) for row in rows)
+        return cls(**_known(cls, {**document, "strategies": strategies}, path))
+
+
+def _strategy_from(row: Mapping[str, Any], path: Path) -> Strategy:
+    values = dict(_known(Strategy, row, path))
+    for name in ("recipe", "head_recipe"):
+        if name in values:
+            values[name] = Recipe(**_known(Recipe, values[name], path))
+    return Strategy(**values)
+
+
+def _known(kind: type, values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    """`values`, once each key is a field of `kind` and each field without a default is there."""
+    fields = {f.name: f for f in dataclasses.fields(kind)}
+    for name in values:
+        if name not in fields:
+            raise ConfigError(f"{path}: unknown setting '{name}'{nearest(name, fields)}")
+    missing = [
+        name
+        for name, f in fields.items()
+        if name not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise ConfigError(f"{path}: {', '.join(missing)} missing")
+    return dict(values)
+
+
+# ---- checks ----------------------------------------------------------------------------------------------------------
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "protocol": get_args(Protocol),
+    "preset": get_args(Preset),
+    "resize": get_args(Resize),
+    "engine": get_args(EngineKind),
+    "device": get_args(Device),
+    "precision": get_args(Precision),
+    "stored_as": get_args(StoredAs),
+}
+
+
+def _literal_problems(config: Config) -> Iterable[str]:
+    for name, choices in _CHOICES.items():
+        value = getattr(config, name)
+        if value not in choices:
+            yield f"unknown {name} '{value}'{nearest(str(value), choices)}"
+
+
+def _config_problems(config: Config) -> Iterable[str]:
+    names = [s.name for s in config.strategies]
+    if not names:
+        yield f"no strategy given: name at least one of {', '.join(STRATEGIES)}"
+    if doubled := sorted({n for n in names if names.count(n) > 1}):
+        yield f"strategy named twice: {', '.join(doubled)}"
+    if config.image_size and not 32 <= config.image_size <= 1024:
+        yield f"image size {config.image_size}: expected 32 to 1024 pixels"
+    if config.seed < 0:
+        yield f"seed {config.seed}: expected 0 or more"
+    for s in config.strategies:
+        yield from (f"{s.name}: {problem}" for problem in _recipe_problems(s.recipe))
+
+
+def _recipe_problems(recipe: Recipe) -> Iterable[str]:
+    for name, low in (("epochs", 1), ("batch_size", 1), ("views", 1), ("hidden", 0), ("patience", 0)):
+        if getattr(recipe, name) < low:
+            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected {low} or more"
+    for name in ("dropout", "label_smoothing"):
+        if not 0 <= getattr(recipe, name) < 1:
+            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected 0 to below 1"
+    for name in ("learning_rate", "learning_rate_above_line"):
+        if not 0 < getattr(recipe, name) < 10:
+            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected above 0 and below 10"

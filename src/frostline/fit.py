@@ -1,0 +1,386 @@
+"""One strategy, from photos to bundle. This file reads top to bottom as the product.
+
+    photos -> manifest -> split -> backbone cut at the line -> activations (cache) -> train suffix and head -> evaluate -> bundle
+
+`prepare` does the part that all strategies of a study share, `fit` the rest.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from frostline import backbone as backbones
+from frostline import bundle, card, evaluate, freeze, manifest, metrics, train
+from frostline.backbone import Backbone
+from frostline.cache import Key, Tap, fill, tap
+from frostline.config import Config, Precision, Recipe, Strategy
+from frostline.errors import ConfigError, DataError, nearest
+from frostline.files import write_text
+from frostline.manifest import Manifest, Photo, Skip
+from frostline.progress import Progress
+from frostline.split import Split, make_split
+
+Log = Callable[..., None]
+Row = dict[str, Any]
+
+TOP = "top"
+
+
+@dataclass(frozen=True)
+class Ready:
+    """Photos that are read, split and through the frozen layers: what all strategies of a run share."""
+
+    config: Config
+    photos: Manifest
+    """The usable photos."""
+    split: Split
+    others: Manifest | None
+    """The photos of `config.test`, less those that are also among `photos`."""
+    skipped: list[Skip]
+    """Everything left out of both, with the reason."""
+    backbones: dict[str, Backbone]
+    taps: dict[tuple[str, int], Tap]
+    """By (backbone's name here, line)."""
+    device: torch.device
+    precision: Precision
+    prefix_seconds: float
+    """The one pass of all photos through the frozen layers, all lines of the run at once."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Class names; position = class index everywhere."""
+        return self.photos.classes
+
+    @property
+    def reported_on(self) -> str:
+        """Which photos the figures are of."""
+        return "test" if self.others is not None or len(self.split.test) else "validation"
+
+    @property
+    def validation_is_reported(self) -> bool:
+        """Whether the photos that were watched in training are the ones reported on, as in the tutorial."""
+        return self.others is None and (
+            not len(self.split.test) or np.array_equal(self.split.test, self.split.validation)
+        )
+
+    def reported(self) -> list[Photo]:
+        """The photos reported on."""
+        if self.others is not None:
+            return self.others.photos
+        return [self.photos.photos[i] for i in (self.split.test if len(self.split.test) else self.split.validation)]
+
+    def part(self, indices: Sequence[int]) -> list[Photo]:
+        """Photos by their place in the manifest."""
+        return [self.photos.photos[i] for i in indices]
+
+
+# ---- photos, split, backbones, activations ---------------------------------------------------------------------------
+
+
+def prepare(config: Config, progress: Progress) -> Ready:
+    """Do what all strategies share: list, decode and check the photos, push them through the frozen layers, split them.
+
+    Raises
+    ------
+    DataError
+        The photos as a whole can't be used.
+    ConfigError, WeightsError, RunError
+        See the errors' own words.
+    """
+    photos = manifest.scan(Path(config.data))
+    others = manifest.scan(Path(config.test), least_classes=1) if config.test else None
+    _check_classes(photos, others, config)
+    device = _device(config)
+    networks = _backbones(config, progress)
+    taps = _taps(config, networks, device)
+
+    started = time.perf_counter()
+    engine = {"seed": config.seed, "kind": config.engine, "device": device, "progress": progress}
+    usable = _usable(photos, fill(list(taps.values()), photos, **engine), config.data)  # type: ignore[arg-type]
+    tested, skipped = None, list(usable.skipped)
+    if others is not None:
+        tested = _usable(others, fill(list(taps.values()), others, **engine), config.test)  # type: ignore[arg-type]
+        tested = tested.without(_seen_in_training(usable, tested))
+        if not tested.photos:
+            raise DataError(
+                f"every photo of {config.test} is also in {config.data}: give photos that were not trained on"
+            )
+        skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
+    split = make_split(usable, config.protocol, config.seed, external_test=tested is not None)
+    for (_, line), views in _views(config, networks).items():
+        wanted = [t for (_, at), t in taps.items() if at == line]
+        fill(wanted, usable, indices=split.train.tolist(), views=range(1, views), **engine)  # type: ignore[arg-type]
+    seconds = time.perf_counter() - started
+    precision = train.settle(config.precision, device)
+    return Ready(config, usable, split, tested, skipped, networks, taps, device, precision, seconds)
+
+
+def _check_classes(photos: Manifest, others: Manifest | None, config: Config) -> None:
+    strange = [c for c in (others.classes if others else []) if c not in photos.classes]
+    if strange:
+        raise DataError(
+            f"{config.test} has a class '{strange[0]}' that {config.data} has not{nearest(strange[0], photos.classes)}"
+        )
+
+
+def _usable(photos: Manifest, bad: Sequence[Skip], folder: str) -> Manifest:
+    """The photos without those that could not be decoded."""
+    usable = photos.without(bad)
+    if not usable.photos:
+        raise DataError(
+            f"none of the {len(photos.photos)} photos in {folder} could be read; the first: {bad[0].path}: {bad[0].why}"
+        )
+    lost = [c for c in photos.classes if c not in usable.classes]
+    if len(usable.classes) < 2 <= len(photos.classes):
+        raise DataError(
+            f"{folder} has only the class '{usable.classes[0]}' left: no photo of {', '.join(lost)} could be read; "
+            "at least two classes are needed"
+        )
+    return usable
+
+
+def _seen_in_training(photos: Manifest, others: Manifest) -> list[Skip]:
+    """Photos of the test folder that are, byte for byte, among the photos trained on."""
+    known = {p.sha256: p.path for p in photos.photos}
+    return [
+        Skip(p.path, f"the same photo is trained on: {known[p.sha256]}") for p in others.photos if p.sha256 in known
+    ]
+
+
+def _device(config: Config) -> torch.device:
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device 'cuda': PyTorch sees no CUDA device here; use --device cpu")
+    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _name(strategy: Strategy) -> str:
+    """What tells backbones apart in a run."""
+    return f"{strategy.backbone} {strategy.weights}"
+
+
+def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
+    networks: dict[str, Backbone] = {}
+    for s in config.strategies:
+        if _name(s) not in networks:
+            networks[_name(s)] = backbones.build(
+                s.backbone,
+                s.weights,
+                seed=config.seed,
+                image_size=config.image_size,
+                resize=config.resize,
+                path=Path(config.weights) if config.weights and s.weights == "pretrained" else None,
+                progress=progress,
+            )
+    return networks
+
+
+def _lines(strategy: Strategy, network: Backbone) -> dict[int, int]:
+    """The lines at which a strategy draws photos, and how many views of each photo it wants there."""
+    lines = {freeze.resolve(strategy.line, network.layer_count): strategy.recipe.views}
+    if strategy.head_first:
+        top = network.layer_count
+        lines[top] = max(lines.get(top, 1), strategy.head_recipe.views)
+    return lines
+
+
+def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -> dict[tuple[str, int], Tap]:
+    return {
+        (_name(s), line): tap(networks[_name(s)], line, config.engine, device, config.stored_as)
+        for s in config.strategies
+        for line in _lines(s, networks[_name(s)])
+    }
+
+
+def _views(config: Config, networks: dict[str, Backbone]) -> dict[tuple[str, int], int]:
+    most: dict[tuple[str, int], int] = {}
+    for s in config.strategies:
+        for line, views in _lines(s, networks[_name(s)]).items():
+            if views > 1:
+                most[_name(s), line] = max(views, most.get((_name(s), line), 1))
+    return most
+
+
+# ---- one strategy ----------------------------------------------------------------------------------------------------
+
+
+def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None, progress: Progress, log: Log) -> Row:
+    """Train, evaluate and write one strategy; returns its row of study.json.
+
+    Parameters
+    ----------
+    folder
+        The strategy's folder in the run: gets history.csv, predictions.csv and bundle/, and a checkpoint until it is done.
+    head_from
+        The finished row of a strategy whose head this one starts from (the frozen one's), or None to train the head here.
+    log
+        Called with an event's name and its values.
+
+    Raises
+    ------
+    RunError
+        No room on the disk, or training came to nothing (the loss is not a number).
+    """
+    network = ready.backbones[_name(strategy)]
+    cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
+    head = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.config.seed)
+    started = time.perf_counter()
+
+    # -- the head first, on the whole frozen network
+    head_history: list[Row] = []
+    if strategy.head_first and head_from is not None:
+        head.load_state_dict(bundle.head_of(folder.parent / head_from["name"] / "bundle"))
+        head_history = head_from["history"]
+    elif strategy.head_first:
+        top = freeze.cut(network.traced, network.layer_count)
+        frozen = train.Above(top.suffix, head, learn_statistics=False)
+        head_history = _history(_learn(frozen, strategy, "head", network, ready, folder, progress, log))
+
+    # -- then all that lies above the line
+    above = train.Above(bundle.detached(cut), head, learn_statistics=strategy.weights == "random")
+    state = _learn(above, strategy, "own", network, ready, folder, progress, log)
+    trained = time.perf_counter()
+
+    # -- what it is worth
+    store = ready.taps[_name(strategy), cut.line].store
+    figures, predictions = _assess(above, store_examples(store, ready.reported(), ready), ready)
+    validation_accuracy = state.history[state.best_epoch - 1].val_accuracy
+    total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, head)
+    row: Row = {
+        "name": strategy.name,
+        "backbone": strategy.backbone,
+        "weights": strategy.weights,
+        "freeze_line": cut.line,
+        "layers": network.layer_count,
+        "image_size": network.transform.size,
+        "parameters": {"total": total, "trainable": trainable},
+        **figures.to_dict(),
+        "validation_accuracy": validation_accuracy,
+        "history": _history(state),
+        "best_epoch": state.best_epoch,
+        "head_history": head_history,
+    }
+
+    # -- and the model, ready to use
+    about = bundle.describe(
+        strategy, network, cut, ready.classes,
+        stored_as=ready.config.stored_as, temperature=figures.temperature, figures=_headline(row, ready),
+    )  # fmt: skip
+    write_history(folder / "history.csv", state)
+    evaluate.write_predictions(folder / "predictions.csv", predictions, ready.classes)
+    bundle.save(folder / "bundle", about, network, above, card.write(about, ready.config, ready.photos.counts()))
+    for name in ("head", "own"):
+        _checkpoint(folder, name).unlink(missing_ok=True)
+    ended = time.perf_counter()
+    spent = {"prefix": ready.prefix_seconds, "train": trained - started, "evaluate": ended - trained}
+    row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
+    row["peak_rss_mb"] = peak_memory_mb()
+    return row
+
+
+def _learn(
+    above: train.Above,
+    strategy: Strategy,
+    stage: train.Stage,
+    network: Backbone,
+    ready: Ready,
+    folder: Path,
+    progress: Progress,
+    log: Log,
+) -> train.State:
+    """One stage of training: the head alone at the top of the network, or the strategy's own at its line."""
+    recipe = strategy.head_recipe if stage == "head" else strategy.recipe
+    line = network.layer_count if stage == "head" else freeze.resolve(strategy.line, network.layer_count)
+    store = ready.taps[_name(strategy), line].store
+    title = f"Training {strategy.name}{' (its head first)' if stage == 'head' else ''}"
+
+    def on_epoch(epoch: train.Epoch) -> None:
+        log("epoch", strategy=strategy.name, stage=stage, **asdict(epoch))
+
+    return train.train(
+        above,
+        store_examples(store, ready.part(ready.split.train.tolist()), ready, recipe),
+        store_examples(store, ready.part(ready.split.validation.tolist()), ready),
+        recipe,
+        seed=ready.config.seed,
+        stage=stage,
+        reduced=strategy.weights == "pretrained",
+        device=ready.device,
+        precision=ready.precision,
+        checkpoint=_checkpoint(folder, stage),
+        progress=progress,
+        title=title,
+        on_epoch=on_epoch,
+    )
+
+
+def store_examples(store: Any, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
+    """Photos as the loop takes them: all views of a recipe for training, the clean one else."""
+    place = {c: i for i, c in enumerate(ready.classes)}
+    views = recipe.views if recipe else 1
+    keys = [[Key.of(p, v, ready.config.seed) for v in range(views)] for p in photos]
+    return train.Examples(store, keys, np.array([place[p.label] for p in photos], dtype=np.int64))
+
+
+def _assess(
+    above: train.Above, reported: train.Examples, ready: Ready
+) -> tuple[metrics.Figures, list[evaluate.Prediction]]:
+    """The figures on the photos reported on, at full precision, with the temperature from validation photos."""
+    logits = train.predict_logits(above, reported, ready.device)
+    calibration = evaluate.Calibration(1.0, False)
+    if not ready.validation_is_reported:
+        validation = replace(reported, **_validation(reported.store, ready))
+        calibration = evaluate.calibrate(
+            train.predict_logits(above, validation, ready.device), validation.labels, reported=False
+        )
+    figures = evaluate.figures(logits, reported.labels, ready.classes, calibration, ready.config.seed)
+    probabilities = metrics.softmax(logits, calibration.temperature)
+    rows = [evaluate.Prediction(p.path, p.label, q) for p, q in zip(ready.reported(), probabilities, strict=True)]
+    return figures, rows
+
+
+def _validation(store: Any, ready: Ready) -> dict[str, Any]:
+    examples = store_examples(store, ready.part(ready.split.validation.tolist()), ready)
+    return {"keys": examples.keys, "labels": examples.labels}
+
+
+def _history(state: train.State) -> list[Row]:
+    return [asdict(epoch) for epoch in state.history]
+
+
+def write_history(path: Path, state: train.State) -> None:
+    """Write history.csv: one row an epoch."""
+    columns = list(train.Epoch.__dataclass_fields__)
+    lines = [",".join(columns)]
+    lines += [",".join(_plain(value) for value in asdict(epoch).values()) for epoch in state.history]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _plain(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.6f}"
+
+
+def _headline(row: Row, ready: Ready) -> Row:
+    names = ("accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_calibrated")
+    return {"reported_on": ready.reported_on, "photos": len(ready.reported()), **{n: row[n] for n in names}}
+
+
+def _checkpoint(folder: Path, stage: str) -> Path:
+    return folder / f"checkpoint-{stage}.pt"
+
+
+def peak_memory_mb() -> float:
+    """The most memory that this process has held so far, in MB of 10^6 bytes; NaN-free 0 where the system can't tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0.0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / 1e6 if sys.platform == "darwin" else peak * 1024 / 1e6, 1)

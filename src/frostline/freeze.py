@@ -1,0 +1,241 @@
+"""The freeze line: cut a network at any layer into a frozen prefix and a trainable suffix.
+
+A *layer* is a leaf module in execution order, as Keras counts layers. Line 0 leaves everything trainable; line n (of n layers)
+freezes the whole backbone; the line `top-6` thaws the last six layers. The cut may fall inside a block: whatever tensors are
+live at the line (a residual branch beside the main one, say) are the boundary, so prefix followed by suffix computes, bit
+for bit, what the whole network computes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
+
+from frostline.errors import ConfigError
+
+_NORMS = (nn.modules.batchnorm._BatchNorm,)
+
+
+class _LayerTracer(fx.Tracer):
+    """Records a network layer by layer: modules without children are leaves, and so is what can't be looked into."""
+
+    def __init__(self, opaque: tuple[type[nn.Module], ...], functions: tuple[Callable[..., Any], ...]) -> None:
+        super().__init__(autowrap_functions=functions)
+        self._opaque = opaque
+
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
+        return not any(True for _ in m.children()) or isinstance(m, self._opaque)
+
+
+def trace(network: nn.Module, photos: Tensor) -> fx.GraphModule:
+    """Record `network` as a graph whose modules are its layers, in execution order.
+
+    Parameters
+    ----------
+    network
+        Takes one tensor. Left in evaluation mode: the graph shares its layers.
+    photos
+        An example input, used once to learn which values of the graph are tensors.
+
+    Raises
+    ------
+    ConfigError
+        The network's Python can't be recorded (control flow that depends on the data).
+    """
+    tracer = _LayerTracer(*_opaque())
+    network.eval()
+    try:
+        graph = tracer.trace(network)
+        traced = fx.GraphModule(network, graph)
+        with torch.no_grad():
+            ShapeProp(traced).propagate(photos)
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ConfigError(f"{type(network).__name__} can't be recorded layer by layer: {reason}") from error
+    return traced
+
+
+def _opaque() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...]]:
+    """Modules and functions of timm that can't be looked into; its fused norm-and-activation counts as one layer."""
+    layers: Any = import_module("timm.layers")
+    modules = (*layers.get_notrace_modules(), layers.BatchNormAct2d)
+    return modules, tuple(layers.get_notrace_functions())
+
+
+def layers(traced: fx.GraphModule) -> list[str]:
+    """The dotted names of a recorded network's layers, in execution order; the line counts these from the bottom."""
+    return [str(node.target) for node in traced.graph.nodes if node.op == "call_module"]
+
+
+def resolve(line: str, count: int) -> int:
+    """Turn ``"0"``, ``"133"``, ``"top"`` or ``"top-6"`` into a number of frozen layers, 0 to `count`.
+
+    Raises
+    ------
+    ConfigError
+        Not of that form, or outside the network.
+    """
+    text = line.strip().lower()
+    head, _, below = text.partition("-")
+    number = below if head == "top" and below else text
+    if text != "top" and not (number.isascii() and number.isdigit()):
+        raise ConfigError(f"freeze line '{line}': expected a layer number, 'top' or 'top-6'")
+    place = count if text == "top" else count - int(number) if head == "top" else int(number)
+    if not 0 <= place <= count:
+        raise ConfigError(f"freeze line '{line}': the network has {count} layers, so expected 0 to {count}")
+    return place
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A network in two parts that share their layers with the whole."""
+
+    prefix: fx.GraphModule
+    """Photos to a tuple of the tensors that are live at the line."""
+    suffix: fx.GraphModule
+    """Those tensors to features (N, F)."""
+    line: int
+    """Layers below the line."""
+    shapes: tuple[tuple[int, ...], ...]
+    """Shape of each live tensor, without the batch."""
+    dtypes: tuple[torch.dtype, ...]
+    """Type of each live tensor: uint8 photos at line 0, floating point above."""
+
+
+def cut(traced: fx.GraphModule, line: int) -> Cut:
+    """Cut a recorded network above its first `line` layers.
+
+    The prefix takes every node that runs before layer number `line`, so functions without parameters (a residual sum, the
+    global pooling at the top) fall below the line where they can. At line 0 the prefix is empty: the boundary is the photos.
+
+    Raises
+    ------
+    ConfigError
+        A layer with weights runs on both sides of the line, so that it can't be frozen and trained at once.
+    """
+    nodes = list(traced.graph.nodes)
+    below = _below(nodes, line)
+    _check_shared(traced, nodes, below)
+    above = [n for n in nodes if n not in below and n.op != "placeholder"]
+    live, again = _crossing(nodes, below, above)
+    prefix = _subgraph(traced, [n for n in nodes if n in below or n.op == "placeholder"], inputs=[], outputs=live)
+    suffix = _subgraph(traced, [n for n in nodes if n in again or n in above], inputs=live, outputs=None)
+    metas = [n.meta["tensor_meta"] for n in live]
+    return Cut(
+        prefix, suffix, line, tuple(tuple(int(s) for s in m.shape[1:]) for m in metas), tuple(m.dtype for m in metas)
+    )
+
+
+def taps(traced: fx.GraphModule, lines: Iterable[int]) -> fx.GraphModule:
+    """One network that gives the boundary tensors of several lines in a single pass, line after line."""
+    nodes = list(traced.graph.nodes)
+    wanted: list[fx.Node] = []
+    for line in lines:
+        below = _below(nodes, line)
+        wanted += _crossing(nodes, below, [n for n in nodes if n not in below and n.op != "placeholder"])[0]
+    graph = _subgraph(traced, [n for n in nodes if n.op != "output"], inputs=[], outputs=wanted)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+    graph.delete_all_unused_submodules()
+    return graph
+
+
+def _below(nodes: list[fx.Node], line: int) -> set[fx.Node]:
+    """The nodes that run before layer number `line`."""
+    if line == 0:
+        return set()
+    below: set[fx.Node] = set()
+    seen = 0
+    for node in nodes:
+        if node.op == "output":
+            break
+        if node.op == "call_module":
+            if seen == line:
+                break
+            seen += 1
+        if node.op != "placeholder":
+            below.add(node)
+    return below
+
+
+def _crossing(nodes: list[fx.Node], below: set[fx.Node], above: list[fx.Node]) -> tuple[list[fx.Node], set[fx.Node]]:
+    """What the part above needs from below: tensors, which cross the line; and the rest, which is computed again above it.
+
+    Parameters read as attributes, sizes and other values without a batch can't be stored per photo; the nodes that make them
+    are repeated in the suffix, from tensors that cross.
+    """
+    tensors: set[fx.Node] = set()
+    again: set[fx.Node] = set()
+    queue = [source for node in above for source in node.all_input_nodes]
+    sources = below | {n for n in nodes if n.op == "placeholder"}
+    while queue:
+        node = queue.pop()
+        if node not in sources or node in tensors or node in again:
+            continue
+        if node.op != "get_attr" and node.meta.get("type") is Tensor:
+            tensors.add(node)
+        else:
+            again.add(node)
+            queue += node.all_input_nodes
+    return [n for n in nodes if n in tensors], again
+
+
+def _check_shared(traced: fx.GraphModule, nodes: list[fx.Node], below: set[fx.Node]) -> None:
+    calls = [n for n in nodes if n.op == "call_module"]
+    for name in {str(n.target) for n in calls if n in below} & {str(n.target) for n in calls if n not in below}:
+        if any(True for _ in traced.get_submodule(name).parameters()):
+            raise ConfigError(f"layer '{name}' runs on both sides of the freeze line: choose another line")
+
+
+def _subgraph(
+    traced: fx.GraphModule, nodes: list[fx.Node], *, inputs: list[fx.Node], outputs: list[fx.Node] | None
+) -> fx.GraphModule:
+    """A graph of `nodes` alone, sharing the layers of `traced`; `outputs` None keeps the network's own output."""
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {n: graph.placeholder(f"live_{i}") for i, n in enumerate(inputs)}
+    for node in nodes:
+        if node not in copies:
+            copies[node] = graph.node_copy(node, lambda source: copies[source])
+    if outputs is not None:
+        graph.output(tuple(copies[n] for n in outputs))
+    return fx.GraphModule(traced, graph)
+
+
+def fixed_statistics(network: nn.Module, training: bool) -> None:
+    """Set training or evaluation mode, with every batch norm in evaluation mode: its statistics stay as published.
+
+    Moving statistics are the field's most frequent defect: they change a frozen network although no gradient reaches it.
+    """
+    network.train(training)
+    for module in network.modules():
+        if isinstance(module, _NORMS):
+            module.eval()
+
+
+def parameter_counts(prefix: nn.Module, suffix: nn.Module, head: nn.Module) -> tuple[int, int]:
+    """(total, trainable): the prefix is frozen, all above the line learns."""
+    count = cast(Callable[[nn.Module], int], lambda m: sum(p.numel() for p in m.parameters()))
+    above = count(suffix) + count(head)
+    return count(prefix) + above, above
+
+
+def identity(network: nn.Module) -> str:
+    """SHA-256 over the names and bytes of all tensors: what tells two networks of one architecture apart."""
+    digest = hashlib.sha256()
+    for key, value in sorted(_tensors(network), key=lambda item: item[0]):
+        digest.update(f"{key} {tuple(value.shape)} {value.dtype};".encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _tensors(network: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers, those outside the state too (the scaling of the photos shapes activations)."""
+    yield from network.named_parameters()
+    yield from network.named_buffers()

@@ -1,0 +1,367 @@
+"""The main job: train the strategies, compare them, leave a run folder. Every step that is done is on disk, so a run resumes."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import platform
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from filelock import FileLock, Timeout
+
+import frostline
+from frostline import freeze, metrics, report, sample
+from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
+from frostline.engine import thread_count
+from frostline.errors import RunError
+from frostline.files import disk_errors, write_json
+from frostline.fit import Ready, Row, fit, prepare
+from frostline.manifest import Manifest
+from frostline.predict import read_predictions
+from frostline.progress import Progress
+from frostline.weights import cache_dir
+
+SAMPLE = "builtin:sample"
+"""In place of a folder: the flowers rendered by code."""
+
+Existing = Literal["refuse", "resume", "overwrite"]
+OnRow = Callable[[Row, dict[str, Any]], None]
+
+
+def configure(
+    data: str | Path = SAMPLE,
+    *,
+    strategies: Sequence[str] = DEFAULT_STRATEGIES,
+    backbone: str = DEFAULT_BACKBONE,
+    protocol: Protocol = "rigorous",
+    preset: Preset = "balanced",
+    epochs: int | None = None,
+    line: str | None = None,
+    **rest: Any,
+) -> Config:
+    """A whole configuration from the few things that people say; `rest` are fields of `Config`.
+
+    Raises
+    ------
+    ConfigError
+        All that can't be used, in one line.
+    """
+    if line is not None:
+        freeze.resolve(line, 10**6)
+    rows = tuple(
+        strategy(
+            name, backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
+            line=line if name == "fine-tuned" else None,
+        )
+        for name in strategies
+    )  # fmt: skip
+    return Config(data=str(data), strategies=rows, protocol=protocol, preset=preset, **rest)
+
+
+def study(
+    config: Config,
+    out: str | Path,
+    *,
+    existing: Existing = "refuse",
+    quiet: bool = True,
+    progress: Progress | None = None,
+    on_row: OnRow | None = None,
+) -> dict[str, Any]:
+    """Run a study and return what its study.json holds.
+
+    Parameters
+    ----------
+    out
+        The run folder.
+    existing
+        What to do where `out` holds a run already: refuse, resume it, or overwrite it.
+    progress
+        Where to show progress; without it, `quiet` decides whether to show any.
+    on_row
+        Called as each strategy ends, with its row and the document so far.
+
+    Raises
+    ------
+    FrostlineError
+        Of the kind that fits; its text is one line.
+    """
+    run = Path(out)
+    if progress is None:
+        with Progress(quiet) as own:
+            return study(config, out, existing=existing, progress=own, on_row=on_row)
+    document = _open(run, config, existing)
+    try:
+        with FileLock(run / ".lock", timeout=0):
+            return _run(run, config, document, progress, on_row)
+    except Timeout:
+        raise RunError(f"{run} is in use by another frostline: wait for it, or choose another --out") from None
+
+
+def _run(
+    run: Path, config: Config, old: dict[str, Any] | None, progress: Progress, on_row: OnRow | None
+) -> dict[str, Any]:
+    """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
+    started = time.perf_counter()
+    log = _logger(run / "log.jsonl")
+    log("start", frostline=frostline.__version__, resumed=old is not None)
+    _settle_torch()
+
+    # ---- photos through the frozen layers
+    ready = prepare(_with_sample(config, progress), progress)
+    _settle_manifest(run, ready, old)
+    document = old or _begin(ready)
+    document["status"] = "running"
+    rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
+    log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
+    _save(run, config, document, rows)
+
+    # ---- the strategies, the quick ones first
+    for s in sorted(config.strategies, key=lambda s: _order(s, ready)):
+        if s.name in rows:
+            progress.say(f"{s.name}: finished before, kept")
+            continue
+        log("strategy", strategy=s.name)
+        (run / s.name).mkdir(exist_ok=True)
+        rows[s.name] = fit(s, ready, run / s.name, head_from=_head_from(s, config, rows), progress=progress, log=log)
+        log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
+        document["comparisons"] = _comparisons(run, config, rows, ready)
+        document["answer"] = answer(list(rows.values()), document)
+        _save(run, config, document, rows)
+        if on_row is not None:
+            on_row(rows[s.name], document)
+
+    # ---- done
+    document["status"] = "finished"
+    document["seconds"] = round(document.get("seconds", 0.0) + time.perf_counter() - started, 3)
+    _save(run, config, document, rows)
+    log("end", seconds=document["seconds"])
+    return document
+
+
+# ---- the run folder --------------------------------------------------------------------------------------------------
+
+
+def _open(run: Path, config: Config, existing: Existing) -> dict[str, Any] | None:
+    """Make the folder, or check that it holds the same run; returns its study.json where there is something to resume."""
+    settings = run / "config.toml"
+    if existing == "overwrite" and settings.exists():
+        shutil.rmtree(run)
+    if not settings.exists():
+        if run.is_dir() and any(p.name != ".lock" for p in run.iterdir()):
+            raise RunError(f"{run} holds other files and no frostline run: choose another --out")
+        with disk_errors(run):
+            run.mkdir(parents=True, exist_ok=True)
+        config.to_toml(settings)
+        return None
+    differing = _differences(Config.from_toml(settings), config)
+    if differing:
+        raise RunError(
+            f"{run} holds a run of another configuration (differs in {', '.join(differing)}): choose another --out, "
+            "or --overwrite it"
+        )
+    if existing == "refuse":
+        raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
+    return read(run) if (run / "study.json").exists() else None
+
+
+def _differences(a: Config, b: Config) -> list[str]:
+    one, other = asdict(a), asdict(b)
+    for side in (one, other):
+        for name in ("data", "test", "weights"):
+            if side[name] and side[name] != SAMPLE:
+                side[name] = str(Path(side[name]).resolve())
+    return [name for name in one if one[name] != other[name]]
+
+
+def read(run: Path) -> dict[str, Any]:
+    """The study.json of a run folder.
+
+    Raises
+    ------
+    RunError
+        There is none, or it is damaged.
+    """
+    file = Path(run) / "study.json"
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{run} holds no study.json: give the folder that was the --out of a study") from None
+    except (ValueError, OSError) as error:
+        raise RunError(f"{file} can't be read: {error}") from error
+    return document
+
+
+def _settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
+    """Write manifest.csv, or hold the photos against the one that the run began with."""
+    file = run / "manifest.csv"
+    fresh = run / ".manifest.csv"
+    ready.photos.write(fresh, ready.split.names())
+    if old is not None and file.exists() and file.read_bytes() != fresh.read_bytes():
+        fresh.unlink()
+        raise RunError(
+            f"the photos in {ready.config.data} are not those that {run} began with: start again with another --out"
+        )
+    fresh.replace(file)
+
+
+def _begin(ready: Ready) -> dict[str, Any]:
+    return {
+        "frostline": frostline.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "status": "running",
+        "seed": ready.config.seed,
+        "protocol": ready.config.protocol,
+        "preset": ready.config.preset,
+        "reported_on": ready.reported_on,
+        "dataset": _dataset(ready),
+        "strategies": [],
+        "comparisons": [],
+        "claims": [],
+        "answer": "",
+        "seconds": 0.0,
+        "machine": {
+            "cpu": _cpu(),
+            "cores": thread_count(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": ready.device.type,
+            "precision": ready.precision,
+        },
+    }
+
+
+def _dataset(ready: Ready) -> dict[str, Any]:
+    photos, config = ready.photos, ready.config
+    root = photos.root.resolve()
+    others = ready.others
+    return {
+        "name": root.name,
+        "root": str(root),
+        "test_root": str(others.root.resolve()) if others else None,
+        "photos": len(photos.photos),
+        "classes": ready.classes,
+        "counts": photos.counts(),
+        "train": len(ready.split.train),
+        "validation": len(ready.split.validation),
+        "test": len(others.photos) if others else len(ready.split.test),
+        "skipped": [asdict(s) for s in ready.skipped],
+        "twins": _paths(photos),
+        "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
+        "sample": (root / sample.MARKER).is_file() if not config.test else False,
+    }
+
+
+def _paths(photos: Manifest) -> list[list[str]]:
+    return [[p.path for p in group] for group in photos.twins()]
+
+
+def _cpu() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def _save(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
+    """study.json and the report that goes with it; strategies stand in the configured order."""
+    document["strategies"] = [rows[s.name] for s in config.strategies if s.name in rows]
+    write_json(run / "study.json", document)
+    report.build(run)
+
+
+def _logger(path: Path) -> Callable[..., None]:
+    """Structured events, a JSON object a line."""
+
+    def log(event: str, **values: Any) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
+        with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    return log
+
+
+# ---- the pieces ------------------------------------------------------------------------------------------------------
+
+
+def _with_sample(config: Config, progress: Progress) -> Config:
+    """The configuration with the built-in sample's folder in place of its name; renders it where it is not there yet."""
+    if config.data != SAMPLE:
+        return config
+    folder = cache_dir() / "sample"
+    task = None
+
+    def on_step(_done: int, total: int) -> None:
+        nonlocal task
+        task = task or progress.task("Rendering the built-in sample", total)
+        task.advance(1)
+
+    sample.render(folder, on_step=on_step)
+    return replace(config, data=str(folder))
+
+
+def _settle_torch() -> None:
+    """The same seed gives the same bits: deterministic kernels, and as many threads as there are cores."""
+    torch.set_num_threads(thread_count())
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _order(s: Strategy, ready: Ready) -> int:
+    """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is quick."""
+    network = ready.backbones[f"{s.backbone} {s.weights}"]
+    return network.layer_count - freeze.resolve(s.line, network.layer_count)
+
+
+def _head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
+    """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same recipe."""
+    for other in config.strategies:
+        same = (other.backbone, other.weights, other.recipe) == (s.backbone, s.weights, s.head_recipe)
+        if same and other.line == "top" and other.name in rows and s.head_first:
+            return rows[other.name]
+    return None
+
+
+def _comparisons(run: Path, config: Config, rows: dict[str, Row], ready: Ready) -> list[dict[str, Any]]:
+    """Every pair of finished strategies on the same photos, the later one in the configuration first."""
+    right = {}
+    for s in config.strategies:
+        if s.name in rows:
+            predictions = read_predictions(run / s.name / "predictions.csv")
+            right[s.name] = np.array([p.true == p.predicted for p in predictions])
+    pairs = itertools.combinations(reversed(right), 2)
+    return [asdict(metrics.compare(a, right[a], b, right[b], ready.config.seed)) for a, b in pairs]
+
+
+def answer(rows: Sequence[Row], document: dict[str, Any]) -> str:
+    """The question's answer in a sentence or two: the strategy that validation prefers, and how sure the figures are."""
+    best = max(rows, key=lambda row: (row["validation_accuracy"], -row["parameters"]["trainable"]))
+    low, high = (100 * x for x in best["accuracy_ci"])
+    dataset = document["dataset"]
+    count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
+    what = {"test": "photos it had never seen", "validation": "validation photos"}[document["reported_on"]]
+    text = (
+        f"{_ADVICE.get(best['name'], 'Use ' + best['name'])}: {100 * best['accuracy']:.1f} % right "
+        f"(95 % interval {low:.1f} to {high:.1f}) on {count:,} {what}."
+    )
+    verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
+    return " ".join([text, *(f"{v[0].upper()}{v[1:]}." for v in verdicts)])
+
+
+_ADVICE = {
+    "baseline": "Train from scratch",
+    "scratch": "Train from scratch",
+    "frozen": "Freeze the pretrained network and train a head",
+    "fine-tuned": "Fine-tune the upper layers",
+    "fine-tuned-all": "Fine-tune the whole network",
+}

@@ -1,0 +1,331 @@
+"""The one training loop: every strategy and stage goes through `train`, only what it starts from differs.
+
+A photo's activations come from the cache; what lies above the line and the head learn on them. At line 0 the cached rows are the
+photos themselves. After each epoch the whole state is on disk, and each epoch's randomness comes from (seed, stage, epoch) alone, so a
+resumed run ends with the same bits as one that was never stopped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from frostline import freeze
+from frostline.cache import Key, Store
+from frostline.config import Precision, Recipe
+from frostline.errors import RunError
+from frostline.files import write_with
+from frostline.progress import Progress
+
+Stage = Literal["head", "own"]
+
+
+def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Sequential:
+    """The tutorial's head: Dense (hidden), ReLU, dropout, Dense (classes); with hidden 0 one Dense layer."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        if recipe.hidden == 0:
+            return nn.Sequential(nn.Dropout(recipe.dropout), nn.Linear(features, classes))
+        return nn.Sequential(
+            nn.Linear(features, recipe.hidden), nn.ReLU(), nn.Dropout(recipe.dropout), nn.Linear(recipe.hidden, classes)
+        )
+
+
+class Above(nn.Module):
+    """What learns: the layers above the line, then the head."""
+
+    def __init__(self, suffix: nn.Module, head: nn.Module, *, learn_statistics: bool) -> None:
+        super().__init__()
+        self.suffix, self.head = suffix, head
+        self._learn_statistics = learn_statistics
+
+    def forward(self, *live: Tensor) -> Tensor:
+        """The tensors at the line, each (N, ...), to logits (N, classes)."""
+        return cast(Tensor, self.head(self.suffix(*live).float()))
+
+    def set_training(self, training: bool) -> None:
+        """Dropout on or off. Batch-norm statistics move only in a network that starts from random weights."""
+        if self._learn_statistics:
+            self.train(training)
+        else:
+            freeze.fixed_statistics(self, training)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Photos and their classes, by way of the cache."""
+
+    store: Store
+    keys: Sequence[Sequence[Key]]
+    """``keys[i][v]``: the row of view v of photo i."""
+    labels: np.ndarray
+    """Class index of each photo, int64 (N,)."""
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: Sequence[int], views: Sequence[int], device: torch.device) -> tuple[list[Tensor], Tensor]:
+        """The live tensors of these photos' views, in their stored number format, and their classes."""
+        arrays = self.store.read([self.keys[i][v % len(self.keys[i])] for i, v in zip(indices, views, strict=True)])
+        labels = torch.from_numpy(self.labels[np.asarray(indices)])
+        return [torch.from_numpy(a).to(device) for a in arrays], labels.to(device)
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One row of history.csv."""
+
+    epoch: int
+    train_loss: float
+    """Mean cross-entropy over the epoch's steps, dropout on."""
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+@dataclass
+class State:
+    """All that a stage needs to go on: the checkpoint's content."""
+
+    history: list[Epoch] = field(default_factory=list)
+    best_epoch: int = 0
+    best_loss: float = math.inf
+    best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def last(self) -> int:
+        """Epochs done."""
+        return len(self.history)
+
+
+def train(
+    above: Above,
+    examples: Examples,
+    validation: Examples,
+    recipe: Recipe,
+    *,
+    seed: int,
+    stage: Stage,
+    reduced: bool,
+    device: torch.device,
+    precision: Precision,
+    checkpoint: Path | None,
+    progress: Progress,
+    title: str,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> State:
+    """Train `above` on `examples`; it ends with the kept epoch's weights (the best one with patience, else the last).
+
+    Parameters
+    ----------
+    reduced
+        Whether the layers above the line take the reduced learning rate (they are pretrained) or the head's own.
+    checkpoint
+        Where the state is kept after each epoch, and where it is picked up from; None = nowhere.
+    on_epoch
+        Told of each epoch as it ends.
+
+    Raises
+    ------
+    RunError
+        The loss is not a number any more, or the checkpoint can't be read or written.
+    """
+    above.to(device).to(memory_format=torch.channels_last)
+    optimiser = _optimiser(above, recipe, reduced)
+    state = _resume(checkpoint, stage, above, optimiser)
+    task = progress.task(title, recipe.epochs * len(examples))
+    task.advance(state.last * len(examples))
+    while state.last < recipe.epochs and not _should_stop(state, recipe):
+        started, number = time.perf_counter(), state.last + 1
+        _set_rates(optimiser, recipe, number)
+        loss, accuracy = _epoch(
+            above, examples, recipe, optimiser, (seed, stage, number), device, precision, task.advance
+        )
+        if not math.isfinite(loss):
+            raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
+        val_loss, val_accuracy = measure(above, validation, device, precision)
+        state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
+        _remember(state, above, recipe)
+        if checkpoint is not None:
+            _save(checkpoint, stage, state, above, optimiser)
+        if on_epoch is not None:
+            on_epoch(state.history[-1])
+    task.done()
+    if recipe.patience:
+        above.load_state_dict(state.best)
+    return state
+
+
+def _should_stop(state: State, recipe: Recipe) -> bool:
+    return bool(recipe.patience) and state.last - state.best_epoch >= recipe.patience
+
+
+def _remember(state: State, above: Above, recipe: Recipe) -> None:
+    row = state.history[-1]
+    if not recipe.patience:
+        state.best_epoch = row.epoch
+    elif row.val_loss < state.best_loss:
+        state.best_epoch, state.best_loss = row.epoch, row.val_loss
+        state.best = {k: v.detach().clone() for k, v in above.state_dict().items()}
+
+
+def _epoch(
+    above: Above,
+    examples: Examples,
+    recipe: Recipe,
+    optimiser: torch.optim.Optimizer,
+    dice: tuple[int, Stage, int],
+    device: torch.device,
+    precision: Precision,
+    advance: Callable[[int], None],
+) -> tuple[float, float]:
+    """One pass over the photos; returns (mean loss, accuracy) as seen while learning."""
+    above.set_training(True)
+    rng = np.random.default_rng(_seed_of(dice))
+    torch.manual_seed(_seed_of(dice))
+    order = rng.permutation(len(examples))
+    views = rng.integers(0, recipe.views, len(examples))
+    total_loss, right = 0.0, 0
+    for indices in _batches(order, recipe.batch_size):
+        live, labels = examples.batch(indices.tolist(), views[indices].tolist(), device)
+        with arithmetic(device, precision):
+            logits = above(*_floating(live))
+            loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+        total_loss += loss.item() * len(indices)
+        right += int((logits.argmax(1) == labels).sum())
+        advance(len(indices))
+    return total_loss / len(examples), right / len(examples)
+
+
+def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
+    """Whole batches, the last one smaller. A last batch of one photo joins the one before: no norm can learn from one."""
+    ends = list(range(size, len(order), size))
+    if len(order) % size == 1 and ends:
+        ends.pop()
+    yield from np.split(order, ends)
+
+
+def measure(above: Above, examples: Examples, device: torch.device, precision: Precision) -> tuple[float, float]:
+    """(mean cross-entropy, accuracy) on clean views."""
+    logits = predict_logits(above, examples, device, precision)
+    labels = torch.from_numpy(examples.labels)
+    return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
+
+
+def predict_logits(above: Above, examples: Examples, device: torch.device, precision: Precision = "float32") -> Tensor:
+    """Logits (N, classes) float32 on the CPU, from clean views."""
+    above.to(device).set_training(False)
+    parts = []
+    for start in range(0, len(examples), 32):
+        indices = list(range(start, min(start + 32, len(examples))))
+        live, _ = examples.batch(indices, [0] * len(indices), device)
+        parts.append(logits_of(above, live, device, precision))
+    return torch.cat(parts)
+
+
+def logits_of(above: Above, live: Sequence[Tensor], device: torch.device, precision: Precision = "float32") -> Tensor:
+    """Logits (N, classes) for up to 32 rows, padded to 32: a photo's bits then don't depend on its neighbours' number."""
+    count = len(live[0])
+    padded = [torch.cat([t, t.new_zeros(32 - count, *t.shape[1:])]) if count < 32 else t for t in live]
+    with torch.inference_mode(), arithmetic(device, precision):
+        logits: Tensor = above(*_floating(padded))
+    return logits[:count].float().cpu()
+
+
+def _floating(live: Sequence[Tensor]) -> list[Tensor]:
+    """Half-precision rows to float32; uint8 photos stay, their scaling is part of the network."""
+    wide = [t.float() if t.is_floating_point() else t for t in live]
+    return [
+        t.contiguous(memory_format=torch.channels_last) if t.dim() == 4 and t.is_floating_point() else t for t in wide
+    ]
+
+
+def settle(precision: Precision, device: torch.device) -> Precision:
+    """Settle `auto`: bfloat16 where the hardware multiplies it, else float32."""
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bfloat16" if fast else "float32"
+
+
+def arithmetic(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
+    """bfloat16 products with float32 master weights and sums, or plain float32."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+
+
+# ---- optimiser -------------------------------------------------------------------------------------------------------
+
+
+def _optimiser(above: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optimizer:
+    groups = []
+    rates = {
+        "suffix": recipe.learning_rate_above_line if reduced else recipe.learning_rate,
+        "head": recipe.learning_rate,
+    }
+    for part, rate in rates.items():
+        parameters = list(getattr(above, part).parameters())
+        matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+        for members, decay in ((matrices, recipe.weight_decay), (vectors, 0.0)):
+            if members:
+                groups.append({"params": members, "lr": rate, "full_rate": rate, "weight_decay": decay})
+    return torch.optim.AdamW(groups, fused=True)
+
+
+def _set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, epoch: int) -> None:
+    """Constant, or down a half cosine from the first epoch's full rate to almost nothing in the last."""
+    share = 1.0
+    if recipe.schedule == "cosine":
+        share = 0.5 * (1 + math.cos(math.pi * (epoch - 1) / recipe.epochs))
+    for group in optimiser.param_groups:
+        group["lr"] = share * group["full_rate"]
+
+
+# ---- checkpoints -----------------------------------------------------------------------------------------------------
+
+
+def _save(path: Path, stage: Stage, state: State, above: Above, optimiser: torch.optim.Optimizer) -> None:
+    content = {
+        "stage": stage,
+        "state": dataclasses.asdict(state),
+        "above": above.state_dict(),
+        "optimiser": optimiser.state_dict(),
+    }
+    write_with(path, lambda temporary: torch.save(content, temporary))
+
+
+def _resume(path: Path | None, stage: Stage, above: Above, optimiser: torch.optim.Optimizer) -> State:
+    if path is None or not path.exists():
+        return State()
+    try:
+        content: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+        if content["stage"] != stage:
+            return State()
+        above.load_state_dict(content["above"])
+        optimiser.load_state_dict(content["optimiser"])
+        saved = content["state"]
+        return State(**{**saved, "history": [Epoch(**row) for row in saved["history"]]})
+    except Exception as error:  # any damage: zip, pickle and key errors alike
+        raise RunError(
+            f"the checkpoint {path} can't be read ({type(error).__name__}): delete it to train again"
+        ) from error
+
+
+def _seed_of(dice: tuple[object, ...]) -> int:
+    return int.from_bytes(hashlib.sha256(repr(dice).encode()).digest()[:4], "big")

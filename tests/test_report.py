@@ -1,0 +1,493 @@
+"""The report: figures as people read them, no network, nothing injected, and a page at every stage of a run."""
+
+from __future__ import annotations
+
+import csv
+import html
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from frostline import report, words
+from frostline.errors import RunError
+
+FLOWERS = Path(__file__).parents[2] / "shared" / "flowers"
+CLASSES = ["daisy", "rose", "tulip"]
+PARAMETERS = {"baseline": (11169605, 11169605), "frozen": (2388485, 164613), "fine-tuned": (2388485, 884613)}
+LINES = {"baseline": (0, 11), "frozen": (139, 139), "fine-tuned": (133, 139)}
+ACCURACY = {"baseline": 0.6712, "frozen": 0.8834, "fine-tuned": 0.9123}
+
+
+def photos(folder: Path, classes: list[str], each: int) -> list[tuple[str, str]]:
+    """Write `each` small pictures per class: (path, label) of each. Folders are numbered, labels may be anything."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for index, label in enumerate(classes):
+        (folder / f"class {index}").mkdir(parents=True, exist_ok=True)
+        for number in range(each):
+            path = f'class {index}/{number} it\'s "quoted" & <b>.jpg'
+            Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(folder / path, "JPEG")
+            rows.append((path, label))
+    return rows
+
+
+def history(epochs: int) -> list[dict[str, float]]:
+    keys = ("epoch", "train_loss", "train_accuracy", "val_loss", "val_accuracy", "seconds")
+    return [
+        dict(zip(keys, (e, 1 / e, 1 - 0.5 / e, 1.2 / e, 0.9 - 0.4 / e, 3.25), strict=True))
+        for e in range(1, epochs + 1)
+    ]
+
+
+def strategy(name: str, classes: list[str]) -> dict[str, Any]:
+    accuracy, size = ACCURACY[name], len(classes)
+    total, trainable = PARAMETERS[name]
+    line, layers = LINES[name]
+    row = {"precision": 0.9, "recall": accuracy - 0.01, "f1": accuracy - 0.02, "support": 30}
+    return {
+        "name": name,
+        "backbone": "small_cnn" if name == "baseline" else "mobilenet_v2",
+        "weights": "random" if name == "baseline" else "pretrained",
+        "freeze_line": line,
+        "layers": layers,
+        "parameters": {"total": total, "trainable": trainable},
+        "accuracy": accuracy,
+        "accuracy_ci": [accuracy - 0.021, accuracy + 0.018],
+        "macro_f1": accuracy - 0.004,
+        "log_loss": 0.2718,
+        "ece": 0.0456,
+        "ece_calibrated": 0.0123,
+        "temperature": 1.31,
+        "per_class": [{"class": label, **row} for label in classes],
+        "confusion": (20 * np.eye(size, dtype=int) + 3).tolist(),
+        "history": history(5),
+        "best_epoch": 4,
+        "head_history": history(3) if name == "fine-tuned" else [],
+        "seconds": {"prefix": 14.2, "train": 134, "evaluate": 3.1, "total": 151.3},
+        "peak_rss_mb": 1834,
+    }
+
+
+def make_run(
+    folder: Path,
+    *,
+    names: tuple[str, ...] = tuple(ACCURACY),
+    classes: list[str] = CLASSES,
+    each: int = 4,
+    **changes: Any,
+) -> Path:
+    """A run folder with the named strategies ended; every second prediction is wrong. `changes` go into study.json."""
+    run, root = folder / "run", folder / "photos"
+    rows = photos(root, classes, each)
+    for name in names:
+        (run / name).mkdir(parents=True, exist_ok=True)
+        with (run / name / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
+            writer = csv.writer(stream)
+            writer.writerow(["path", "true", "predicted", "confidence", *(f"p_{label}" for label in classes)])
+            for index, (path, label) in enumerate(rows):
+                guess = label if index % 2 else classes[(classes.index(label) + 1) % len(classes)]
+                writer.writerow([path, label, guess, f"{0.999 - index / 1000:.4f}", *(0.1 for _ in classes)])
+    run.mkdir(exist_ok=True)
+    with (run / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerows(
+            [["path", "label", "split", "sha256"], *([*row, "test", "0" * 64] for row in rows)]
+        )
+    wanted = "".join(f'\n[[strategies]]\nname = "{name}"\n' for name in ACCURACY)
+    (run / "config.toml").write_text(f'data = "{root.as_posix()}"\nseed = 7\n{wanted}', encoding="utf-8")
+    study = {
+        "frostline": "0.1.0",
+        "created": "2026-03-04T10:22:31+00:00",
+        "status": "finished",
+        "seed": 7,
+        "protocol": "rigorous",
+        "preset": "balanced",
+        "reported_on": "test",
+        "dataset": {
+            "name": "garden",
+            "root": str(root),
+            "test_root": None,
+            "photos": len(rows),
+            "classes": classes,
+            "counts": dict.fromkeys(classes, each),
+            "train": 70,
+            "validation": 20,
+            "test": 12,
+            "skipped": [{"path": "rose/torn.jpg", "why": "truncated: half of it is missing"}],
+            "twins": [["class 0/a.jpg", "class 0/b.jpg"]],
+            "conflicts": [[{"path": rows[0][0], "class": classes[0]}, {"path": "class 1/x.jpg", "class": classes[1]}]],
+            "sample": False,
+        },
+        "strategies": [strategy(name, classes) for name in names],
+        "comparisons": [
+            {"a": "fine-tuned", "b": "frozen", "difference": 0.0289, "ci": [-0.001, 0.052], "p_value": 0.0342,
+             "verdict": "fine-tuned beats frozen by 2.9 points, 95 % interval -0.1 to 5.2"}
+        ],
+        "claims": [{"claim": "Training from scratch overfits.", "measured": "It did.", "verdict": "holds"}],
+        "answer": "Fine-tune: 91.2 % right (95 % interval 89.1 to 93.0).",
+        "seconds": 402.7,
+        "machine": {"cpu": "Test CPU", "cores": 2, "python": "3.11", "torch": "2.9", "platform": "Linux"},
+    }  # fmt: skip
+    save(run, {**study, **changes})
+    return run
+
+
+def save(run: Path, study: dict[str, Any]) -> None:
+    (run / "study.json").write_text(json.dumps(study), encoding="utf-8")
+
+
+def load(run: Path) -> dict[str, Any]:
+    study: dict[str, Any] = json.loads((run / "study.json").read_text(encoding="utf-8"))
+    return study
+
+
+def read(page: Path) -> str:
+    """What a reader sees: the text of the page without tags, scripts and style, spaces evened out."""
+    body = re.sub(r"<(script|style)\b.*?</\1>", " ", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
+
+
+# ---------------------------------------------------------------- what it says
+
+
+def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
+    page = report.build(make_run(tmp_path))
+    assert page == tmp_path / "run" / "report.html"
+    text = read(page)
+    for expected in (
+        "Fine-tune: 91.2 % right (95 % interval 89.1 to 93.0).",
+        "Figures are on 12 test photos in 3 classes.",
+        "89.1 to 93.0",
+        "11,169,605",
+        "164,613",
+        "884,613",
+        "11.2 M of 11.2 M parameters trained",
+        "885 k of 2.4 M parameters trained",
+        "133 of 139",
+        "2 min 14 s",
+        "The whole study took 6 min 43 s.",
+        "1.8 GB",
+        "fine-tuned beats frozen by 2.9 points, 95 % interval -0.1 to 5.2",
+        "+2.9 points (−0.1 to 5.2), p = 0.034",
+        "Best at epoch 7 (epoch 4 of fine-tuning, after 3 of the head)",
+        "+2.9",  # the change of a class from frozen to fine-tuned
+        "+24.1",  # and from baseline to fine-tuned
+        "rose/torn.jpg truncated: half of it is missing",
+        "class 0/a.jpg = class 0/b.jpg",
+        "daisy / rose",
+        "Training from scratch overfits. It did. holds",
+        "seed = 7",
+        "--strategies baseline,frozen,fine-tuned --backbone mobilenet_v2 --protocol rigorous",
+        "--preset balanced --seed 7",
+        "daisy taken for rose (3)",
+    ):
+        assert expected in text, expected
+
+
+def test_it_says_which_photos_were_watched_and_which_were_rendered(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    plain = read(report.build(run))
+    study = load(run)
+    study |= {"protocol": "tutorial", "reported_on": "validation"}
+    study["dataset"]["sample"] = True
+    save(run, study)
+    told = read(report.build(run))
+    for sentence in ("the reported photos were also watched during training", "not real photographs"):
+        assert sentence in told
+        assert sentence not in plain
+    assert "Figures are on 20 validation photos" in told
+    assert "--preset" not in told
+
+
+def test_galleries_are_capped_and_say_so(tmp_path: Path) -> None:
+    page = report.build(make_run(tmp_path, each=20))  # 60 photos, 30 wrong
+    text = read(page)
+    assert text.count("Wrong: 24 shown of 30; the 16 surest, then others spread evenly over the rest") == 3
+    assert text.count("Right: 8 shown of 30") == 3
+    assert "16 shown of 30, surest first" in text  # wrong in every strategy
+
+
+def test_a_photo_in_many_galleries_is_stored_once(tmp_path: Path) -> None:
+    one = report.build(make_run(tmp_path / "one", names=("frozen",))).read_text(encoding="utf-8")
+    three = report.build(make_run(tmp_path / "three")).read_text(encoding="utf-8")
+    assert one.count("data:image/jpeg") == three.count("data:image/jpeg") == 12
+    assert three.count('href="#photo-0"') > one.count('href="#photo-0"') > 0
+
+
+def test_figures_that_are_undefined_are_dashes(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    study["strategies"][0] |= {"accuracy": None, "accuracy_ci": None, "log_loss": None, "history": [], "per_class": []}
+    study["strategies"][1]["per_class"][0] |= {"recall": None, "f1": None}
+    study["comparisons"][0] |= {"p_value": None, "ci": [None, None]}
+    del study["strategies"][2]["seconds"], study["strategies"][2]["layers"], study["machine"]
+    save(run, study)
+    text = read(report.build(run))
+    assert "baseline – – 0.667 –" in text
+    assert "(–), p unknown" in text
+    assert "No epochs were recorded." in text
+    assert "None" not in text and "nan" not in text
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        (words.percent(0.91234), "91.2 %"),
+        (words.percent(None), "–"),
+        (words.percent(float("nan")), "–"),
+        (words.points(-0.013), "−1.3"),
+        (words.points(-0.00001), "0.0"),
+        (words.change(0.0004), "0.000"),
+        (words.short(999_600), "1.0 M"),
+        (words.short(11_169_605), "11.2 M"),
+        (words.short(884_613), "885 k"),
+        (words.duration(3.14), "3.1 s"),
+        (words.duration(59.7), "1 min"),
+        (words.duration(134), "2 min 14 s"),
+        (words.duration(7263), "2 h 1 min"),
+        (words.p_value(0), "p < 0.001"),
+        (words.moment("2026-03-04T10:22:31+00:00"), "4 March 2026, 10:22 UTC"),
+        (words.moment("yesterday"), "yesterday"),
+    ],
+)
+def test_numbers_for_people(said: str, expected: str) -> None:
+    assert said.replace("\u00a0", " ") == expected
+
+
+# ---------------------------------------------------------------- runs that are not whole
+
+
+def test_it_grows_as_strategies_end(tmp_path: Path) -> None:
+    run = make_run(tmp_path, names=(), status="running", answer=None, comparisons=[], claims=[])
+    text = read(report.build(run))
+    assert "No strategy has ended yet" in text
+    assert "to come: baseline, frozen, fine-tuned" in text
+    assert "rose/torn.jpg" in text
+    run = make_run(tmp_path, names=("baseline",), status="running", answer=None, comparisons=[], claims=[])
+    text = read(report.build(run))
+    assert "First result, baseline: 67.1 % right (95 % interval 65.0 to 68.9)." in text
+    assert "1 strategy has ended so far; to come: frozen, fine-tuned" in text
+    run = make_run(tmp_path, names=("baseline", "frozen"), status="running", answer=None, comparisons=[], claims=[])
+    assert "So far frozen leads: 88.3 % right (95 % interval 86.2 to 90.1)." in read(report.build(run))
+    assert "Still running" not in read(report.build(make_run(tmp_path)))
+
+
+def test_only_study_json_is_needed(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    for name in ("config.toml", "manifest.csv", *(f"{s}/predictions.csv" for s in ACCURACY)):
+        (run / name).unlink()
+    text = read(report.build(run))
+    assert "91.2 %" in text
+    assert "config.toml" not in text
+    assert "Photos it gets right and wrong" not in text
+
+
+def test_photos_that_were_moved_get_a_placeholder_and_are_listed(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    gone, broken = sorted((tmp_path / "photos" / "class 1").iterdir())[:2]
+    gone.unlink()
+    broken.write_bytes(b"not a photo any more")
+    text = read(report.build(run))
+    assert "2 of the photos chosen for these galleries could not be read" in text
+    assert text.count("photo moved") >= 2
+    for path in (gone, broken):
+        assert f"class 1/{path.name}" in text.split("Photos that are no longer there")[1]
+    shutil.rmtree(tmp_path / "photos")
+    page = report.build(run)
+    assert "data:image/jpeg" not in page.read_text(encoding="utf-8")
+
+
+def test_photos_of_another_test_folder(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "photos").rename(tmp_path / "elsewhere")
+    study = load(run)
+    study["dataset"]["test_root"] = str(tmp_path / "elsewhere")
+    study["dataset"]["conflicts"] = []
+    save(run, study)
+    page = report.build(run)
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 12
+    assert "no longer there" not in read(page)
+    assert "--test" in read(page)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("study.json", None, "no study.json in"),
+        ("study.json", "{", "can't read .*study.json"),
+        ("study.json", "[]", "is no study"),
+        ("study.json", '{"dataset": {}, "strategies": [{}]}', "is no study"),
+        ("manifest.csv", "a,b\n1,2\n", "no column path, label, split"),
+        ("frozen/predictions.csv", "path,true,predicted,confidence\na,b,c,high\n", "confidence 'high' of a"),
+        ("frozen/predictions.csv", "path,true\n", "no column predicted, confidence"),
+    ],
+)
+def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: str | None, message: str) -> None:
+    run = make_run(tmp_path)
+    (run / name).unlink()
+    if content is not None:
+        (run / name).write_text(content, encoding="utf-8")
+    with pytest.raises(RunError, match=message) as caught:
+        report.build(run)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    before = report.build(run).read_bytes()
+    (run / "manifest.csv").write_text("torn", encoding="utf-8")
+    with pytest.raises(RunError):
+        report.build(run)
+    assert (run / "report.html").read_bytes() == before
+    assert not list(run.glob(".*"))
+
+
+def test_no_torch_is_loaded() -> None:
+    code = "import sys, frostline.report; sys.exit('torch' in sys.modules or 'altair' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()
+
+
+class Visit:
+    """A page opened from disk without a network; what it asked for, said and popped up."""
+
+    def __init__(self, browser: Any, path: Path, **options: Any) -> None:
+        self.asked: list[str] = []
+        self.said: list[str] = []
+        self.context = browser.new_context(offline=True, **options)
+        self.page = self.context.new_page()
+        self.page.route(re.compile(r"^(?!file:|data:)"), lambda route: route.abort())
+        self.page.on("request", lambda request: self.asked.append(request.url))
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(str(error)))
+        self.page.on("dialog", lambda dialog: (self.said.append(f"dialog {dialog.message}"), dialog.dismiss()))
+        self.page.goto(path.resolve().as_uri())
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.context.close()
+
+    def drawn(self) -> int:
+        """Wait until every chart is drawn; their number."""
+        self.page.wait_for_function(
+            "document.querySelectorAll('[data-chart] svg').length === document.querySelectorAll('[data-chart]').length"
+        )
+        return int(self.page.locator("[data-chart] svg").count())
+
+    def overflow(self) -> int:
+        """Pixels by which the page is wider than the window."""
+        return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [375, 1280])
+def test_it_opens_from_disk_and_fits(tmp_path: Path, chromium: Any, width: int, scheme: str) -> None:
+    path = report.build(make_run(tmp_path))
+    with Visit(chromium, path, viewport={"width": width, "height": 800}, color_scheme=scheme) as visit:
+        assert visit.drawn() == 3 + 2 * 3  # accuracy, recall, F1; two curves a strategy
+        assert visit.overflow() == 0
+        assert visit.said == []
+        assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
+        used = visit.page.eval_on_selector_all("svg.photo use", "uses => uses.map(use => use.getAttribute('href'))")
+        assert used and all(visit.page.locator(f"symbol{name}").count() == 1 for name in set(used))
+        assert visit.page.locator(".plot").first.bounding_box()["width"] > 200
+
+
+def test_without_scripts_the_tables_hold_the_figures(tmp_path: Path, chromium: Any) -> None:
+    path = report.build(make_run(tmp_path))
+    with Visit(chromium, path, java_script_enabled=False) as visit:
+        visit.page.locator("summary", has_text="Figures of these curves").first.click()
+        cells = visit.page.locator("#curves table").first.inner_text()
+        assert "90.0\u00a0%" in cells  # training accuracy of the last epoch, 1 - 0.5/5
+        assert "0.240" in cells  # validation loss of the last epoch, 1.2/5
+        assert not visit.page.locator(".plot").first.is_visible()
+
+
+def test_names_cannot_inject(tmp_path: Path, chromium: Any) -> None:
+    hostile = [
+        "<script>alert(1)</script>",
+        "</script><img src=x onerror=alert(2)>",
+        "\"'><svg onload=alert(3)>{{ 7*7 }}",
+    ]
+    run = make_run(tmp_path, classes=hostile, answer="<img src=x onerror=alert(4)>")
+    study = load(run)
+    study["strategies"][0] |= {"backbone": "<script>alert(5)</script>", "weights": "' onclick='alert(6)"}
+    study["dataset"]["skipped"] = [
+        {"path": "<iframe src='https://example.com'>", "why": "</td><script>alert(7)</script>"}
+    ]
+    study["dataset"]["name"] = "</title><script>alert(8)</script>"
+    save(run, study)
+    path = report.build(run)
+    source = path.read_text(encoding="utf-8")
+    assert "<script>alert" not in source
+    assert "<img src=x" not in source
+    assert source.count("<script") == source.count("</script>") == 3
+    with Visit(chromium, path) as visit:
+        assert visit.drawn() == 9
+        visit.page.locator("[data-chart=recall] path[aria-roledescription=point]").first.hover()
+        visit.page.wait_for_selector("#vg-tooltip-element.visible")
+        assert visit.said == []
+        assert visit.page.locator("script").count() == 3
+        assert visit.page.locator("main img, main iframe").count() == 0
+        assert hostile[0] in visit.page.locator("#confusion").inner_text()
+        assert "<script>" in visit.page.locator("[data-chart=recall]").inner_text()
+
+
+def test_an_injected_script_would_not_run(tmp_path: Path, chromium: Any) -> None:
+    path = report.build(make_run(tmp_path))
+    source = path.read_text(encoding="utf-8").replace("<main", "<script>document.title = 'taken over'</script><main", 1)
+    path.write_text(source, encoding="utf-8")
+    with Visit(chromium, path) as visit:
+        assert visit.drawn() == 9
+        assert visit.page.title() == "garden: frostline report"
+        assert any("Content Security Policy" in said for said in visit.said)
+
+
+def test_a_partial_run_draws_what_it_has(tmp_path: Path, chromium: Any) -> None:
+    run = make_run(tmp_path, names=("frozen",), status="running", answer=None, comparisons=[], claims=[])
+    with Visit(chromium, report.build(run), viewport={"width": 375, "height": 800}) as visit:
+        assert visit.drawn() == 5
+        assert visit.overflow() == 0
+        assert visit.said == []
+
+
+@pytest.mark.skipif(not FLOWERS.is_dir(), reason="the shared flower photos are not beside the repository")
+def test_real_photos_stay_small(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    found = [(p.relative_to(FLOWERS).as_posix(), p.parent.name) for p in sorted(FLOWERS.glob("*/*"))[::4]]
+    study = load(run)
+    study["dataset"]["root"] = str(FLOWERS)
+    study["dataset"]["conflicts"] = []
+    save(run, study)
+    for turn, name in enumerate(ACCURACY):
+        rows = [[path, true, "rose", 1 - (i * (turn + 7)) % 997 / 1000] for i, (path, true) in enumerate(found)]
+        with (run / name / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream).writerows([["path", "true", "predicted", "confidence"], *rows])
+    page = report.build(run)
+    assert page.stat().st_size < 4_000_000
+    assert page.read_text(encoding="utf-8").count("data:image/jpeg") > 60
+    assert "no longer there" not in read(page)
