@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 from dataclasses import dataclass
 from pathlib import Path
@@ -108,9 +109,10 @@ def info(name: str) -> Info:
         )
         raise ConfigError(f"unknown backbone '{name}'{known}")
     published = timm.get_pretrained_cfg(name)
-    settings: dict[str, Any] = published.to_dict() if published else {}
+    settings: dict[str, Any] = dataclasses.asdict(published) if published else {}
     size = int(settings.get("input_size", (3, 224, 224))[-1])
-    return Info(name, "timm", size, tuple(settings.get("mean", IMAGENET_MEAN)), tuple(settings.get("std", IMAGENET_STD)), weights.KNOWN.get(name))
+    mean, std = (tuple(settings.get(key, usual)) for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
+    return Info(name, "timm", size, mean, std, weights.KNOWN.get(name))
 
 
 @dataclass(frozen=True)
@@ -165,6 +167,9 @@ def skeleton(name: str, transform: Transform) -> Backbone:
 
 def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
     """Record a network's layers and name it by its contents."""
+    for layer in network.modules():
+        if getattr(layer, "inplace", False):  # it would overwrite the tensors at the line, which are kept
+            layer.inplace = False  # type: ignore[assignment]
     example = torch.zeros(2, transform.size, transform.size, 3, dtype=torch.uint8)
     traced = freeze.trace(network, example)
     with torch.no_grad():
@@ -182,7 +187,7 @@ def _body(about: Info, seed: int, start: Weights, path: Path | None, progress: P
         body = _architecture(about)
     if start == "pretrained" and about.source is not None:
         state = weights.load_state_dict(weights.fetch(about.source, path=path, progress=progress))
-        _load(body, {k: v for k, v in state.items() if not k.startswith("classifier.")}, about.name)
+        _load(body, state, about.name)
     return body
 
 
@@ -211,8 +216,21 @@ def _from_hub(name: str) -> nn.Module:
 
 
 def _load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Fill a network without its classifier from a publisher's file, which has one.
+
+    Where a publisher names the tensors otherwise (the EfficientNet-Lites), they stand in the same order: they are renamed by
+    position, and every shape must agree.
+    """
+    wanted = body.state_dict()
+    if not set(wanted) <= set(state):
+        counters = {k for k in wanted if k.endswith("num_batches_tracked")}
+        learnt = [(k, v) for k, v in wanted.items() if k not in counters]
+        found = [v for k, v in state.items() if not k.endswith("num_batches_tracked")]
+        if len(found) < len(learnt) or any(v.shape != f.shape for (_, v), f in zip(learnt, found, strict=False)):
+            raise WeightsError(f"the weights are not those of {name}: its tensors have other shapes")
+        state = {k: f for (k, _), f in zip(learnt, found, strict=False)} | {k: wanted[k] for k in counters}
     try:
-        body.load_state_dict(state)
+        body.load_state_dict({k: state[k] for k in wanted})
     except RuntimeError as error:
         raise WeightsError(f"the weights are not those of {name}: {' '.join(str(error).split())[:200]}") from error
 

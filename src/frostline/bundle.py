@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 import frostline
@@ -126,8 +127,9 @@ def save(folder: Path, about: About, backbone: Backbone, above: Above, card: str
     """
     with replacing(folder) as temporary:
         temporary.mkdir()
-        save_file(state(backbone, above), temporary / "model.safetensors", metadata={"format": "pt"})
-        digest = hashlib.sha256((temporary / "model.safetensors").read_bytes()).hexdigest()
+        model = to_bytes(state(backbone, above), metadata={"format": "pt"})
+        (temporary / "model.safetensors").write_bytes(model)  # safetensors' own writer hides why a disk refuses
+        digest = hashlib.sha256(model).hexdigest()
         document = {"frostline": frostline.__version__, "schema": SCHEMA, "sha256": digest, **asdict(about)}
         write_json(temporary / "bundle.json", document)
         write_text(temporary / "README.md", card)

@@ -59,13 +59,19 @@ Line = Annotated[str | None, typer.Option(help="Freeze line of the fine-tuned st
 Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]
 
 
-@app.callback()
-def _about(
-    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
-) -> None:
-    if version:
+def _version(wanted: bool) -> None:
+    if wanted:
         typer.echo(f"frostline {frostline.__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _about(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
 
 
 # ---- the main job ----------------------------------------------------------------------------------------------------
@@ -220,7 +226,7 @@ def _print_study(document: dict[str, Any], run: Path) -> None:
     _print_skipped(document["dataset"]["skipped"], console)
     if conflicts := document["dataset"]["conflicts"]:
         console.print(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.", markup=False)
-    console.print(document["answer"], markup=False, soft_wrap=True)
+    console.print(f"{document['answer']} {document['answer_detail']}", markup=False, soft_wrap=True)
     console.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
 
 
@@ -271,7 +277,7 @@ def predict(
                 typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
             else:
                 write(result)
-        task.done()
+        task.finish()
         if skipped:
             progress.say(f"{skipped} left out")
 

@@ -50,10 +50,12 @@ class TorchEngine:
         self._device = device
 
     def run(self, photos: Pixels) -> Arrays:
-        """See `Engine.run`."""
+        """See `Engine.run`. Padded to whole batches: PyTorch picks its sums by the batch, so a photo's bits would follow."""
+        missing = -len(photos) % BATCH
+        padded = np.concatenate([photos, np.zeros((missing, *photos.shape[1:]), photos.dtype)])
         with torch.inference_mode():
-            outputs = self._network(torch.from_numpy(photos).to(self._device))
-        return [output.cpu().numpy() for output in outputs]
+            outputs = self._network(torch.from_numpy(padded).to(self._device))
+        return [output[: len(photos)].cpu().numpy() for output in outputs]
 
 
 class OnnxEngine:

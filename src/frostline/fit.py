@@ -276,8 +276,6 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     write_history(folder / "history.csv", state)
     evaluate.write_predictions(folder / "predictions.csv", predictions, ready.classes)
     bundle.save(folder / "bundle", about, network, above, card.write(about, ready.config, ready.photos.counts()))
-    for name in ("head", "own"):
-        _checkpoint(folder, name).unlink(missing_ok=True)
     ended = time.perf_counter()
     spent = {"prefix": ready.prefix_seconds, "train": trained - started, "evaluate": ended - trained}
     row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
@@ -370,6 +368,12 @@ def _plain(value: float) -> str:
 def _headline(row: Row, ready: Ready) -> Row:
     names = ("accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_calibrated")
     return {"reported_on": ready.reported_on, "photos": len(ready.reported()), **{n: row[n] for n in names}}
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Remove what a strategy needed to resume: once its row is in study.json it never trains again."""
+    for stage in ("head", "own"):
+        _checkpoint(folder, stage).unlink(missing_ok=True)
 
 
 def _checkpoint(folder: Path, stage: str) -> Path:

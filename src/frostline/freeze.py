@@ -134,17 +134,26 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
 
 
 def taps(traced: fx.GraphModule, lines: Iterable[int]) -> fx.GraphModule:
-    """One network that gives the boundary tensors of several lines in a single pass, line after line."""
+    """One network that gives the boundary tensors of several lines in a single pass, line after line.
+
+    They are copied at their line: the next layer may work in place (most activations do) and would change them.
+    """
     nodes = list(traced.graph.nodes)
-    wanted: list[fx.Node] = []
-    for line in lines:
+    order = list(lines)
+    graph = fx.Graph()
+    copies: dict[fx.Node, fx.Node] = {}
+    kept: dict[int, list[fx.Node]] = {}
+    done = 0
+    for line in sorted(set(order)):
         below = _below(nodes, line)
-        wanted += _crossing(nodes, below, [n for n in nodes if n not in below and n.op != "placeholder"])[0]
-    graph = _subgraph(traced, [n for n in nodes if n.op != "output"], inputs=[], outputs=wanted)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-    graph.delete_all_unused_submodules()
-    return graph
+        run = [n for n in nodes if n in below or n.op == "placeholder"]
+        for node in run[done:]:
+            copies[node] = graph.node_copy(node, lambda source: copies[source])
+        done = len(run)
+        live, _ = _crossing(nodes, below, [n for n in nodes if n not in below and n.op != "placeholder"])
+        kept[line] = [graph.call_method("clone", (copies[n],)) for n in live]
+    graph.output(tuple(node for line in order for node in kept[line]))
+    return fx.GraphModule(traced, graph)
 
 
 def _below(nodes: list[fx.Node], line: int) -> set[fx.Node]:

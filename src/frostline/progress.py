@@ -188,11 +188,12 @@ def _running_line(task: rich.progress.Task) -> str:
 
 def _end_line(task: rich.progress.Task) -> str:
     whole = task.total is None or task.completed >= task.total
-    count = _number(task.completed, task) if whole else f"stopped at {_count(task)}"
-    if not task.completed and task.total is None:
-        count = "done"
+    time_taken = duration(task.elapsed or 0.0)
     detail = f", {task.fields['detail']}" if task.fields["detail"] else ""
-    return f"{task.description}: {count} in {duration(task.elapsed or 0.0)}{detail}"
+    if task.total is None and not task.completed:  # nothing was counted
+        return f"{task.description}: {time_taken}{detail}"
+    count = _number(task.completed, task) if whole else f"stopped at {_count(task)}"
+    return f"{task.description}: {count} in {time_taken}{detail}"
 
 
 def duration(seconds: float) -> str:

@@ -2,8 +2,9 @@
 
 Every picture is rendered by code: petals are curved sheets in space, cut into quads, turned to a viewpoint, lit, and painted from
 back to front over a drawn background. Five classes whose shape tells them apart; colours, places, light, blur, scale, neighbours
-and leaves in front are shared between them, so that a network has to learn shape. About two in a hundred are nearly unreadable,
-as in any real folder. It stands in for real photos in a first try and in tests; figures measured on it say nothing about real photos.
+and leaves in front are shared between them (some likelier than others), so that colour alone does not carry a network far. About
+two in a hundred are nearly unreadable, as in any real folder. It stands in for real photos in a first try and in tests; figures
+measured on it say nothing about real photos.
 """
 
 from __future__ import annotations
@@ -139,7 +140,7 @@ def _marker(folder: Path) -> dict[str, Any]:
         found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         found = None
-    if isinstance(found, dict):
+    if isinstance(found, dict) and {"recipe", "seed", "per_class"} <= found.keys():
         return found
     with disk_errors(folder):
         others = [item.name for item in folder.iterdir() if not item.name.startswith(MARKER) and not _temporary(item)]
@@ -189,7 +190,7 @@ def photo(label: str, index: int, seed: int) -> Image.Image:
     picture = canvas.reduce(OVER)
     if rng.random() < 0.3:
         picture = _blurred_in_front(rng, picture, light)
-    return _camera(rng, picture, light, unreadable)
+    return _camera(rng, picture, unreadable)
 
 
 @dataclass(frozen=True)
@@ -353,12 +354,12 @@ def _whorl(
     """One petal for each of `angles`: a sheet that leaves the axis at radius `base` and rises by `slope` (radians: start, end).
 
     `half` is the half width, a length, or an angle about the axis when `wrap`; `shape` = (fullness at the base, at the tip) of its
-    outline, smaller is fuller; `tip` > 0 rounds or points the end; `cup` lifts the edges; `wild` is how much petals differ; `deep` is the light that reaches
-    their base. What may differ from petal to petal can be an array (n, 1, 1).
+    outline, smaller is fuller; `tip` > 0 rounds or points the end; `cup` lifts the edges; `wild` is how much petals differ;
+    `deep` is the light that reaches their base. What may differ from petal to petal can be an array (n, 1, 1).
     Returns grid[0] * grid[1] quads for each petal.
     """
     n, (steps, lanes) = len(angles), grid
-    vary = 1 + wild * rng.normal(0, 1, (4, n, 1, 1)).clip(-2, 2)
+    vary = 1 + wild * rng.normal(0, 1, (3, n, 1, 1)).clip(-2, 2)
     t = (1 - (1 - np.linspace(0, 1, steps + 1)) ** 1.4)[None, :, None]  # finer towards the tip, whose outline is seen
     v = np.linspace(-1, 1, lanes + 1)[None, None, :]
     along = t * (1 - tip * np.abs(v) ** 1.6)
@@ -437,12 +438,11 @@ def _daisy(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     shape, half = (0.35, blunt), rng.uniform(1.5, 2.5) / count
     layers = int(rng.choice([1, 2, 3], p=[0.5, 0.34, 0.16]))
     parts = [_sepals(rng, 8, centre * 1.5, 0.2, -0.12)]
-    for layer in range(layers):
-        parts.append(_whorl(
-            rng, _ring(rng, count), colours, length=(1 - centre * 0.7) * (1 - 0.2 * layer), base=centre * 0.7,
-            height=0.03 * layer, slope=(rise + 0.2 * layer, rise - rng.uniform(-0.2, 0.6)), half=half, shape=shape,
-            tip=0.08, cup=rng.uniform(-0.3, 0.5), grid=(3 + 2 * fine, 2), wild=rng.uniform(0.04, 0.11),
-        ))  # fmt: skip
+    parts.extend(_whorl(
+        rng, _ring(rng, count), colours, length=(1 - centre * 0.7) * (1 - 0.2 * layer), base=centre * 0.7,
+        height=0.03 * layer, slope=(rise + 0.2 * layer, rise - rng.uniform(-0.2, 0.6)), half=half, shape=shape,
+        tip=0.08, cup=rng.uniform(-0.3, 0.5), grid=(3 + 2 * fine, 2), wild=rng.uniform(0.04, 0.11),
+    ) for layer in range(layers))  # fmt: skip
     middle: list[list[Colour]] = [
         [(232, 182, 40), (226, 160, 20), (170, 110, 16)],
         [(190, 190, 60), (236, 190, 36), (200, 130, 20)],
@@ -459,12 +459,12 @@ def _sunflower(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     rise = rng.normal(0.12, 0.25)
     count = int(rng.integers(13, 27))
     parts = [_sepals(rng, 13, centre + 0.3, 0.0, -0.1)]
-    for layer in range(int(rng.choice([1, 2, 3], p=[0.2, 0.5, 0.3]))):
-        parts.append(_whorl(
-            rng, _ring(rng, count), colours, length=(1 - centre * 0.8) * (1 - 0.13 * layer), base=centre * 0.8,
-            height=0.03 * layer, slope=(rise + 0.18 * layer, rise - rng.uniform(-0.4, 0.5)), half=rng.uniform(1.9, 2.8) / count,
-            shape=(0.4, rng.uniform(0.45, 1.1)), tip=0.1, cup=rng.uniform(0, 0.6), grid=(3 + 2 * fine, 2), wild=0.1,
-        ))  # fmt: skip
+    layers = int(rng.choice([1, 2, 3], p=[0.2, 0.5, 0.3]))
+    parts.extend(_whorl(
+        rng, _ring(rng, count), colours, length=(1 - centre * 0.8) * (1 - 0.13 * layer), base=centre * 0.8,
+        height=0.03 * layer, slope=(rise + 0.18 * layer, rise - rng.uniform(-0.4, 0.5)), half=rng.uniform(1.9, 2.8) / count,
+        shape=(0.4, rng.uniform(0.45, 1.1)), tip=0.1, cup=rng.uniform(0, 0.6), grid=(3 + 2 * fine, 2), wild=0.1,
+    ) for layer in range(layers))  # fmt: skip
     middle: list[list[Colour]] = [
         [(70, 60, 26), (58, 36, 20), (92, 54, 22), (150, 96, 26)],
         [(128, 140, 60), (120, 96, 36), (70, 42, 20), (120, 80, 24)],
@@ -482,7 +482,9 @@ def _dandelion(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
         return _seed_ball(rng, fine)
     parts = [_sepals(rng, 12, 0.55, rng.uniform(-0.6, 0.6), -0.2, half=0.06)]
     full = rng.uniform(0.55, 1.15)
-    for layer, (reach, slope) in enumerate(((1.0, 0.0), (0.93, 0.25), (0.8, 0.55), (0.62, 0.85), (0.42, 1.15), (0.25, 1.4))):
+    for layer, (reach, slope) in enumerate(
+        ((1.0, 0.0), (0.93, 0.25), (0.8, 0.55), (0.62, 0.85), (0.42, 1.15), (0.25, 1.4))
+    ):
         parts.append(_whorl(
             rng, _ring(rng, int((46 - 6 * layer) * full * (1 if fine else 0.6)), 0.5),
             (colours[0], colours[1] * (0.95 - 0.04 * layer)),
@@ -543,15 +545,17 @@ def _tulip(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     start, end = 0.55 - 0.15 * opened, 1.85 - 1.0 * opened
     pointed, shape = rng.uniform(0.2, 0.45), (0.12, rng.uniform(0.3, 0.6))
     angles = _ring(rng, 3, 0.04)
-    parts = []
-    for inner in (2, 1, 0) if rng.random() < 0.2 else (1, 0):  # some are double
-        parts.append(_whorl(
-            rng, angles + inner * pi / 3, (colours[0] * (1 - 0.1 * inner), colours[1]), length=1.55 - 0.08 * inner,
-            base=0.06, slope=(start + 0.12 * inner, end + 0.1 * inner), half=rng.uniform(0.85, 1.05), shape=shape,
-            tip=pointed, height=-0.75, wrap=True, grid=grid, wild=0.05,
-        ))  # fmt: skip
+    parts: list[_Mesh] = []
+    whorls = (2, 1, 0) if rng.random() < 0.2 else (1, 0)  # some are double
+    parts.extend(_whorl(
+        rng, angles + inner * pi / 3, (colours[0] * (1 - 0.1 * inner), colours[1]), length=1.55 - 0.08 * inner,
+        base=0.06, slope=(start + 0.12 * inner, end + 0.1 * inner), half=rng.uniform(0.85, 1.05), shape=shape,
+        tip=pointed, height=-0.75, wrap=True, grid=grid, wild=0.05,
+    ) for inner in whorls)  # fmt: skip
     dark = np.array([60.0, 50, 30])
-    parts.append(_whorl(rng, _ring(rng, 6), (dark, dark), length=0.55, slope=(1.2, 1.4), half=0.04, height=-0.7, grid=(2, 1)))
+    parts.append(
+        _whorl(rng, _ring(rng, 6), (dark, dark), length=0.55, slope=(1.2, 1.4), half=0.04, height=-0.7, grid=(2, 1))
+    )
     return _shrunk(_join(parts), 0.95)
 
 
@@ -608,7 +612,9 @@ def _background(rng: Rng, width: int, height: int, places: tuple[float, ...], li
         for _ in range(int(rng.integers(1, 4))):  # small neighbours of any kind: a patch of colour proves nothing
             other = CLASSES[rng.integers(len(CLASSES))]
             at = (rng.uniform(0, width), rng.uniform(0.05, 0.95) * height)
-            _flower(rng, image, other, _pick(rng, COLOURS[other]), at, min(width, height) * rng.uniform(0.03, 0.08), light)
+            _flower(
+                rng, image, other, _pick(rng, COLOURS[other]), at, min(width, height) * rng.uniform(0.03, 0.08), light
+            )
     return image.filter(ImageFilter.GaussianBlur(rng.uniform(0.0, 1.2) if sharp else rng.uniform(0.7, 3.2)))
 
 
@@ -628,7 +634,16 @@ def _blades(rng: Rng, draw: ImageDraw.ImageDraw, width: int, height: int, light:
         lean = rng.normal(0, 0.35) * tall
         green = light.on(GREENS[rng.integers(len(GREENS))]) * rng.uniform(0.8, 1.5)
         wide = rng.uniform(0.004, 0.012) * height
-        points = [x - wide, y, x + lean * 0.4, y - tall * 0.6, x + lean, y - tall, x + lean * 0.4 + wide, y - tall * 0.6]
+        points = [
+            x - wide,
+            y,
+            x + lean * 0.4,
+            y - tall * 0.6,
+            x + lean,
+            y - tall,
+            x + lean * 0.4 + wide,
+            y - tall * 0.6,
+        ]
         draw.polygon([*points, x + wide, y], fill=_ink(green))
 
 
@@ -684,7 +699,13 @@ CLUTTER: dict[str, Callable[[Rng, ImageDraw.ImageDraw, int, int, _Light], None]]
 
 
 def _leaf(
-    rng: Rng, draw: ImageDraw.ImageDraw, at: tuple[float, float], length: float, broad: float, angle: float, green: Array
+    rng: Rng,
+    draw: ImageDraw.ImageDraw,
+    at: tuple[float, float],
+    length: float,
+    broad: float,
+    angle: float,
+    green: Array,
 ) -> None:
     """A leaf of `length` pixels from `at`, growing up at `angle` (0 = right); its halves catch the light differently."""
     t = np.linspace(0, 1, 8)
@@ -726,7 +747,7 @@ def _blurred_in_front(rng: Rng, picture: Image.Image, light: _Light) -> Image.Im
 # --------------------------------------------------------------------------------------------------------------------- camera
 
 
-def _camera(rng: Rng, picture: Image.Image, light: _Light, unreadable: bool) -> Image.Image:
+def _camera(rng: Rng, picture: Image.Image, unreadable: bool) -> Image.Image:
     """What lens and sensor make of it: blur, uneven light, colour cast, exposure, noise. About 4 ms."""
     blur = float(rng.choice([0.0, rng.uniform(0.3, 1.2), rng.uniform(1.2, 3.0)], p=[0.5, 0.35, 0.15]))
     exposure = rng.uniform(0.8, 1.18)

@@ -7,7 +7,8 @@ import json
 import platform
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,9 +22,9 @@ import frostline
 from frostline import freeze, metrics, report, sample
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.engine import thread_count
-from frostline.errors import RunError
+from frostline.errors import FrostlineError, RunError
 from frostline.files import disk_errors, write_json
-from frostline.fit import Ready, Row, fit, prepare
+from frostline.fit import Ready, Row, discard_checkpoints, fit, prepare
 from frostline.manifest import Manifest
 from frostline.predict import read_predictions
 from frostline.progress import Progress
@@ -97,12 +98,13 @@ def study(
     if progress is None:
         with Progress(quiet) as own:
             return study(config, out, existing=existing, progress=own, on_row=on_row)
-    document = _open(run, config, existing)
-    try:
-        with FileLock(run / ".lock", timeout=0):
+    with _alone(run):
+        document = _open(run, config, existing)
+        try:
             return _run(run, config, document, progress, on_row)
-    except Timeout:
-        raise RunError(f"{run} is in use by another frostline: wait for it, or choose another --out") from None
+        except FrostlineError:
+            _retract(run)
+            raise
 
 
 def _run(
@@ -133,8 +135,9 @@ def _run(
         rows[s.name] = fit(s, ready, run / s.name, head_from=_head_from(s, config, rows), progress=progress, log=log)
         log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
         document["comparisons"] = _comparisons(run, config, rows, ready)
-        document["answer"] = answer(list(rows.values()), document)
+        document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
         _save(run, config, document, rows)
+        discard_checkpoints(run / s.name)
         if on_row is not None:
             on_row(rows[s.name], document)
 
@@ -149,11 +152,40 @@ def _run(
 # ---- the run folder --------------------------------------------------------------------------------------------------
 
 
+@contextmanager
+def _alone(run: Path) -> Iterator[None]:
+    """Hold the run folder, made where it is not there yet; a folder in which nothing was left is taken away again."""
+    fresh = not run.exists()
+    with disk_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"{run} is in use by another frostline: wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            (run / ".lock").unlink()
+        lock.release()
+        if fresh:
+            with suppress(OSError):  # it holds a run now
+                run.rmdir()
+
+
+def _retract(run: Path) -> None:
+    """Take back a run that failed before its first study.json: the same command, put right, must not meet its traces."""
+    if not (run / "study.json").exists():
+        for name in ("config.toml", "manifest.csv", "log.jsonl"):
+            (run / name).unlink(missing_ok=True)
+
+
 def _open(run: Path, config: Config, existing: Existing) -> dict[str, Any] | None:
     """Make the folder, or check that it holds the same run; returns its study.json where there is something to resume."""
     settings = run / "config.toml"
     if existing == "overwrite" and settings.exists():
-        shutil.rmtree(run)
+        _empty(run)
     if not settings.exists():
         if run.is_dir() and any(p.name != ".lock" for p in run.iterdir()):
             raise RunError(f"{run} holds other files and no frostline run: choose another --out")
@@ -169,7 +201,25 @@ def _open(run: Path, config: Config, existing: Existing) -> dict[str, Any] | Non
         )
     if existing == "refuse":
         raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
+    _sweep(run)
     return read(run) if (run / "study.json").exists() else None
+
+
+def _sweep(run: Path) -> None:
+    """Remove half-written files that a killed process left; the lock says that nobody writes now."""
+    for path in [*run.glob(".*.tmp"), *run.glob("*/.*.tmp")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _empty(run: Path) -> None:
+    for path in run.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != ".lock":  # this process holds it
+            path.unlink()
 
 
 def _differences(a: Config, b: Config) -> list[str]:
@@ -226,6 +276,7 @@ def _begin(ready: Ready) -> dict[str, Any]:
         "comparisons": [],
         "claims": [],
         "answer": "",
+        "answer_detail": "",
         "seconds": 0.0,
         "machine": {
             "cpu": _cpu(),
@@ -343,8 +394,8 @@ def _comparisons(run: Path, config: Config, rows: dict[str, Row], ready: Ready) 
     return [asdict(metrics.compare(a, right[a], b, right[b], ready.config.seed)) for a, b in pairs]
 
 
-def answer(rows: Sequence[Row], document: dict[str, Any]) -> str:
-    """The question's answer in a sentence or two: the strategy that validation prefers, and how sure the figures are."""
+def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
+    """The question's answer in a sentence (the strategy that validation prefers, and how sure its figure is), and how it compares."""
     best = max(rows, key=lambda row: (row["validation_accuracy"], -row["parameters"]["trainable"]))
     low, high = (100 * x for x in best["accuracy_ci"])
     dataset = document["dataset"]
@@ -355,7 +406,7 @@ def answer(rows: Sequence[Row], document: dict[str, Any]) -> str:
         f"(95 % interval {low:.1f} to {high:.1f}) on {count:,} {what}."
     )
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
-    return " ".join([text, *(f"{v[0].upper()}{v[1:]}." for v in verdicts)])
+    return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
 
 
 _ADVICE = {

@@ -162,7 +162,7 @@ def train(
             _save(checkpoint, stage, state, above, optimiser)
         if on_epoch is not None:
             on_epoch(state.history[-1])
-    task.done()
+    task.finish()
     if recipe.patience:
         above.load_state_dict(state.best)
     return state
@@ -307,7 +307,18 @@ def _save(path: Path, stage: Stage, state: State, above: Above, optimiser: torch
         "above": above.state_dict(),
         "optimiser": optimiser.state_dict(),
     }
-    write_with(path, lambda temporary: torch.save(content, temporary))
+    write_with(path, lambda temporary: _torch_save(content, temporary))
+
+
+def _torch_save(content: dict[str, Any], path: Path) -> None:
+    """torch.save, which hides the system's own error (no room on the disk) behind a RuntimeError of its file format."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        if isinstance(error.__context__, OSError):
+            raise error.__context__ from None
+        raise
 
 
 def _resume(path: Path | None, stage: Stage, above: Above, optimiser: torch.optim.Optimizer) -> State:

