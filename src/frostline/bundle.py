@@ -9,11 +9,12 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -158,8 +159,9 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
         _fill(backbone.network, tensors, "backbone.")
         head = make_head(backbone.features, len(about.classes), Recipe(hidden=about.hidden), 0)
         _fill(head, tensors, "head.")
-    except (SafetensorError, RuntimeError, KeyError, FrostlineError) as error:
+    except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, FrostlineError) as error:
         raise BundleError(f"{path} can't be loaded: {' '.join(str(error).split())[:300]}") from error
+    _check(about, backbone, path)
     cut = freeze.cut(backbone.traced, about.line)
     above = Above(cut.suffix, head, learn_statistics=about.weights == "random")
     return Bundle(about, backbone, cut, above, engine)
@@ -185,6 +187,19 @@ def _about(path: Path) -> tuple[About, str]:
         return About(**about), digest
     except TypeError as error:
         raise BundleError(f"{file} is damaged ({error}): copy the bundle again") from error
+
+
+def _check(about: About, backbone: Backbone, path: Path) -> None:
+    """Refuse what no run could have written, before it turns into wrong predictions."""
+    problems = []
+    if type(about.line) is not int or not 0 <= about.line <= backbone.layer_count:
+        problems.append(f"line {about.line!r}: expected 0 to {backbone.layer_count}")
+    if not isinstance(about.temperature, int | float) or not 0 < about.temperature < math.inf:
+        problems.append(f"temperature {about.temperature!r}: expected above 0")
+    if about.stored_as not in get_args(StoredAs):
+        problems.append(f"stored_as {about.stored_as!r}: expected {' or '.join(get_args(StoredAs))}")
+    if problems:
+        raise BundleError(f"{path / 'bundle.json'} is damaged ({'; '.join(problems)}): copy the bundle again")
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
+import re
 import shutil
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,7 @@ Item = tuple["Key", Photo]
 Loader = Callable[[Item], Pixels | PhotoError]
 
 _VERSION = 1
+_ROW_NAME = re.compile(r"[0-9a-f]{64} \d+ \d+")
 _RESIDENT = 256 * 1024**2  # bytes read through a mapping before its pages are handed back
 
 
@@ -92,7 +94,8 @@ class Store:
             return {}
         lines = self._names.read_bytes().decode("ascii", "replace").split("\n")[:-1]
         whole = self._rows.stat().st_size // self.row_bytes if self._rows.exists() else 0
-        return {name: place for place, name in enumerate(lines[:whole])}
+        good = takewhile(_ROW_NAME.fullmatch, lines[:whole])  # what follows a damaged name is computed again
+        return {name: place for place, name in enumerate(good)}
 
     def _catch_up(self) -> None:
         """Under the lock: learn what other processes appended, and cut off a half-written end."""
@@ -148,10 +151,9 @@ class Store:
             The cache was cleared while it was in use.
         """
         try:
-            places = [self._places[str(key)] for key in keys]
-        except KeyError as error:
+            rows = self._mapped([self._places[str(key)] for key in keys])
+        except (KeyError, FileNotFoundError, IndexError) as error:  # IndexError: shorter than its list of names
             raise RunError(f"the cache {self._folder} lost a row: run again, with --resume for a run folder") from error
-        rows = self._mapped(places)
         starts = [0, *self._ends[:-1]]
         return [
             np.ascontiguousarray(rows[:, start:end]).view(dtype).reshape(len(keys), *shape)

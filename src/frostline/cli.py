@@ -392,6 +392,8 @@ def backbones(
     from frostline import backbone as known
 
     rows = known.listing(find)
+    if not rows:
+        raise ConfigError(f"no network has '{find}' in its name: give a shorter part, e.g. 'resnet'")
     if as_json:
         typer.echo(json.dumps(rows))
     elif not quiet:
@@ -482,6 +484,10 @@ def _progress(quiet: bool) -> Iterator[Progress]:
         yield progress
 
 
+STOPPED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+
 def main() -> None:
     """Run the command line: a user's mistake is one line on stderr and exit 1, Ctrl-C is exit 130."""
     for stream in (sys.stdout, sys.stderr):
@@ -492,11 +498,8 @@ def main() -> None:
             status = app(standalone_mode=False)
     except FrostlineError as error:
         _fail(str(error))
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        print("stopped; nothing that was finished is lost: go on with --resume", file=sys.stderr)  # noqa: T201
-        sys.exit(130)
+    except (KeyboardInterrupt, typer.Abort):
+        status = STOPPED
     except BrokenPipeError:  # the reader of stdout has had enough
         sys.stdout = None
         sys.exit(0)
@@ -505,6 +508,10 @@ def main() -> None:
             raise
         words = error.format_message() if hasattr(error, "format_message") else str(error)
         _fail(words, code=2)
+    if status == STOPPED:  # typer's own answer to Ctrl-C inside a command
+        resumable = sys.argv[1:2] in (["study"], ["fit"])
+        hint = "; nothing that was finished is lost: go on with --resume" if resumable else ""
+        print(f"stopped{hint}", file=sys.stderr)  # noqa: T201
     sys.exit(status if isinstance(status, int) else 0)
 
 

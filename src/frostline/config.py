@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from frostline.errors import ConfigError, nearest
 from frostline.files import write_with
@@ -92,33 +92,25 @@ STRATEGIES = tuple(_ROWS)
 
 # ---- the recipes: protocol, then preset, then the kind of strategy ----------------------------------------------------
 
-_TUTORIAL = {
-    "random": Recipe(learning_rate=5e-4),
-    "head": Recipe(dropout=0.3),
-    "thawed": Recipe(dropout=0.3, learning_rate=1e-4, learning_rate_above_line=1e-4),
-}
-_COSINE = Recipe(schedule="cosine", weight_decay=0.01)
+_SCRATCH = Recipe(schedule="cosine", weight_decay=0.01, learning_rate=5e-4)
+_HEAD = Recipe(schedule="cosine", weight_decay=0.01, label_smoothing=0.1, dropout=0.3)
+_THAWED = replace(_HEAD, learning_rate_above_line=3e-4)
+_TUTORIAL = {"random": _SCRATCH, "head": _HEAD, "thawed": replace(_THAWED, views=2)}
 _RIGOROUS: dict[str, dict[str, Recipe]] = {
     "fast": {
-        "random": replace(_COSINE, epochs=4, patience=2, learning_rate=5e-4),
-        "head": replace(_COSINE, epochs=10, patience=3, dropout=0.3),
-        "thawed": replace(
-            _COSINE, epochs=4, patience=2, dropout=0.3, learning_rate=3e-4, learning_rate_above_line=3e-4
-        ),
+        "random": replace(_SCRATCH, epochs=4, patience=2),
+        "head": replace(_HEAD, epochs=10, patience=3),
+        "thawed": replace(_THAWED, epochs=4, patience=2),
     },
     "balanced": {
-        "random": replace(_COSINE, epochs=12, patience=4, learning_rate=5e-4),
-        "head": replace(_COSINE, epochs=20, patience=5, dropout=0.3),
-        "thawed": replace(
-            _COSINE, epochs=10, patience=4, dropout=0.3, learning_rate=3e-4, learning_rate_above_line=3e-4
-        ),
+        "random": replace(_SCRATCH, epochs=12, patience=4),
+        "head": replace(_HEAD, epochs=20, patience=6, views=2),
+        "thawed": replace(_THAWED, epochs=10, patience=4, views=2),
     },
     "best": {
-        "random": replace(_COSINE, epochs=30, patience=8, learning_rate=5e-4, views=2),
-        "head": replace(_COSINE, epochs=30, patience=8, dropout=0.3, views=4),
-        "thawed": replace(
-            _COSINE, epochs=20, patience=6, dropout=0.3, learning_rate=3e-4, learning_rate_above_line=3e-4, views=4
-        ),
+        "random": replace(_SCRATCH, epochs=30, patience=8, views=2),
+        "head": replace(_HEAD, epochs=40, patience=10, views=8),
+        "thawed": replace(_THAWED, epochs=20, patience=8, views=8),
     },
 }
 
@@ -146,6 +138,8 @@ def strategy(
     """
     if name not in _ROWS:
         raise ConfigError(f"unknown strategy '{name}'{nearest(name, STRATEGIES)}")
+    if preset not in _RIGOROUS:
+        raise ConfigError(f"unknown preset '{preset}'{nearest(preset, _RIGOROUS)}")
     fixed, weights, row_line, head_first = _ROWS[name]
     table = recipes(protocol, preset)
     kind = "random" if weights == "random" else "thawed" if head_first else "head"
@@ -216,6 +210,8 @@ class Config:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
         rows = document.pop("strategies", [])
+        if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+            raise ConfigError(f"{path}: strategies is {rows!r}: expected [[strategies]] tables")
         strategies = tuple(_strategy_from(row, path) for row in rows)
         return cls(**_known(cls, {**document, "strategies": strategies}, path))
 
@@ -229,7 +225,7 @@ def _strategy_from(row: Mapping[str, Any], path: Path) -> Strategy:
 
 
 def _known(kind: type, values: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    """`values`, once each key is a field of `kind` and each field without a default is there."""
+    """`values`, once each key is a field of `kind`, of its type, and each field without a default is there."""
     fields = {f.name: f for f in dataclasses.fields(kind)}
     for name in values:
         if name not in fields:
@@ -241,6 +237,13 @@ def _known(kind: type, values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     ]
     if missing:
         raise ConfigError(f"{path}: {', '.join(missing)} missing")
+    for name, value in values.items():
+        hint = get_type_hints(kind)[name]
+        expected = str if get_origin(hint) is Literal else hint
+        kinds = {bool: (bool,), int: (int,), float: (int, float), str: (str,), Recipe: (dict,)}.get(expected)
+        if kinds and type(value) not in kinds:
+            came = type(value).__name__
+            raise ConfigError(f"{path}: {name} is {value!r} ({came}), expected {kinds[-1].__name__}")
     return dict(values)
 
 
@@ -275,10 +278,17 @@ def _config_problems(config: Config) -> Iterable[str]:
     if config.seed < 0:
         yield f"seed {config.seed}: expected 0 or more"
     for s in config.strategies:
-        yield from (f"{s.name}: {problem}" for problem in _recipe_problems(s.recipe))
+        if s.weights not in get_args(Weights):
+            yield f"{s.name}: unknown weights '{s.weights}'{nearest(s.weights, get_args(Weights))}"
+        problems = [*_recipe_problems(s.recipe), *(_recipe_problems(s.head_recipe) if s.head_first else [])]
+        yield from (f"{s.name}: {problem}" for problem in dict.fromkeys(problems))
 
 
 def _recipe_problems(recipe: Recipe) -> Iterable[str]:
+    if recipe.schedule not in get_args(Schedule):
+        yield f"unknown schedule '{recipe.schedule}'{nearest(recipe.schedule, get_args(Schedule))}"
+    if not recipe.weight_decay >= 0:  # not `< 0`: NaN is to be refused too
+        yield f"weight decay {recipe.weight_decay}: expected 0 or more"
     for name, low in (("epochs", 1), ("batch_size", 1), ("views", 1), ("hidden", 0), ("patience", 0)):
         if getattr(recipe, name) < low:
             yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected {low} or more"

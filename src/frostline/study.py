@@ -146,7 +146,7 @@ def _run(
     document["seconds"] = round(document.get("seconds", 0.0) + time.perf_counter() - started, 3)
     _save(run, config, document, rows)
     log("end", seconds=document["seconds"])
-    return document
+    return read(run)
 
 
 # ---- the run folder --------------------------------------------------------------------------------------------------

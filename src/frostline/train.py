@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from frostline import freeze
 from frostline.cache import Key, Store
 from frostline.config import Precision, Recipe
+from frostline.engine import BATCH, thread_count
 from frostline.errors import RunError
 from frostline.files import write_with
 from frostline.progress import Progress
@@ -142,6 +143,7 @@ def train(
     RunError
         The loss is not a number any more, or the checkpoint can't be read or written.
     """
+    _set_threads(above)
     above.to(device).to(memory_format=torch.channels_last)
     optimiser = _optimiser(above, recipe, reduced)
     state = _resume(checkpoint, stage, above, optimiser)
@@ -229,22 +231,29 @@ def measure(above: Above, examples: Examples, device: torch.device, precision: P
 
 def predict_logits(above: Above, examples: Examples, device: torch.device, precision: Precision = "float32") -> Tensor:
     """Logits (N, classes) float32 on the CPU, from clean views."""
-    above.to(device).set_training(False)
+    above.to(device)
     parts = []
-    for start in range(0, len(examples), 32):
-        indices = list(range(start, min(start + 32, len(examples))))
+    for start in range(0, len(examples), BATCH):
+        indices = list(range(start, min(start + BATCH, len(examples))))
         live, _ = examples.batch(indices, [0] * len(indices), device)
         parts.append(logits_of(above, live, device, precision))
     return torch.cat(parts)
 
 
 def logits_of(above: Above, live: Sequence[Tensor], device: torch.device, precision: Precision = "float32") -> Tensor:
-    """Logits (N, classes) for up to 32 rows, padded to 32: a photo's bits then don't depend on its neighbours' number."""
+    """Logits (N, classes) for up to BATCH rows, padded to BATCH: a photo's bits don't depend on how many stand beside it."""
+    _set_threads(above)
+    above.set_training(False)  # here and not with the callers: a dropout that is left on makes predictions random
     count = len(live[0])
-    padded = [torch.cat([t, t.new_zeros(32 - count, *t.shape[1:])]) if count < 32 else t for t in live]
+    padded = [torch.cat([t, t.new_zeros(BATCH - count, *t.shape[1:])]) if count < BATCH else t for t in live]
     with torch.inference_mode(), arithmetic(device, precision):
         logits: Tensor = above(*_floating(padded))
     return logits[:count].float().cpu()
+
+
+def _set_threads(above: Above) -> None:
+    """One thread for a head alone: so small a product gains nothing from a second, and waits where another process has the core."""
+    torch.set_num_threads(thread_count() if any(True for _ in above.suffix.parameters()) else 1)
 
 
 def _floating(live: Sequence[Tensor]) -> list[Tensor]:

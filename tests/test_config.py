@@ -1,0 +1,179 @@
+"""The configuration: written and read without loss, every problem told at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from frostline.config import STRATEGIES, Config, Recipe, Strategy, recipes, strategy
+from frostline.errors import ConfigError
+
+TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
+RATE = st.floats(1e-7, 9.0)
+RECIPE = st.builds(
+    Recipe,
+    epochs=st.integers(1, 500),
+    batch_size=st.integers(1, 512),
+    learning_rate=RATE,
+    learning_rate_above_line=RATE,
+    weight_decay=st.floats(0, 1),
+    schedule=st.sampled_from(["constant", "cosine"]),
+    patience=st.integers(0, 20),
+    label_smoothing=st.floats(0, 0.99),
+    hidden=st.integers(0, 1024),
+    dropout=st.floats(0, 0.99),
+    views=st.integers(1, 8),
+)
+ROW = st.builds(
+    Strategy,
+    name=st.sampled_from(STRATEGIES),
+    backbone=TEXT,
+    weights=st.sampled_from(["pretrained", "random"]),
+    line=st.sampled_from(["0", "top", "top-6", "133"]),
+    head_first=st.booleans(),
+    recipe=RECIPE,
+    head_recipe=RECIPE,
+)
+CONFIG = st.builds(
+    Config,
+    data=TEXT,
+    strategies=st.lists(ROW, min_size=1, max_size=3, unique_by=lambda row: row.name).map(tuple),
+    test=TEXT,
+    protocol=st.sampled_from(["tutorial", "rigorous"]),
+    preset=st.sampled_from(["fast", "balanced", "best"]),
+    seed=st.integers(0, 2**40),
+    image_size=st.sampled_from([0, 32, 224, 1024]),
+    resize=st.sampled_from(["squash", "crop"]),
+    engine=st.sampled_from(["auto", "onnx", "torch"]),
+    device=st.sampled_from(["auto", "cpu", "cuda"]),
+    precision=st.sampled_from(["auto", "float32", "bfloat16"]),
+    stored_as=st.sampled_from(["float16", "float32"]),
+    weights=TEXT,
+)
+
+
+def config(**changes: Any) -> Config:
+    return Config(**{"data": "photos", "strategies": (strategy("frozen"),), **changes})
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(CONFIG)
+def test_what_was_written_is_read(tmp_path: Path, written: Config) -> None:
+    file = tmp_path / "config.toml"
+    written.to_toml(file)
+    assert Config.from_toml(file) == written
+
+
+def rewritten(tmp_path: Path, old: str, new: str) -> Path:
+    file = tmp_path / "config.toml"
+    config().to_toml(file)
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+    return file
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("seed = 0", "sed = 0", "unknown setting 'sed'; did you mean 'seed'?"),
+        ("dropout =", "drop_out =", "unknown setting 'drop_out'; did you mean 'dropout'?"),
+        ("head_first =", "headfirst =", "unknown setting 'headfirst'; did you mean 'head_first'?"),
+        ('data = "photos"', "", "data missing"),
+        ("seed = 0", "seed = ", "is not valid TOML"),
+        ("seed = 0", 'seed = "zero"', "seed"),
+        ("epochs = 20", 'epochs = "ten"', "epochs"),
+        ("epochs = 20", "epochs = 2.5", "epochs"),
+        ("head_first = false", "head_first = 1", "head_first"),
+        ('schedule = "cosine"', 'schedule = "cosin"', "schedule"),
+        ('weights = "pretrained"', 'weights = "pretraind"', "weights"),
+        ("weight_decay = 0.01", "weight_decay = -1.0", "weight decay -1.0: expected 0 or more"),
+        ("weight_decay = 0.01", "weight_decay = nan", "weight decay nan: expected 0 or more"),
+    ],
+)
+def test_a_damaged_file_is_told_in_one_line(tmp_path: Path, old: str, new: str, says: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        Config.from_toml(rewritten(tmp_path, old, new))
+    assert says in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_strategies_that_are_no_table_are_refused(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text('data = "photos"\nstrategies = 3\n')
+    with pytest.raises(ConfigError, match="strategies"):
+        Config.from_toml(file)
+
+
+def test_no_file_is_told(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no configuration file .*nowhere.toml"):
+        Config.from_toml(tmp_path / "nowhere.toml")
+
+
+def test_all_problems_are_told_at_once() -> None:
+    bad = dataclasses.replace(
+        strategy("frozen"),
+        head_first=True,
+        recipe=Recipe(epochs=0, dropout=1.0, learning_rate=-1),
+        head_recipe=Recipe(batch_size=0),
+    )
+    with pytest.raises(ConfigError) as error:
+        config(strategies=(bad, strategy("frozen")), protocol="rigourous", image_size=7, seed=-1, resize="crob")
+    text = str(error.value)
+    for part in (
+        "unknown protocol 'rigourous'; did you mean 'rigorous'?",
+        "unknown resize 'crob'; did you mean 'crop'?",
+        "strategy named twice: frozen",
+        "image size 7: expected 32 to 1024 pixels",
+        "seed -1: expected 0 or more",
+        "frozen: epochs 0: expected 1 or more",
+        "frozen: dropout 1.0: expected 0 to below 1",
+        "frozen: learning rate -1: expected above 0 and below 10",
+        "batch size 0: expected 1 or more",
+    ):
+        assert part in text
+    assert "\n" not in text
+
+
+def test_no_strategy_is_refused() -> None:
+    with pytest.raises(ConfigError, match="no strategy given: name at least one of baseline, frozen"):
+        config(strategies=())
+
+
+def test_a_misspelt_strategy_is_never_replaced() -> None:
+    with pytest.raises(ConfigError, match=r"unknown strategy 'frozn'; did you mean 'frozen'?"):
+        strategy("frozn")
+
+
+@pytest.mark.parametrize("protocol", ["tutorial", "rigorous"])
+@pytest.mark.parametrize("preset", ["fast", "balanced", "best"])
+def test_every_row_of_the_tables_is_valid(protocol: Any, preset: Any) -> None:
+    rows = tuple(strategy(name, protocol=protocol, preset=preset) for name in STRATEGIES)
+    config(strategies=rows, protocol=protocol, preset=preset)
+    assert set(recipes(protocol, preset)) == {"random", "head", "thawed"}
+
+
+def test_options_reach_the_strategy() -> None:
+    row = strategy("fine-tuned", backbone="resnet18", epochs=3, line="top-2")
+    assert (row.backbone, row.line, row.recipe.epochs, row.head_recipe.epochs) == ("resnet18", "top-2", 3, 3)
+    assert strategy("baseline", backbone="resnet18").backbone == "small_cnn"
+
+
+@pytest.mark.parametrize(
+    "code", ["import frostline", "from frostline.cli import main; sys.argv[1:] = ['--help']; main()"]
+)
+def test_nothing_heavy_is_imported_before_it_is_used(code: str) -> None:
+    program = (
+        "import sys\ntry:\n    exec(sys.argv[1])\nexcept SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "print('heavy:', sorted({'torch', 'timm', 'onnx', 'onnxruntime', 'sklearn', 'scipy', 'altair'} & set(sys.modules)))"
+    )
+    ran = subprocess.run([sys.executable, "-c", program, code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.endswith("heavy: []\n")
