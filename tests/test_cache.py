@@ -109,16 +109,16 @@ def test_two_processes_append(tmp_path: Path) -> None:
         "import sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\n"
         "from test_cache import keys, store, values\n"
         "opened = store(Path(sys.argv[2]))\n"
-        "for n in range(int(sys.argv[3]), 120, 2):\n    opened.append(keys(n, 200), values(n, 200))\n"
+        "for n in range(int(sys.argv[3]), 60, 2):\n    opened.append(keys(n, 200), values(n, 200))\n"
     )
     opened = store(tmp_path)  # before either has written
     command = [sys.executable, "-c", program, str(Path(__file__).parent), str(tmp_path)]
     running = [subprocess.Popen([*command, str(n)], stderr=subprocess.PIPE) for n in (0, 1)]
     assert [(p.communicate()[1], p.returncode) for p in running] == [(b"", 0)] * 2
-    assert_holds(store(tmp_path), *range(120), 200)
-    assert (tmp_path / "rows.bin").stat().st_size == 121 * opened.row_bytes
+    assert_holds(store(tmp_path), *range(60), 200)
+    assert (tmp_path / "rows.bin").stat().st_size == 61 * opened.row_bytes
     opened.append(keys(150), values(150))  # it learns of the others' rows first
-    assert_holds(opened, 150, *range(120))
+    assert_holds(opened, 150, *range(60))
 
 
 def test_a_cleared_cache_is_told(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ from frostline.weights import cache_dir
 Item = tuple["Key", Photo]
 Loader = Callable[[Item], Pixels | PhotoError]
 
-_VERSION = 1
+_VERSION = 2
 _ROW_NAME = re.compile(r"[0-9a-f]{64} \d+ \d+")
 _RESIDENT = 256 * 1024**2  # bytes read through a mapping before its pages are handed back
 

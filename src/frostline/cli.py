@@ -230,7 +230,7 @@ def _print_study(document: dict[str, Any], run: Path) -> None:
     console.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
 
 
-def _print_skipped(skipped: list[dict[str, str]], console: Any, shown: int = 20) -> None:
+def _print_skipped(skipped: list[dict[str, str]], console: Any, shown: int = 100) -> None:
     if not skipped:
         return
     console.print(f"{len(skipped)} left out:", markup=False)
