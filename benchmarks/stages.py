@@ -25,10 +25,11 @@ import torch
 from frostline import backbone, freeze, sample, train
 from frostline.cache import Key, fill, tap
 from frostline.config import Recipe
-from frostline.engine import BATCH, compiled, thread_count
+from frostline.engine import BATCH, compiled
 from frostline.images import prepare
 from frostline.manifest import Manifest, scan
 from frostline.progress import Progress
+from frostline.reading import thread_count
 
 CPU = torch.device("cpu")
 QUIET = Progress(True)

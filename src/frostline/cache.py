@@ -12,10 +12,7 @@ import json
 import mmap
 import re
 import shutil
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -29,16 +26,16 @@ from filelock import FileLock
 from frostline import freeze
 from frostline.backbone import Backbone
 from frostline.config import EngineKind, StoredAs
-from frostline.engine import BATCH, Engine, choose, compiled, thread_count
+from frostline.engine import BATCH, Engine, choose, compiled
 from frostline.errors import ConfigError, PhotoError, RunError
 from frostline.files import disk_errors, write_json
-from frostline.images import Pixels, Transform, View, prepare
+from frostline.images import Pixels, Transform, View
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.progress import Progress
+from frostline.reading import ahead, pixels
 from frostline.weights import cache_dir
 
 Item = tuple["Key", Photo]
-Loader = Callable[[Item], Pixels | PhotoError]
 
 _VERSION = 2
 _ROW_NAME = re.compile(r"[0-9a-f]{64} \d+ \d+")
@@ -295,42 +292,18 @@ def _pass(
     runs = _engines(busy, kind, device)
     task = progress.task("Photos through the frozen layers" if runs else "Reading photos", len(todo))
 
-    def load(item: tuple[Key, Photo]) -> Pixels | PhotoError:
+    def load(item: Item) -> Pixels | PhotoError:
         key, photo = item
-        try:
-            return prepare((root / photo.path).read_bytes(), transform, View(key.seed, key.view))
-        except OSError as error:
-            return PhotoError(f"unreadable: {error.strerror}")
-        except PhotoError as error:
-            return error
+        return pixels(root / photo.path, transform, View(key.seed, key.view))
 
-    with ExitStack() as stack:
-        pool = stack.enter_context(ThreadPoolExecutor(thread_count()))
-        ahead = _ahead(pool, load, todo)
-        while pairs := list(islice(ahead, BATCH)):
-            good: list[tuple[Key, Pixels]] = []
-            for (key, photo), result in pairs:
-                if isinstance(result, PhotoError):
-                    bad[photo.sha256] = str(result)
-                else:
-                    good.append((key, result))
-            if good:
-                _store(busy, runs, [k for k, _ in good], np.stack([p for _, p in good]))
-            task.advance(len(pairs))
+    waiting = ahead(load, todo, depth=3 * BATCH)
+    while pairs := list(islice(waiting, BATCH)):
+        bad |= {photo.sha256: str(result) for (_, photo), result in pairs if isinstance(result, PhotoError)}
+        good = [(key, result) for (key, _), result in pairs if not isinstance(result, PhotoError)]
+        if good:
+            _store(busy, runs, [k for k, _ in good], np.stack([p for _, p in good]))
+        task.advance(len(pairs))
     return bad
-
-
-def _ahead(pool: ThreadPoolExecutor, load: Loader, todo: Sequence[Item]) -> Iterator[tuple[Item, Pixels | PhotoError]]:
-    """Photos in their order, with at most a few batches decoded ahead of the engine, so that memory stays flat."""
-    queue: deque[tuple[Item, Future[Pixels | PhotoError]]] = deque()
-    for item in todo:
-        queue.append((item, pool.submit(load, item)))
-        if len(queue) > 3 * BATCH:
-            first, future = queue.popleft()
-            yield first, future.result()
-    while queue:
-        first, future = queue.popleft()
-        yield first, future.result()
 
 
 def _engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:

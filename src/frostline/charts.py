@@ -9,7 +9,11 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from importlib import metadata
 from typing import Any
+
+from frostline.files import write_text
+from frostline.weights import cache_dir
 
 Row = dict[str, Any]
 
@@ -69,11 +73,19 @@ def specifications(strategies: Sequence[Row]) -> dict[str, Row]:
 
 @functools.cache
 def bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script fit to stand inside a page: 0.9 MB, 1.5 s to put together."""
+    """Vega, Vega-Lite and Vega-Embed as one script fit to stand inside a page: 0.9 MB, 1.5 s to put together, so kept."""
     import altair as alt
-    import vl_convert
 
     version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])  # of Vega-Lite, e.g. "v6.1"
+    kept = cache_dir() / "engines" / f"vega-{version}-{metadata.version('vl-convert-python')}.js"
+    if not kept.exists():
+        write_text(kept, _javascript(version))
+    return kept.read_text(encoding="utf-8")
+
+
+def _javascript(version: str) -> str:
+    import vl_convert
+
     script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
     return script.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
 

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import io
 import logging
-import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +26,7 @@ from frostline import freeze
 from frostline.config import EngineKind
 from frostline.files import replacing
 from frostline.images import Pixels
+from frostline.reading import thread_count
 
 BATCH = 32
 """Photos a pass. The same everywhere, so that a photo's numbers never depend on which command asked for them."""
@@ -72,11 +72,6 @@ class OnnxEngine:
     def run(self, photos: Pixels) -> Arrays:
         """See `Engine.run`."""
         return cast(Arrays, self._session.run(None, {"photos": photos}))
-
-
-def thread_count() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def choose(kind: EngineKind, device: torch.device) -> EngineKind:

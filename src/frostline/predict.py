@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,11 +15,15 @@ import torch
 
 from frostline import evaluate, manifest, metrics
 from frostline.bundle import Bundle, load
-from frostline.engine import BATCH, thread_count
+from frostline.engine import BATCH
 from frostline.errors import DataError, PhotoError, RunError, nearest
-from frostline.images import Pixels, prepare
-from frostline.manifest import Skip
+from frostline.images import Pixels
+from frostline.manifest import Photo, Skip
 from frostline.progress import Progress
+from frostline.reading import ahead, pixels
+
+File = tuple[str, str]
+"""A path, and its class where it is known, else an empty text."""
 
 
 @dataclass(frozen=True)
@@ -49,18 +51,18 @@ def predict(bundle: Bundle | str | Path, paths: Iterable[str | Path]) -> Iterato
         `bundle` is a path that holds none.
     """
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
-    with ThreadPoolExecutor(thread_count()) as pool:
-        ahead = _ahead(pool, model, _files(paths, model.classes))
-        while group := list(islice(ahead, BATCH)):
-            yield from _classified(model, group)
+    files = _files(paths, model.classes)
+    waiting = ahead(lambda file: pixels(Path(file[0]), model.transform), files, depth=3 * BATCH)
+    while group := list(islice(waiting, BATCH)):
+        yield from _classified(model, group)
 
 
-def _classified(model: Bundle, group: Sequence[tuple[str, str, Pixels | PhotoError]]) -> Iterator[Classified | Skip]:
-    good = [pixels for _, _, pixels in group if not isinstance(pixels, PhotoError)]
+def _classified(model: Bundle, group: Sequence[tuple[File, Pixels | PhotoError]]) -> Iterator[Classified | Skip]:
+    good = [result for _, result in group if not isinstance(result, PhotoError)]
     rows = iter(model.probabilities(np.stack(good)) if good else ())
-    for path, true, pixels in group:
-        if isinstance(pixels, PhotoError):
-            yield Skip(path, str(pixels))
+    for (path, true), result in group:
+        if isinstance(result, PhotoError):
+            yield Skip(path, str(result))
         else:
             p = next(rows)
             top = int(p.argmax())
@@ -69,38 +71,7 @@ def _classified(model: Bundle, group: Sequence[tuple[str, str, Pixels | PhotoErr
             )
 
 
-Waiting = tuple[str, str, Future["Pixels | PhotoError"]]
-
-
-def _ahead(
-    pool: ThreadPoolExecutor, model: Bundle, files: Iterable[tuple[str, str]]
-) -> Iterator[tuple[str, str, Pixels | PhotoError]]:
-    """Photos in their order, decoded a few batches ahead of the network."""
-    queue: deque[Waiting] = deque()
-    for path, true in files:
-        queue.append((path, true, pool.submit(_pixels, path, model)))
-        if len(queue) > 3 * BATCH:
-            yield _result(queue.popleft())
-    while queue:
-        yield _result(queue.popleft())
-
-
-def _result(waiting: Waiting) -> tuple[str, str, Pixels | PhotoError]:
-    return waiting[0], waiting[1], waiting[2].result()
-
-
-def _pixels(path: str, model: Bundle) -> Pixels | PhotoError:
-    try:
-        if not Path(path).is_file():  # a pipe would hang
-            return PhotoError("no such file" if not Path(path).exists() else "not a regular file")
-        return prepare(Path(path).read_bytes(), model.transform)
-    except (OSError, ValueError) as error:
-        return PhotoError(f"unreadable: {getattr(error, 'strerror', None) or error}")
-    except PhotoError as error:
-        return error
-
-
-def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[tuple[str, str]]:
+def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
     """(file, its class where its folder is named after one); folders are walked in natural order, hidden files left out."""
     for path in paths:
         if Path(path).is_dir():
@@ -150,25 +121,19 @@ def evaluate_on(
             f"{data} has a class '{strange[0]}' that the bundle does not know{nearest(strange[0], bundle.classes)}"
         )
     task = progress.task("Classifying", len(photos.photos))
-    logits, labels, kept, skipped = [], [], [], list(photos.skipped)
-    with ThreadPoolExecutor(thread_count()) as pool:
-        ahead = _ahead(pool, bundle, ((str(photos.root / p.path), p.path) for p in photos.photos))
-        known = iter(photos.photos)
-        while group := list(islice(ahead, BATCH)):
-            good = []
-            for (_, path, pixels), photo in zip(group, islice(known, len(group)), strict=True):
-                if isinstance(pixels, PhotoError):
-                    skipped.append(Skip(path, str(pixels)))
-                else:
-                    good.append(pixels)
-                    kept.append(photo)
-                    labels.append(bundle.classes.index(photo.label))
-            if good:
-                logits.append(bundle.logits(np.stack(good)))
-            task.advance(len(group))
+    kept: list[Photo] = []
+    logits, skipped = [], list(photos.skipped)
+    waiting = ahead(lambda p: pixels(photos.root / p.path, bundle.transform), photos.photos, depth=3 * BATCH)
+    while group := list(islice(waiting, BATCH)):
+        skipped += [Skip(photo.path, str(result)) for photo, result in group if isinstance(result, PhotoError)]
+        good = [(photo, result) for photo, result in group if not isinstance(result, PhotoError)]
+        if good:
+            kept += [photo for photo, _ in good]
+            logits.append(bundle.logits(np.stack([result for _, result in good])))
+        task.advance(len(group))
     if not kept:
         raise DataError(f"none of the {len(photos.photos)} photos in {data} could be read; the first: {skipped[0].why}")
-    scores, truth = torch.cat(logits), np.array(labels)
+    scores, truth = torch.cat(logits), np.array([bundle.classes.index(p.label) for p in kept])
     calibration = evaluate.Calibration(bundle.about.temperature, True)
     figures = evaluate.figures(scores, truth, bundle.classes, calibration, seed)
     shares = metrics.softmax(scores, calibration.temperature)

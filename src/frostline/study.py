@@ -21,13 +21,13 @@ from filelock import FileLock, Timeout
 import frostline
 from frostline import freeze, metrics, report, sample
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
-from frostline.engine import thread_count
 from frostline.errors import FrostlineError, RunError
 from frostline.files import disk_errors, write_json
 from frostline.fit import Ready, Row, discard_checkpoints, fit, prepare
 from frostline.manifest import Manifest
 from frostline.predict import read_predictions
 from frostline.progress import Progress
+from frostline.reading import thread_count
 from frostline.weights import cache_dir
 
 SAMPLE = "builtin:sample"

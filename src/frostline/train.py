@@ -24,10 +24,11 @@ from torch import Tensor, nn
 from frostline import freeze
 from frostline.cache import Key, Store
 from frostline.config import Precision, Recipe
-from frostline.engine import BATCH, thread_count
+from frostline.engine import BATCH
 from frostline.errors import RunError
 from frostline.files import write_with
 from frostline.progress import Progress
+from frostline.reading import thread_count
 
 Stage = Literal["head", "own"]
 

@@ -1,0 +1,53 @@
+"""Photos from disk to pixels, ahead of whoever needs them: in threads, in order, never more than a few batches in memory."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+from frostline.errors import PhotoError
+from frostline.images import Pixels, Transform, View, prepare
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def thread_count() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
+    """A photo as the network sees it, (size, size, 3) uint8, or why it can't be: given back, since one bad file stops nothing."""
+    try:
+        if path.exists() and not path.is_file():  # a pipe would hang
+            return PhotoError("not a regular file")
+        return prepare(path.read_bytes(), transform, view)
+    except FileNotFoundError:
+        return PhotoError("no such file")
+    except (OSError, ValueError) as error:
+        return PhotoError(f"unreadable: {getattr(error, 'strerror', None) or error}")
+    except PhotoError as error:
+        return error
+
+
+def ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int) -> Iterator[tuple[T, R]]:
+    """Yield (item, result) in order; at most `depth` results wait. `items` may be endless; an error in `work` is raised here."""
+    queue: deque[tuple[T, Future[R]]] = deque()
+    with ThreadPoolExecutor(thread_count()) as pool:
+        try:
+            for item in items:
+                queue.append((item, pool.submit(work, item)))
+                if len(queue) > depth:
+                    first, future = queue.popleft()
+                    yield first, future.result()
+            while queue:
+                first, future = queue.popleft()
+                yield first, future.result()
+        finally:  # the reader stopped early: what has not begun need not
+            for _, future in queue:
+                future.cancel()
