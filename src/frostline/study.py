@@ -19,13 +19,13 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import freeze, metrics, report, sample
+from frostline import claims, freeze, metrics, report, sample
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.errors import FrostlineError, RunError
 from frostline.files import disk_errors, write_json
 from frostline.fit import Ready, Row, discard_checkpoints, fit, prepare
 from frostline.manifest import Manifest
-from frostline.predict import read_predictions
+from frostline.predict import Classified, read_predictions
 from frostline.progress import Progress
 from frostline.reading import thread_count
 from frostline.weights import cache_dir
@@ -134,7 +134,9 @@ def _run(
         (run / s.name).mkdir(exist_ok=True)
         rows[s.name] = fit(s, ready, run / s.name, head_from=_head_from(s, config, rows), progress=progress, log=log)
         log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
-        document["comparisons"] = _comparisons(run, config, rows, ready)
+        predictions = _predictions(run, config, rows)
+        document["comparisons"] = _comparisons(predictions, config.seed)
+        document["claims"] = claims.measure(rows, predictions, config.seed)
         document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
         _save(run, config, document, rows)
         discard_checkpoints(run / s.name)
@@ -383,15 +385,16 @@ def _head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
     return None
 
 
-def _comparisons(run: Path, config: Config, rows: dict[str, Row], ready: Ready) -> list[dict[str, Any]]:
+def _predictions(run: Path, config: Config, rows: dict[str, Row]) -> dict[str, list[Classified]]:
+    """What each finished strategy said of the photos reported on, in the configured order."""
+    return {s.name: read_predictions(run / s.name / "predictions.csv") for s in config.strategies if s.name in rows}
+
+
+def _comparisons(predictions: dict[str, list[Classified]], seed: int) -> list[dict[str, Any]]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
-    right = {}
-    for s in config.strategies:
-        if s.name in rows:
-            predictions = read_predictions(run / s.name / "predictions.csv")
-            right[s.name] = np.array([p.true == p.predicted for p in predictions])
+    right = {name: np.array([p.true == p.predicted for p in side]) for name, side in predictions.items()}
     pairs = itertools.combinations(reversed(right), 2)
-    return [asdict(metrics.compare(a, right[a], b, right[b], ready.config.seed)) for a, b in pairs]
+    return [asdict(metrics.compare(a, right[a], b, right[b], seed)) for a, b in pairs]
 
 
 def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
