@@ -180,15 +180,24 @@ def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
 def _body(about: Info, seed: int, start: Weights, path: Path | None, progress: Progress | None) -> nn.Module:
     if start == "pretrained" and about.home == "frostline":
         raise ConfigError(f"{about.name} has no published weights: start it from random weights")
+    file = _weights_file(about, path, progress) if start == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if start == "pretrained" and about.source is None:
+        if start == "pretrained" and file is None:
             return _from_hub(about.name)
         body = _architecture(about)
-    if start == "pretrained" and about.source is not None:
-        state = weights.load_state_dict(weights.fetch(about.source, path=path, progress=progress))
-        _load(body, state, about.name)
+    if file is not None:
+        _load(body, weights.load_state_dict(file), about.name)
     return body
+
+
+def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> Path | None:
+    """The file to start from; None: only timm's hub has it."""
+    if about.source is not None:
+        return weights.fetch(about.source, path=path, progress=progress)
+    if path is not None and progress is not None:
+        progress.say(f"weights of {about.name}: {path} is taken unchecked, no SHA-256 of its published file is known")
+    return path
 
 
 def _architecture(about: Info) -> nn.Module:
@@ -248,7 +257,7 @@ def listing(find: str = "") -> list[dict[str, Any]]:
 def _row(about: Info) -> dict[str, Any]:
     with torch.device("meta"):  # the shapes alone: no memory, no initialisation
         body = _architecture(about)
-    cached = about.source is not None and bool(weights.status(about.source)["cached"])
+    cached = about.source is not None and weights.status(about.source)["cached"] == "yes"
     start = "in the cache" if cached else "package index" if about.source else "timm's hub"
     return {
         "name": about.name,

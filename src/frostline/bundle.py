@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, get_args
@@ -147,14 +148,16 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
         Not a bundle, damaged, or of a later version; the message says which.
     """
     path = Path(folder)
-    about, digest = _about(path)
-    model = path / "model.safetensors"
-    if not model.is_file():
-        raise BundleError(f"{model} is missing: copy the whole bundle folder")
-    if hashlib.sha256(model.read_bytes()).hexdigest() != digest:
-        raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
+    with _readable(path):
+        about, digest = _about(path)
+        model = path / "model.safetensors"
+        if not model.is_file():
+            raise BundleError(f"{model} is missing: copy the whole bundle folder")
+        if hashlib.sha256(model.read_bytes()).hexdigest() != digest:
+            raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
     try:
-        tensors = load_file(model)
+        with _readable(path):
+            tensors = load_file(model)
         backbone = backbones.skeleton(about.backbone, Transform.from_dict(about.transform))
         _fill(backbone.network, tensors, "backbone.")
         head = make_head(backbone.features, len(about.classes), Recipe(hidden=about.hidden), 0)
@@ -165,6 +168,15 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
     cut = freeze.cut(backbone.traced, about.line)
     above = Above(cut.suffix, head, learn_statistics=about.weights == "random")
     return Bundle(about, backbone, cut, above, engine)
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name, reason = error.filename or folder, error.strerror or " ".join(str(error).split())
+        raise BundleError(f"can't read {name}: {reason}") from error
 
 
 def _about(path: Path) -> tuple[About, str]:

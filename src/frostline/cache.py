@@ -37,7 +37,7 @@ from frostline.weights import cache_dir
 
 Item = tuple["Key", Photo]
 
-_VERSION = 2
+_VERSION = 3
 _ROW_NAME = re.compile(r"[0-9a-f]{64} \d+ \d+")
 _RESIDENT = 256 * 1024**2  # bytes read through a mapping before its pages are handed back
 
@@ -87,22 +87,26 @@ class Store:
     def _load(self) -> dict[str, int]:
         """The rows that count, by name. A last line without its end was being written when a process died."""
         self._listed = self._names.stat().st_size if self._names.exists() else 0
+        self._whole = True
         if not self._listed:
             return {}
         lines = self._names.read_bytes().decode("ascii", "replace").split("\n")[:-1]
         whole = self._rows.stat().st_size // self.row_bytes if self._rows.exists() else 0
         good = takewhile(_ROW_NAME.fullmatch, lines[:whole])  # what follows a damaged name is computed again
-        return {name: place for place, name in enumerate(good)}
+        places = {name: place for place, name in enumerate(good)}
+        self._whole = self._listed == sum(len(name) + 1 for name in places)
+        return places
 
     def _catch_up(self) -> None:
         """Under the lock: learn what other processes appended, and cut off a half-written end."""
         size = self._names.stat().st_size if self._names.exists() else 0
-        if size != self._listed or size != sum(len(name) + 1 for name in self._places):
-            self._places = self._load()
-            kept = "".join(f"{name}\n" for name in self._places)
-            if len(kept) != self._listed:
-                self._names.write_text(kept, encoding="ascii", newline="\n")
-            self._listed = len(kept)
+        if self._whole and size == self._listed:
+            return
+        self._places = self._load()
+        kept = "".join(f"{name}\n" for name in self._places)
+        if not self._whole:
+            self._names.write_text(kept, encoding="ascii", newline="\n")
+        self._listed, self._whole = len(kept), True
 
     def missing(self, keys: Iterable[Key]) -> list[Key]:
         """Those `keys` that have no row yet, each once, in their order."""
@@ -198,7 +202,7 @@ def tap(backbone: Backbone, line: int, kind: EngineKind, device: torch.device, s
         shaped_by |= {
             "weights": freeze.identity(cut.prefix),
             "prefix": cut.prefix.code,
-            "engine": f"onnxruntime {onnxruntime.__version__}"
+            "engine": f"onnxruntime {onnxruntime.__version__}, exported by torch {torch.__version__}"
             if engine == "onnx"
             else f"torch {torch.__version__} {device.type}",
             "stored_as": stored_as,
@@ -307,11 +311,16 @@ def _pass(
 
 
 def _engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:
-    """One engine per backbone, with an output for each of its lines above 0."""
-    groups: dict[int, list[Tap]] = {}
+    """One engine per backbone, with an output for each of its lines above 0.
+
+    A line right below a batch norm has an engine to itself: an output there keeps ONNX Runtime from folding the norm into the
+    convolution, which would change the last bits of the other lines' rows, and rows must not depend on who else was asked.
+    """
+    groups: dict[tuple[int, int], list[Tap]] = {}
     for t in taps:
         if t.line > 0:
-            groups.setdefault(id(t.backbone), []).append(t)
+            apart = t.line if freeze.below_norm(t.backbone.traced, t.line) else 0
+            groups.setdefault((id(t.backbone), apart), []).append(t)
     engines = []
     for group in groups.values():
         first = group[0].backbone

@@ -18,8 +18,11 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
         "validation": "the validation photos, which were watched in training (the tutorial's protocol)",
     }[f["reported_on"]]
     cells = [f"{100 * f['accuracy']:.1f} %", f"{100 * low:.1f} to {100 * high:.1f} %"]
-    cells += [f"{f[name]:.3f}" for name in ("macro_f1", "log_loss", "ece_calibrated")]
+    cells += [f"{f[name]:.3f}" for name in ("macro_f1", "log_loss", "ece_shipped")]
     start = "published ImageNet weights" if about.weights == "pretrained" else "random weights"
+    rendered = (
+        "\n**Made with pictures that were rendered by code: it knows no real photographs.**\n" if f["rendered"] else ""
+    )
     photos = "\n".join(f"| {_cell(name)} | {count} |" for name, count in counts.items())
     return f"""---
 library_name: frostline
@@ -31,7 +34,7 @@ metrics: [accuracy]
 # {about.strategy}: {about.backbone}, {about.line} of {about.layers} layers frozen
 
 Sorts photos into {len(about.classes)} classes. It started from {start}; the first {about.line} of {about.layers} layers were frozen.
-
+{rendered}
 ## Use
 
 ```

@@ -79,6 +79,7 @@ def _about(
 
 @app.command()
 def study(
+    context: typer.Context,
     data: Data = "",
     out: Out = "",
     strategies: Annotated[str, typer.Option(help="Comma-separated.")] = "baseline,frozen,fine-tuned",
@@ -104,7 +105,7 @@ def study(
 ) -> None:
     """Train the strategies on DATA, compare them, leave models and a report in a run folder."""
     config = _configuration(
-        data, out, settings, resume,
+        context, data, out, settings, resume,
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
         resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as,
@@ -114,6 +115,7 @@ def study(
 
 @app.command()
 def fit(
+    context: typer.Context,
     data: Data = "",
     strategy: Annotated[
         str, typer.Option(help="baseline, frozen, fine-tuned, fine-tuned-all or scratch.")
@@ -140,22 +142,34 @@ def fit(
 ) -> None:
     """Train one strategy on DATA: a study of one."""
     config = _configuration(
-        data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
+        context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
         device=device, precision=precision, stored_as=stored_as,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
 
 
-def _configuration(data: str, out: str, settings: str, resume: bool, **options: Any) -> Config:
+def _configuration(context: typer.Context, data: str, out: str, settings: str, resume: bool, **options: Any) -> Config:
+    """The configuration that the options make, or that a file holds; options that a file would overrule are refused."""
     from frostline.config import Config
     from frostline.study import SAMPLE, configure
 
-    if settings:
-        return Config.from_toml(Path(settings))
-    if resume and not data and (Path(out) / "config.toml").exists() and out:
-        return Config.from_toml(Path(out) / "config.toml")
-    return configure(data or SAMPLE, **options)
+    if not settings and not (resume and not data):
+        return configure(data or SAMPLE, **options)
+    file = Path(settings) if settings else Path(out) / "config.toml"
+    why = "--config" if settings else "--resume without DATA"
+    if not settings and not (out and file.exists()):
+        raise ConfigError(
+            f"--resume: {out or 'no --out given, so it'} holds no run to go on with; give DATA to begin one"
+        )
+    free = {"out", "resume", "overwrite", "settings", "as_json", "quiet"}
+    given = [
+        n for n in context.params if n not in free and str(context.get_parameter_source(n)).endswith("COMMANDLINE")
+    ]
+    if given:
+        names = ", ".join("DATA" if n == "data" else "--" + n.replace("_", "-") for n in given)
+        raise ConfigError(f"{names} can't be given with {why}: {file} says everything")
+    return Config.from_toml(file)
 
 
 def _existing(resume: bool, overwrite: bool) -> Existing:
@@ -219,7 +233,7 @@ def _print_study(document: dict[str, Any], run: Path) -> None:
         low, high = (100 * x for x in row["accuracy_ci"])
         table.add_row(
             row["name"], f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}", f"{row['macro_f1']:.3f}",
-            f"{row['ece_calibrated']:.3f}", f"{row['parameters']['trainable']:,}", f"{row['parameters']['total']:,}",
+            f"{row['ece_shipped']:.3f}", f"{row['parameters']['trainable']:,}", f"{row['parameters']['total']:,}",
             words.duration(row["seconds"]["total"]),
         )  # fmt: skip
     console.print(table)
@@ -355,7 +369,7 @@ def _print_figures(figures: dict[str, Any], count: int, skipped: list[dict[str, 
     low, high = (100 * x for x in figures["accuracy_ci"])
     console.print(
         f"{100 * figures['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) on {count:,} photos; "
-        f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_calibrated']:.3f}"
+        f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_shipped']:.3f}"
     )
     table = Table("class", "precision", "recall", "F1", "photos", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in figures["per_class"]:

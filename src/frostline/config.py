@@ -95,7 +95,7 @@ STRATEGIES = tuple(_ROWS)
 _SCRATCH = Recipe(schedule="cosine", weight_decay=0.01, learning_rate=5e-4)
 _HEAD = Recipe(schedule="cosine", weight_decay=0.01, label_smoothing=0.1, dropout=0.3)
 _THAWED = replace(_HEAD, learning_rate_above_line=3e-4)
-_TUTORIAL = {"random": _SCRATCH, "head": _HEAD, "thawed": replace(_THAWED, views=2)}
+_TUTORIAL = {"random": replace(_SCRATCH, views=2), "head": _HEAD, "thawed": replace(_THAWED, views=2)}
 _RIGOROUS: dict[str, dict[str, Recipe]] = {
     "fast": {
         "random": replace(_SCRATCH, epochs=4, patience=2),
@@ -207,6 +207,8 @@ class Config:
             document = tomllib.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             raise ConfigError(f"no configuration file {path}") from None
+        except OSError as error:
+            raise ConfigError(f"can't read {path}: {error.strerror}; expected a run's config.toml") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
         rows = document.pop("strategies", [])
@@ -280,6 +282,8 @@ def _config_problems(config: Config) -> Iterable[str]:
     for s in config.strategies:
         if s.weights not in get_args(Weights):
             yield f"{s.name}: unknown weights '{s.weights}'{nearest(s.weights, get_args(Weights))}"
+        if s.head_first and s.recipe.hidden != s.head_recipe.hidden:
+            yield f"{s.name}: hidden {s.recipe.hidden} and head_recipe.hidden {s.head_recipe.hidden}: expected the same head"
         problems = [*_recipe_problems(s.recipe), *(_recipe_problems(s.head_recipe) if s.head_first else [])]
         yield from (f"{s.name}: {problem}" for problem in dict.fromkeys(problems))
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from frostline import backbone as backbones
-from frostline import bundle, card, evaluate, freeze, manifest, metrics, train
+from frostline import bundle, card, evaluate, freeze, manifest, metrics, sample, train
 from frostline.backbone import Backbone
 from frostline.cache import Key, Tap, fill, tap
 from frostline.config import Config, Precision, Recipe, Strategy
@@ -26,7 +26,7 @@ from frostline.errors import ConfigError, DataError, nearest
 from frostline.files import write_text
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.progress import Progress
-from frostline.split import Split, make_split
+from frostline.split import Split, leaks, make_split
 
 Log = Callable[..., None]
 Row = dict[str, Any]
@@ -71,6 +71,12 @@ class Ready:
             not len(self.split.test) or np.array_equal(self.split.test, self.split.validation)
         )
 
+    @property
+    def rendered(self) -> bool:
+        """Whether any of the photos are the built-in sample's, drawn by code."""
+        roots = [self.photos.root, *([self.others.root] if self.others else [])]
+        return any((root / sample.MARKER).is_file() for root in roots)
+
     def reported(self) -> list[Photo]:
         """The photos reported on."""
         if self.others is not None:
@@ -105,19 +111,20 @@ def prepare(config: Config, progress: Progress) -> Ready:
     started = time.perf_counter()
     engine = {"seed": config.seed, "kind": config.engine, "device": device, "progress": progress}
     usable = _usable(photos, fill(list(taps.values()), photos, **engine), config.data)  # type: ignore[arg-type]
+    usable = usable.without(leaks(usable))
     tested, skipped = None, list(usable.skipped)
     if others is not None:
         tested = _usable(others, fill(list(taps.values()), others, **engine), config.test)  # type: ignore[arg-type]
         tested = tested.without(_seen_in_training(usable, tested))
+        _check_classes(usable, tested, config)
         if not tested.photos:
             raise DataError(
                 f"every photo of {config.test} is also in {config.data}: give photos that were not trained on"
             )
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
     split = make_split(usable, config.protocol, config.seed, external_test=tested is not None)
-    for (_, line), views in _views(config, networks).items():
-        wanted = [t for (_, at), t in taps.items() if at == line]
-        fill(wanted, usable, indices=split.train.tolist(), views=range(1, views), **engine)  # type: ignore[arg-type]
+    for place, views in _views(config, networks).items():
+        fill([taps[place]], usable, indices=split.train.tolist(), views=range(1, views), **engine)  # type: ignore[arg-type]
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
     return Ready(config, usable, split, tested, skipped, networks, taps, device, precision, seconds)
@@ -138,13 +145,14 @@ def _usable(photos: Manifest, bad: Sequence[Skip], folder: str) -> Manifest:
         raise DataError(
             f"none of the {len(photos.photos)} photos in {folder} could be read; the first: {bad[0].path}: {bad[0].why}"
         )
+    counts = photos.counts()
     lost = [c for c in photos.classes if c not in usable.classes]
     if len(usable.classes) < 2 <= len(photos.classes):
         raise DataError(
             f"{folder} has only the class '{usable.classes[0]}' left: no photo of {', '.join(lost)} could be read; "
             "at least two classes are needed"
         )
-    return usable
+    return usable.without(Skip(c, f"class left out: none of its {counts[c]} files could be read") for c in lost)
 
 
 def _seen_in_training(photos: Manifest, others: Manifest) -> list[Skip]:
@@ -231,7 +239,6 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     network = ready.backbones[_name(strategy)]
     cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
     head = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.config.seed)
-    started = time.perf_counter()
 
     # -- the head first, on the whole frozen network
     head_history: list[Row] = []
@@ -277,7 +284,9 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     evaluate.write_predictions(folder / "predictions.csv", predictions, ready.classes)
     bundle.save(folder / "bundle", about, network, above, card.write(about, ready.config, ready.photos.counts()))
     ended = time.perf_counter()
-    spent = {"prefix": ready.prefix_seconds, "train": trained - started, "evaluate": ended - trained}
+    epochs = [*head_history, *row["history"]]  # not this process's clock: part of a resumed run was trained before
+    trained_for = sum(epoch["seconds"] for epoch in epochs)
+    spent = {"prefix": ready.prefix_seconds, "train": trained_for, "evaluate": ended - trained}
     row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
     row["peak_rss_mb"] = peak_memory_mb()
     return row
@@ -366,8 +375,13 @@ def _plain(value: float) -> str:
 
 
 def _headline(row: Row, ready: Ready) -> Row:
-    names = ("accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_calibrated")
-    return {"reported_on": ready.reported_on, "photos": len(ready.reported()), **{n: row[n] for n in names}}
+    names = ("accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped")
+    return {
+        "reported_on": ready.reported_on,
+        "photos": len(ready.reported()),
+        "rendered": ready.rendered,
+        **{n: row[n] for n in names},
+    }
 
 
 def discard_checkpoints(folder: Path) -> None:

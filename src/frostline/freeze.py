@@ -133,6 +133,12 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
     )
 
 
+def below_norm(traced: fx.GraphModule, line: int) -> bool:
+    """Whether the first layer above the line is a batch norm."""
+    names = layers(traced)
+    return line < len(names) and isinstance(traced.get_submodule(names[line]), _NORMS)
+
+
 def taps(traced: fx.GraphModule, lines: Iterable[int]) -> fx.GraphModule:
     """One network that gives the boundary tensors of several lines in a single pass, line after line.
 

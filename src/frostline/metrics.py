@@ -33,6 +33,8 @@ class Figures:
     """Expected calibration error in equal-count bins, uncalibrated."""
     ece_calibrated: float
     """The same after temperature scaling that never saw these photos' labels."""
+    ece_shipped: float
+    """The same of the probabilities as shipped: `ece_calibrated`, or `ece` where no temperature could be fitted."""
     temperature: float
     """What the logits are divided by in the bundle."""
     per_class: list[dict[str, Any]]
@@ -76,6 +78,7 @@ def figures(
         log_loss_uncalibrated=log_loss(plain, labels),
         ece=calibration_error(plain, labels),
         ece_calibrated=calibration_error(calibrated, labels),
+        ece_shipped=calibration_error(shipped, labels),
         temperature=temperature,
         per_class=[
             {
@@ -197,6 +200,11 @@ def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float) -> 
     span = f"95 % interval {low:.1f} to {high:.1f}"
     if p < 0.05:
         return f"{first} beats {second} by {100 * abs(mean):.1f} points, {span}"
+    if low > 0:
+        return (
+            f"{first} is {100 * abs(mean):.1f} points ahead of {second}, {span}, yet chance is not ruled out "
+            f"(McNemar's exact test, p = {p:.2f})"
+        )
     if mean == 0:
         return f"{a} and {b} are equally accurate here, {span} points"
     return f"{first} is {100 * abs(mean):.1f} points ahead of {second}, but that may be chance ({span}, p = {p:.2f})"

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,13 +17,20 @@ from frostline import evaluate, manifest, metrics
 from frostline.bundle import Bundle, load
 from frostline.engine import BATCH
 from frostline.errors import DataError, PhotoError, RunError, nearest
-from frostline.images import Pixels
+from frostline.images import Pixels, Transform
 from frostline.manifest import Photo, Skip
 from frostline.progress import Progress
 from frostline.reading import ahead, pixels
 
-File = tuple[str, str]
-"""A path, and its class where it is known, else an empty text."""
+
+class File(NamedTuple):
+    """What is to be classified."""
+
+    path: str
+    label: str = ""
+    """Its class where it is known, else empty."""
+    fault: str = ""
+    """Why there is nothing to read: a folder that can't be entered."""
 
 
 @dataclass(frozen=True)
@@ -52,37 +59,55 @@ def predict(bundle: Bundle | str | Path, paths: Iterable[str | Path]) -> Iterato
     """
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
     files = _files(paths, model.classes)
-    waiting = ahead(lambda file: pixels(Path(file[0]), model.transform), files, depth=3 * BATCH)
+    waiting = ahead(lambda file: _read(file, model.transform), files, depth=3 * BATCH)
     while group := list(islice(waiting, BATCH)):
         yield from _classified(model, group)
+
+
+def _read(file: File, transform: Transform) -> Pixels | PhotoError:
+    return PhotoError(file.fault) if file.fault else pixels(Path(file.path), transform)
 
 
 def _classified(model: Bundle, group: Sequence[tuple[File, Pixels | PhotoError]]) -> Iterator[Classified | Skip]:
     good = [result for _, result in group if not isinstance(result, PhotoError)]
     rows = iter(model.probabilities(np.stack(good)) if good else ())
-    for (path, true), result in group:
+    for file, result in group:
         if isinstance(result, PhotoError):
-            yield Skip(path, str(result))
+            yield Skip(file.path, str(result))
         else:
             p = next(rows)
             top = int(p.argmax())
-            yield Classified(
-                path, true, model.classes[top], float(p[top]), dict(zip(model.classes, p.tolist(), strict=True))
-            )
+            shares = dict(zip(model.classes, p.tolist(), strict=True))
+            yield Classified(file.path, file.label, model.classes[top], float(p[top]), shares)
 
 
 def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
-    """(file, its class where its folder is named after one); folders are walked in natural order, hidden files left out."""
-    for path in paths:
-        if Path(path).is_dir():
-            for folder, folders, names in os.walk(path):
-                folders[:] = sorted((f for f in folders if not f.startswith(".")), key=manifest.natural)
-                label = Path(folder).name if Path(folder).name in classes else ""
-                for name in sorted(names, key=manifest.natural):
-                    if not manifest.is_litter(name):
-                        yield str(Path(folder) / name), label
-        else:
-            yield str(path), ""
+    for path in map(str, paths):
+        # not Path.is_dir, which raises when the name is too long or a folder above may not be entered
+        yield from _inside(path, classes) if os.path.isdir(path) else (File(path),)  # noqa: PTH112
+
+
+def _inside(top: str, classes: Sequence[str]) -> Iterator[File]:
+    """All files below a folder in natural order, hidden ones left out, with their class where the folder is named after one."""
+    closed: list[OSError] = []
+    for folder, folders, names in os.walk(top, onerror=closed.append):
+        yield from _closed(closed)
+        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=manifest.natural)
+        label = Path(folder).name if Path(folder).name in classes else ""
+        for name in sorted(names, key=manifest.natural):
+            if not manifest.is_litter(name):
+                yield File(str(Path(folder) / name), label)
+        for link in (Path(folder) / f for f in folders):
+            if link.is_symlink():  # it may lead back up
+                yield File(str(link), fault="a link to a folder is not followed: name that folder itself")
+    yield from _closed(closed)
+
+
+def _closed(errors: list[OSError]) -> Iterator[File]:
+    """The folders that could not be read since the last call."""
+    while errors:
+        error = errors.pop(0)
+        yield File(str(error.filename), fault=f"folder can't be read: {error.strerror}")
 
 
 def read_predictions(path: Path) -> list[Classified]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from frostline.errors import PhotoError
-from frostline.images import Pixels, Transform, View, prepare
+from frostline.images import MAX_BYTES, Pixels, Transform, View, prepare
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,8 +25,12 @@ def thread_count() -> int:
 def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
     """A photo as the network sees it, (size, size, 3) uint8, or why it can't be: given back, since one bad file stops nothing."""
     try:
-        if path.exists() and not path.is_file():  # a pipe would hang
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe would hang
             return PhotoError("not a regular file")
+        if status.st_size > MAX_BYTES:  # before a film of 40 GB fills the memory
+            size = status.st_size / 1024**2
+            return PhotoError(f"too large: {size:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB")
         return prepare(path.read_bytes(), transform, view)
     except FileNotFoundError:
         return PhotoError("no such file")

@@ -88,7 +88,9 @@ def _contents(run: Path, study: Row) -> Row:
         "thumbnails": thumbnails,
         "splits": _split_table(_read_csv(run / "manifest.csv", ("path", "label", "split"))),
         "config": config,
-        "command": _command(study, wanted),
+        "command": _command(run),
+        "rebuild": shlex.join(["frostline", "report", str(run)]),
+        "shared_pass": _shared_pass(strategies),
         "listed": LISTED,
     }
 
@@ -171,31 +173,16 @@ def _wanted(config: Row) -> list[str]:
     return [row["name"] for row in rows if isinstance(row, dict) and "name" in row] if isinstance(rows, list) else []
 
 
-def _command(study: Row, config: Row) -> str:
-    """The command line that repeats the study."""
-    dataset, strategies = study["dataset"], study["strategies"]
-    pretrained = [s.get("backbone") for s in strategies if s.get("weights") == "pretrained"]
-    options = {
-        "strategies": ",".join(_wanted(config) or [s["name"] for s in strategies]),
-        "backbone": pretrained[0] if pretrained else None,
-        "protocol": study.get("protocol"),
-        "preset": study.get("preset") if study.get("protocol") != "tutorial" else None,
-        "epochs": _epochs(config),
-        "seed": study.get("seed"),
-        "test": dataset.get("test_root"),
-        "out": "runs/again",
-    }
-    parts = ["frostline", "study", str(config.get("data") or dataset.get("root") or "DATA")]
-    for name, value in options.items():
-        parts += [f"--{name}", str(value)] if value not in (None, "") else []
-    return shlex.join(parts)
+def _command(run: Path) -> str:
+    """The command line that repeats the study: config.toml holds every setting, so none is spelt out here to drift."""
+    again = run.with_name(f"{run.name}-again")
+    return shlex.join(["frostline", "study", "--config", str(run / "config.toml"), "--out", str(again)])
 
 
-def _epochs(config: Row) -> int | None:
-    """What --epochs was: one number for every recipe. A preset gives each its own."""
-    rows = [row for row in config.get("strategies") or [] if isinstance(row, dict)]
-    numbers = {(row.get(stage) or {}).get("epochs") for row in rows for stage in ("recipe", "head_recipe")}
-    return numbers.pop() if len(numbers) == 1 else None
+def _shared_pass(strategies: Sequence[Row]) -> list[float]:
+    """Seconds of the pass of all photos through the frozen layers: once, or once for each time the run was resumed."""
+    seconds = [(s.get("seconds") or {}).get("prefix") for s in strategies]
+    return list(dict.fromkeys(s for s in seconds if words.known(s) and s > 0))
 
 
 def _answer(strategies: Sequence[Row]) -> str:
@@ -212,8 +199,10 @@ def _answer(strategies: Sequence[Row]) -> str:
 
 
 def _best(strategies: Sequence[Row]) -> Row | None:
-    scored = [s for s in strategies if words.known(s.get("accuracy"))]
-    return max(scored, key=lambda s: float(s["accuracy"]), default=None)
+    """The one that the study's answer names: chosen by validation photos, so never by those that are reported."""
+    by = "validation_accuracy" if all(words.known(s.get("validation_accuracy")) for s in strategies) else "accuracy"
+    scored = [s for s in strategies if words.known(s.get(by))]
+    return max(scored, key=lambda s: (s[by], -((s.get("parameters") or {}).get("trainable") or 0)), default=None)
 
 
 # ---------------------------------------------------------------- tables

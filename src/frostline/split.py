@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frostline.errors import DataError
-from frostline.manifest import Manifest, Photo, printable
+from frostline.manifest import Manifest, Photo, Skip, printable
 
 Protocol = Literal["tutorial", "rigorous"]
 Indices = npt.NDArray[np.intp]
@@ -81,6 +81,22 @@ def make_split(manifest: Manifest, protocol: Protocol, seed: int, external_test:
     none = np.array([], dtype=np.intp)
     test = parts.get("test", none)
     return Split(parts["train"], parts.get("validation", test), test)
+
+
+def leaks(manifest: Manifest) -> list[Skip]:
+    """Photos that a given part can't keep, because the same bytes stand in a part that is asked more: test before validation
+    before train. With them in training, a figure would be of photos that the network had seen.
+    """
+    rank = {"": 0, "train": 0, "validation": 1, "test": 2}
+    found = []
+    for group in manifest.twins():
+        first = max(group, key=lambda photo: rank[photo.split])
+        found += [
+            Skip(photo.path, f"the same photo stands in {first.split}: {printable(first.path)}")
+            for photo in group
+            if rank[photo.split] < rank[first.split]
+        ]
+    return found
 
 
 def straddling(manifest: Manifest, split: Split) -> list[list[Photo]]:

@@ -90,7 +90,7 @@ class Epoch:
 
     epoch: int
     train_loss: float
-    """Mean cross-entropy over the epoch's steps, dropout on."""
+    """Mean cross-entropy over the epoch's steps, dropout on, without label smoothing."""
     train_accuracy: float
     val_loss: float
     val_accuracy: float
@@ -148,17 +148,19 @@ def train(
     above.to(device).to(memory_format=torch.channels_last)
     optimiser = _optimiser(above, recipe, reduced)
     state = _resume(checkpoint, stage, above, optimiser)
+    # a head alone is trained in the same way whether it is a strategy's own stage or another's first one
+    dice: Stage = "own" if any(True for _ in above.suffix.parameters()) else "head"
     task = progress.task(title, recipe.epochs * len(examples))
     task.advance(state.last * len(examples))
     while state.last < recipe.epochs and not _should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
         _set_rates(optimiser, recipe, number)
         loss, accuracy = _epoch(
-            above, examples, recipe, optimiser, (seed, stage, number), device, precision, task.advance
+            above, examples, recipe, optimiser, (seed, dice, number), device, precision, task.advance
         )
-        if not math.isfinite(loss):
-            raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         val_loss, val_accuracy = measure(above, validation, device, precision)
+        if not math.isfinite(loss + val_loss):
+            raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
         _remember(state, above, recipe)
         if checkpoint is not None:
@@ -205,11 +207,13 @@ def _epoch(
         live, labels = examples.batch(indices.tolist(), views[indices].tolist(), device)
         with arithmetic(device, precision):
             logits = above(*_floating(live))
-            loss = nn.functional.cross_entropy(logits.float(), labels, label_smoothing=recipe.label_smoothing)
+            logits = logits.float()
+            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
-        total_loss += loss.item() * len(indices)
+        plain = nn.functional.cross_entropy(logits.detach(), labels)  # what validation measures too: without smoothing
+        total_loss += plain.item() * len(indices)
         right += int((logits.argmax(1) == labels).sum())
         advance(len(indices))
     return total_loss / len(examples), right / len(examples)

@@ -30,7 +30,7 @@ import filelock
 import platformdirs
 
 from frostline.errors import RunError, WeightsError
-from frostline.files import disk_errors
+from frostline.files import disk_errors, replacing
 from frostline.progress import Progress
 
 if TYPE_CHECKING:  # torch takes seconds to import, httpx a tenth of one: both only when they are needed
@@ -301,14 +301,27 @@ def fetch(
         return target
     if offline:
         raise _nowhere(spec, [(str(target), _state(spec, target)), ("network", "not used: offline")])
-    try:
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            return _into_cache(spec, target, progress or Progress(quiet=True))
-    except RunError as error:
-        raise WeightsError(
-            f"weights of {spec.name}: {error} (the variable FROSTLINE_CACHE names the folder)"
-        ) from error
+    with _cache_folder(spec, target):
+        return _into_cache(spec, target, progress or Progress(quiet=True))
+
+
+def keep(spec: WeightsSpec, path: Path) -> Path:
+    """Check a file that the user gives and copy it into the cache folder in one step; returns its place there.
+
+    Raises
+    ------
+    WeightsError
+        `path` is another file, or the cache folder can't be written.
+    """
+    target = cached_path(spec)
+    _given(spec, path)
+    if spec.holds(target):
+        return target
+    with _cache_folder(spec, target), replacing(target) as temporary:
+        shutil.copyfile(path, temporary)
+        if not spec.holds(temporary):
+            raise WeightsError(f"weights of {spec.name}: {path} changed while it was copied: give the command again")
+    return target
 
 
 def status(spec: WeightsSpec) -> dict[str, Any]:
@@ -374,6 +387,19 @@ def _given(spec: WeightsSpec, path: Path) -> Path:
             "give that file, or give none to have it fetched"
         )
     return path
+
+
+@contextmanager
+def _cache_folder(spec: WeightsSpec, target: Path) -> Iterator[None]:
+    """Make the folder of `target`; that nothing can be written there is told with the way out."""
+    try:
+        with disk_errors(target):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield
+    except RunError as error:
+        raise WeightsError(
+            f"weights of {spec.name}: {error} (the variable FROSTLINE_CACHE names the folder)"
+        ) from error
 
 
 def _into_cache(spec: WeightsSpec, target: Path, progress: Progress) -> Path:

@@ -64,6 +64,11 @@ def duration(seconds: Any) -> str:
     return " ".join(f"{value}\u00a0{unit}" for value, unit in parts if value)
 
 
+def gigabytes(megabytes: Any) -> str:
+    """1834 -> "1.8 GB", both in powers of ten."""
+    return f"{megabytes / 1000:.1f}\u00a0GB" if known(megabytes) else NONE
+
+
 def p_value(p: Any) -> str:
     """0.0000012 -> "p < 0.001", 0.0342 -> "p = 0.034"."""
     if not known(p):
@@ -81,8 +86,9 @@ def moment(text: Any) -> str:
 
 
 def tied(text: Any) -> str:
-    """A sentence whose numbers stay on one line with what they count."""
-    return re.sub(r"(?<=\d) (?=%|points?\b)", "\u00a0", str(text))
+    """A sentence whose numbers stay on one line with what they count, intervals whole, with true minus signs."""
+    minus = re.sub(r"(?<![\w.)-])-(?=\d)", "\u2212", str(text))
+    return re.sub(r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)|(?<=\d to) (?=[+\u2212]?\d)", "\u00a0", minus)
 
 
 def known(number: Any) -> bool:
@@ -96,4 +102,4 @@ def _signed(number: float, form: str) -> str:
     return text.lstrip("+-") if not float(text) else text.replace("-", "\u2212")
 
 
-FILTERS = (change, count, decimal, duration, moment, p_value, percent, points, short, span, tied)
+FILTERS = (change, count, decimal, duration, gigabytes, moment, p_value, percent, points, short, span, tied)
