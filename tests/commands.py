@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,13 @@ class Result:
         return lines[-1]
 
 
-def call(*arguments: object, stdin: str = "") -> Result:
+def call(*arguments: object, stdin: str | bytes = "") -> Result:
     """Run a command in this process."""
     out, err = io.StringIO(), io.StringIO()
+    fed = io.TextIOWrapper(io.BytesIO(stdin.encode() if isinstance(stdin, str) else stdin), encoding="utf-8")
     with (
         mock.patch.object(sys, "argv", ["frostline", *map(str, arguments)]),
-        mock.patch.object(sys, "stdin", io.StringIO(stdin)),
+        mock.patch.object(sys, "stdin", fed),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
     ):
@@ -57,11 +58,24 @@ def call(*arguments: object, stdin: str = "") -> Result:
     return Result(int(code or 0), out.getvalue(), err.getvalue())
 
 
-def must(*arguments: object, stdin: str = "") -> Result:
+def must(*arguments: object, stdin: str | bytes = "") -> Result:
     """Run a command that has to work."""
     result = call(*arguments, stdin=stdin)
     assert result.code == 0, result
     return result
+
+
+@contextlib.contextmanager
+def ordinary_user() -> Iterator[None]:
+    """Nothing is unreadable to root: be nobody for a while."""
+    if os.geteuid():
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def spawn(*arguments: object, **settings: str) -> subprocess.Popen[str]:

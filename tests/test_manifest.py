@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import photos
 import pytest
+from commands import ordinary_user
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,27 +153,6 @@ def test_huge_files_are_not_read(tmp_path: Path) -> None:
     with (tmp_path / "rose" / "huge.tif").open("wb") as stream:
         stream.truncate(513 * 1024**2)  # sparse: takes no room
     assert skipped(scan(tmp_path)) == {"rose/huge.tif": "too large: 513 MiB, at most 512 MiB"}
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder whose parents any user may enter, which pytest's own are not."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
-
-
-@contextmanager
-def ordinary_user() -> Iterator[None]:
-    """Nothing is unreadable to root: be nobody for a while."""
-    if os.geteuid():
-        yield
-        return
-    os.seteuid(65534)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 def test_unreadable_files_and_folders_are_listed(open_folder: Path) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import shutil
+import tracemalloc
 from pathlib import Path
 
 import pytest
-from commands import call, document, must, table
+from commands import call, document, must, ordinary_user, table
 from photos import BROKEN, photo, write_broken
 from runs import CLASSES, Run, held_out, tangled
 
 import frostline
+from frostline.images import MAX_BYTES
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +110,98 @@ def test_quiet_says_nothing_when_nothing_is_wrong(run: Run, tmp_path: Path) -> N
     said = must("predict", run.out / "baseline" / "bundle", tmp_path, "--quiet")
     assert said.err == ""
     assert len(rows(said.out)) == 1
+
+
+def test_names_that_are_not_utf8_are_classified_and_written_escaped(run: Run, tmp_path: Path) -> None:
+    bundle = run.out / "baseline" / "bundle"
+    odd = [os.fsencode(tmp_path) + name for name in (b"/caf\xe9.jpg", b"/a\rb.jpg")]
+    try:
+        for number, name in enumerate(odd):
+            Path(os.fsdecode(name)).write_bytes(photo(number))
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names only")
+    (tmp_path / "z.jpg").write_bytes(photo(9))
+    given = [str(tmp_path / "z.jpg"), *map(os.fsdecode, odd)]
+    written = [str(tmp_path / name) for name in ("z.jpg", r"caf\xe9.jpg", r"a\rb.jpg")]
+    must("predict", bundle, *given, "--out", tmp_path / "p.csv")
+    assert [row["path"] for row in table(tmp_path / "p.csv")] == written
+    must("predict", bundle, *given, "--out", tmp_path / "p.jsonl")
+    lines = (tmp_path / "p.jsonl").read_text(encoding="utf-8").splitlines()
+    assert [json.loads(line)["path"] for line in lines] == written
+    listed = os.fsencode(given[0]) + b"\n" + odd[0] + b"\n/none/\xff.jpg\n/nul\0.jpg\n"
+    said = must("predict", bundle, "--out", tmp_path / "q.csv", stdin=listed)
+    assert [row["path"] for row in table(tmp_path / "q.csv")] == written[:2]
+    assert r"skipped /none/\xff.jpg: no such file" in said.err
+    assert r"skipped /nul\x00.jpg: unreadable" in said.err
+    assert [p.path for p in frostline.predict(bundle, given)] == given  # as the system knows them
+
+
+def test_a_huge_file_is_refused_before_it_is_read(run: Run, tmp_path: Path) -> None:
+    with (tmp_path / "film.jpg").open("wb") as stream:
+        stream.truncate(MAX_BYTES + 1024**2)  # sparse: takes no room
+    model = frostline.load(run.out / "baseline" / "bundle")
+    tracemalloc.start()
+    try:
+        (skip,) = frostline.predict(model, [tmp_path])
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert skip.why == "too large: 513 MiB, at most 512 MiB"
+    assert peak < 50_000_000  # bytes
+
+
+def test_what_can_not_be_entered_or_is_a_link_is_listed(run: Run, open_folder: Path) -> None:
+    data = open_folder / "data"
+    for name in ("a", "b", "c"):
+        (data / name).mkdir(parents=True)
+        (data / name / "1.jpg").write_bytes(photo(3))
+    (data / "again").symlink_to(data)
+    model = frostline.load(run.out / "baseline" / "bundle")
+    paths = [data, data / "b" / "1.jpg", data / "b", data / ("x" * 300)]
+    list(frostline.predict(model, paths))  # so that all modules are imported by the user who may
+    (data / "b").chmod(0)
+    with ordinary_user():
+        found = list(frostline.predict(model, paths))
+    (data / "b").chmod(0o755)
+    skips = {Path(s.path).relative_to(data).as_posix(): s.why for s in found if hasattr(s, "why")}
+    assert skips == {
+        "again": "a link to a folder is not followed: name that folder itself",
+        "b": "folder can't be read: Permission denied",
+        "b/1.jpg": "unreadable: Permission denied",
+        "x" * 300: "unreadable: File name too long",
+    }
+    assert [p.path for p in found if hasattr(p, "predicted")] == [str(data / n / "1.jpg") for n in ("a", "c")]
+
+
+def test_the_suffix_decides_and_json_sums_up(run: Run, tmp_path: Path) -> None:
+    bundle, none = run.out / "baseline" / "bundle", tmp_path / "none.jpg"
+    (tmp_path / "1.jpg").write_bytes(photo(5))
+    for name in ("x.csv", "x.jsonl"):
+        out = tmp_path / name
+        said = must("predict", bundle, tmp_path / "1.jpg", none, "--json", "--out", out)
+        skipped = [{"path": str(none), "why": "no such file"}]
+        assert json.loads(said.out) == {"out": str(out), "classified": 1, "skipped": skipped}
+    (row,) = table(tmp_path / "x.csv")
+    (line,) = (tmp_path / "x.jsonl").read_text(encoding="utf-8").splitlines()
+    assert row["path"] == json.loads(line)["path"] == str(tmp_path / "1.jpg")
+    assert row["predicted"] == json.loads(line)["predicted"]
+
+
+@pytest.mark.parametrize("flags", [(), ("--quiet",), ("--json",)])
+def test_nothing_classified_is_an_error(run: Run, tmp_path: Path, flags: tuple[str, ...]) -> None:
+    bundle, out = run.out / "baseline" / "bundle", tmp_path / "p.csv"
+    out.write_text("before", encoding="utf-8")
+    (tmp_path / "empty").mkdir()
+    broken = write_broken(tmp_path / "broken")
+    missing = call("predict", bundle, tmp_path / "none.jpg", "--out", out, *flags)
+    assert "all 1 left out" in missing.error
+    assert f"skipped {tmp_path / 'none.jpg'}: no such file" in missing.err
+    bad = call("predict", bundle, tmp_path / "broken", "--out", out, *flags)
+    assert f"all {len(broken)} left out" in bad.error
+    assert bad.err.count("skipped ") == len(broken)
+    assert "there are none" in call("predict", bundle, tmp_path / "empty", "--out", out, *flags).error
+    assert "there are none" in call("predict", bundle, "--out", out, *flags, stdin="\n").error
+    assert out.read_text(encoding="utf-8") == "before"
 
 
 def test_a_photo_gets_the_same_numbers_in_any_company(run: Run, tmp_path: Path) -> None:

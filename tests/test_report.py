@@ -175,18 +175,17 @@ def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
         "2 min 14 s",
         "The whole study took 6 min 43 s.",
         "1.8 GB",
-        "fine-tuned beats frozen by 2.9 points, 95 % interval -0.1 to 5.2",
+        "fine-tuned beats frozen by 2.9 points, 95 % interval −0.1 to 5.2",
         "+2.9 points (−0.1 to 5.2), p = 0.034",
-        "Best at epoch 7 (epoch 4 of fine-tuning, after 3 of the head)",
+        "Kept: epoch 7 (epoch 4 of fine-tuning, after 3 of the head)",
         "+2.9",  # the change of a class from frozen to fine-tuned
         "+24.1",  # and from baseline to fine-tuned
         "rose/torn.jpg truncated: half of it is missing",
         "class 0/a.jpg = class 0/b.jpg",
         "daisy / rose",
-        "Training from scratch overfits. It did. holds",
+        "Training from scratch overfits. ✓ holds Measured: It did.",
+        "Left out: 1",
         "seed = 7",
-        "--strategies baseline,frozen,fine-tuned --backbone mobilenet_v2 --protocol rigorous",
-        "--preset balanced --seed 7",
         "daisy taken for rose (3)",
     ):
         assert expected in text, expected
@@ -204,7 +203,64 @@ def test_it_says_which_photos_were_watched_and_which_were_rendered(tmp_path: Pat
         assert sentence in told
         assert sentence not in plain
     assert "Figures are on 20 validation photos" in told
-    assert "--preset" not in told
+    assert "Preset" in plain and "Preset" not in told
+
+
+def test_a_rendered_test_folder_is_told_too(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    study["dataset"]["test_sample"] = True
+    save(run, study)
+    assert "The test pictures were rendered by code; they are not real photographs." in read(report.build(run))
+
+
+def test_one_command_repeats_every_setting(tmp_path: Path) -> None:
+    run = make_run(tmp_path / "two words")
+    text = read(report.build(run))
+    assert f"frostline study --config '{run}/config.toml' --out '{run}-again'" in text
+    assert f"rebuilt with frostline report '{run}'" in text
+    assert not re.search(r"--(strategies|protocol|preset|seed|epochs|backbone|line|weights)\b", text)
+    (run / "config.toml").unlink()
+    assert "frostline study" not in read(report.build(run))
+
+
+def test_the_pass_that_all_share_is_counted_once(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    study["strategies"][2]["head_history"] = study["strategies"][1]["history"]
+    save(run, study)
+    text = read(report.build(run))
+    assert "frozen shared 2 min 14 s 3.1 s 1.8 GB" in text
+    assert text.count("14 s") == text.count("2 min 14 s") + 1  # the shared pass
+    assert "shared by all 14 s" in text
+    assert "2 min 31 s" not in text  # pass, training and evaluation of one strategy: three such rows would not add up
+    assert "fine-tuned starts from the head of frozen, trained once for both" in text
+
+
+@pytest.mark.parametrize(
+    ("verdict", "sign"),
+    [
+        ("holds", "✓"),
+        ("does not hold", "✕"),
+        ("not enough photos to say", "?"),
+        ("not enough epochs to say", "?"),
+    ],
+)
+def test_verdicts_are_said_in_words(tmp_path: Path, verdict: str, sign: str) -> None:
+    claims = [{"claim": "It <b>overfits</b>.", "measured": "a change of -0.012 to +0.019", "verdict": verdict}]
+    text = read(report.build(make_run(tmp_path, claims=claims)))
+    assert f"It <b>overfits</b>. {sign} {verdict} Measured: a change of −0.012 to +0.019." in text
+
+
+def test_the_strategy_that_validation_prefers_leads(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    for row, accuracy in zip(study["strategies"], (0.7, 0.9, 0.8), strict=True):
+        row["validation_accuracy"] = accuracy
+    save(run, study)
+    page = report.build(run).read_text(encoding="utf-8")
+    lead = re.findall(r'<tr class="lead"><th scope="row"><span[^>]*></span>([\w-]+)</th>', page)
+    assert lead == ["frozen"]  # though fine-tuned is ahead on the photos reported on
 
 
 def test_galleries_are_capped_and_say_so(tmp_path: Path) -> None:
@@ -254,6 +310,9 @@ def test_figures_that_are_undefined_are_dashes(tmp_path: Path) -> None:
         (words.duration(134), "2 min 14 s"),
         (words.duration(7263), "2 h 1 min"),
         (words.p_value(0), "p < 0.001"),
+        (words.gigabytes(2564.3), "2.6 GB"),
+        (words.gigabytes(None), "–"),
+        (words.tied("fine-tuned: 1e-4, -0.5 to -0.1 (-2 points)"), "fine-tuned: 1e-4, −0.5 to −0.1 (−2 points)"),
         (words.moment("2026-03-04T10:22:31+00:00"), "4 March 2026, 10:22 UTC"),
         (words.moment("yesterday"), "yesterday"),
     ],
@@ -315,7 +374,6 @@ def test_photos_of_another_test_folder(tmp_path: Path) -> None:
     page = report.build(run)
     assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 12
     assert "no longer there" not in read(page)
-    assert "--test" in read(page)
 
 
 @pytest.mark.parametrize(

@@ -377,3 +377,70 @@ def test_the_api_refuses_resumes_and_overwrites(tmp_path: Path) -> None:
     frostline.study(config, tmp_path / "run", existing="overwrite")
     assert files(tmp_path / "run") == contract("baseline")
     assert [e["event"] for e in events(tmp_path / "run")].count("start") == 1
+
+
+# ---- what must not be lost or leak -----------------------------------------------------------------------------------
+
+SCRATCH = (*QUICK, "--protocol", "tutorial")
+
+
+def test_an_overwrite_that_can_not_begin_leaves_the_old_run(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data", ["a", "b"], 6)
+    must("study", data, "--out", tmp_path / "run", *SCRATCH)
+    before = {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()}
+    call("study", tmp_path / "no such folder", "--out", tmp_path / "run", "--overwrite", *SCRATCH).error  # noqa: B018
+    assert {p: p.read_bytes() for p in (tmp_path / "run").rglob("*") if p.is_file()} == before
+    must("study", data, "--out", tmp_path / "run", "--overwrite", "--seed", "9", *SCRATCH)
+    assert document(tmp_path / "run")["seed"] == 9
+
+
+def test_a_given_test_photo_is_not_trained_on(tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    write_folder(data / "train", ["a", "b"], 10)
+    write_folder(data / "val", ["a", "b"], 3, first_seed=100)
+    write_folder(data / "test", ["a", "b"], 3, first_seed=200)
+    tested = next((data / "test" / "a").iterdir())
+    shutil.copy(tested, data / "train" / "a" / "leak.jpg")
+    shutil.copy(next((data / "val" / "b").iterdir()), data / "train" / "b" / "watched.jpg")
+    must("study", data, "--out", tmp_path / "run", *QUICK)
+    dataset = document(tmp_path / "run")["dataset"]
+    assert (dataset["train"], dataset["validation"], dataset["test"]) == (20, 6, 6)
+    why = {s["path"]: s["why"] for s in dataset["skipped"]}
+    assert set(why) == {"train/a/leak.jpg", "train/b/watched.jpg"}
+    assert why["train/a/leak.jpg"].startswith("the same photo stands in test: test/a/")
+
+
+def test_a_class_without_a_readable_photo_is_left_out_and_listed(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data", ["a", "b"], 6)
+    (data / "c").mkdir()
+    (data / "c" / "notes.txt").write_text("no photo")
+    must("study", data, "--out", tmp_path / "run", *SCRATCH)
+    dataset = document(tmp_path / "run")["dataset"]
+    assert dataset["classes"] == ["a", "b"]
+    assert {"path": "c", "why": "class left out: none of its 1 files could be read"} in dataset["skipped"]
+    other = write_folder(tmp_path / "other", ["a", "b", "c"], 3, first_seed=300)
+    said = call("study", data, "--out", tmp_path / "run 2", "--test", other, *SCRATCH)
+    assert "has a class 'c'" in said.error
+
+
+def test_a_run_is_not_resumed_with_other_test_photos(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data", ["a", "b"], 8)
+    other = write_folder(tmp_path / "other", ["a", "b"], 3, first_seed=300)
+    options = ("--test", other, "--out", tmp_path / "run", *SCRATCH)
+    must("study", data, *options)
+    assert [row["split"] for row in table(tmp_path / "run" / "manifest.csv")].count("test") == 6
+    next((other / "a").iterdir()).unlink()
+    assert "are not those that" in call("study", data, *options, "--resume").error
+
+
+def test_fine_tuned_alone_is_what_it_is_in_a_study(run: Run, tmp_path: Path, pretrained: Path) -> None:
+    must("study", run.data, "--out", tmp_path / "run", *run.options, "--strategies", "fine-tuned")
+    alone, beside = (out / "fine-tuned" / "predictions.csv" for out in (tmp_path / "run", run.out))
+    assert alone.read_bytes() == beside.read_bytes()
+
+
+def test_resume_without_a_run_and_options_that_a_file_overrules_are_refused(run: Run, tmp_path: Path) -> None:
+    assert "no run to go on with" in call("study", "--resume", "--out", tmp_path / "none").error
+    said = call("study", "--config", run.out / "config.toml", "--seed", "4", "--out", tmp_path / "none")
+    assert "--seed can't be given with --config" in said.error
+    assert "is fine-tuned" in call("study", run.data, "--line", "top-2", "--out", tmp_path / "none", *SCRATCH).error

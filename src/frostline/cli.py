@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,6 @@ import typer
 
 import frostline
 from frostline.errors import ConfigError, FrostlineError
-from frostline.files import disk_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -263,13 +263,20 @@ def predict(
     photos: Annotated[
         list[str] | None, typer.Argument(help="Files or folders; '-' or nothing: a list on stdin.")
     ] = None,
-    out: Annotated[str, typer.Option("--out", help="A .csv or .jsonl file; default: CSV on stdout.")] = "",
+    out: Annotated[
+        str, typer.Option("--out", help="A .csv or .jsonl file, as its name says; default: CSV on stdout.")
+    ] = "",
     engine: Engine = "auto",
-    as_json: Json = False,
-    quiet: Quiet = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="JSON lines on stdout; with --out a summary of it, photos left out included.")
+    ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="No progress, no words; photos left out are still listed on stderr.")
+    ] = False,
 ) -> None:
     """Classify photos: a row each, bad files listed on stderr."""
     from frostline.bundle import load
+    from frostline.errors import DataError
     from frostline.manifest import Skip, printable
     from frostline.predict import predict as classify
 
@@ -278,9 +285,10 @@ def predict(
     if out and Path(out).suffix.lower() not in (".csv", ".jsonl"):
         raise ConfigError(f"--out {out}: expected a name that ends in .csv or .jsonl")
     model = load(bundle, engine)  # type: ignore[arg-type]
-    lines_of_json = as_json or out.lower().endswith(".jsonl")
+    lines_of_json = out.lower().endswith(".jsonl") if out else as_json
     paths = _listed() if not photos or photos == ["-"] else photos
-    skipped = 0
+    classified = skipped = 0
+    listed: list[dict[str, str]] = []  # kept for the summary alone
     with _progress(quiet) as progress, _sink(out) as sink:
         task = progress.task("Classifying")
         write = _json_writer(sink) if lines_of_json else _csv_writer(sink, model.classes)
@@ -289,17 +297,27 @@ def predict(
             if isinstance(result, Skip):
                 skipped += 1
                 typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
+                if as_json and out:
+                    listed.append({"path": printable(result.path), "why": result.why})
             else:
+                classified += 1
                 write(result)
         task.finish()
         if skipped:
             progress.say(f"{skipped} left out")
+        if not classified:  # raised in here: a file that stood at --out stays
+            came = f"all {skipped} left out, as listed above" if skipped else "there are none in what was given"
+            raise DataError(f"no photo was classified: {came}; name photos, or folders that hold some")
+    if as_json and out:
+        typer.echo(json.dumps({"out": out, "classified": classified, "skipped": listed}, ensure_ascii=False))
 
 
 def _listed() -> Iterator[str]:
     """Paths on stdin, one a line."""
     if sys.stdin.isatty():
         raise ConfigError("no photos given: name files or folders, or pipe a list of paths to stdin")
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
     return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
 
 
@@ -325,7 +343,7 @@ def _csv_writer(sink: Any, classes: list[str]) -> Any:
 
     def write(result: Any) -> None:
         shares = np.array(list(result.probabilities.values()))
-        writer.writerow(evaluate.row(evaluate.Prediction(result.path, result.true, shares), classes))
+        writer.writerow(evaluate.row(evaluate.Prediction(_storable(result.path), result.true, shares), classes))
 
     return write
 
@@ -333,7 +351,21 @@ def _csv_writer(sink: Any, classes: list[str]) -> Any:
 def _json_writer(sink: Any) -> Any:
     from dataclasses import asdict
 
-    return lambda result: sink.write(json.dumps(asdict(result), ensure_ascii=False) + "\n")
+    def write(result: Any) -> None:
+        sink.write(json.dumps({**asdict(result), "path": _storable(result.path)}, ensure_ascii=False) + "\n")
+
+    return write
+
+
+def _storable(path: str) -> str:
+    """`path`, or where UTF-8 or a CSV reader would stumble over it (a carriage return), its escaped form."""
+    from frostline.manifest import printable
+
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        return printable(path)
+    return printable(path) if "\r" in path else path
 
 
 @app.command()
@@ -425,11 +457,16 @@ def weights(
     from frostline import weights as known
     from frostline.errors import nearest
 
+    if path and not name:
+        raise ConfigError(f"--path {path}: name the backbone whose weights it holds (known: {', '.join(known.KNOWN)})")
     if name:
         if name not in known.KNOWN:
             raise ConfigError(f"no published weights known for '{name}'{nearest(name, known.KNOWN)}")
-        with _progress(quiet) as progress:
-            known.fetch(known.KNOWN[name], path=Path(path) if path else None, progress=progress)
+        if path:
+            known.keep(known.KNOWN[name], Path(path))
+        else:
+            with _progress(quiet) as progress:
+                known.fetch(known.KNOWN[name], progress=progress)
     rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
     if as_json:
         typer.echo(json.dumps(rows, default=str))
@@ -508,8 +545,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     try:
-        with disk_errors(Path.cwd()):
-            status = app(standalone_mode=False)
+        status = app(standalone_mode=False)
     except FrostlineError as error:
         _fail(str(error))
     except (KeyboardInterrupt, typer.Abort):
@@ -517,6 +553,8 @@ def main() -> None:
     except BrokenPipeError:  # the reader of stdout has had enough
         sys.stdout = None
         sys.exit(0)
+    except OSError as error:
+        _fail(_refusal(error))
     except Exception as error:
         if not type(error).__module__.startswith(("click", "typer")):
             raise
@@ -527,6 +565,17 @@ def main() -> None:
         hint = "; nothing that was finished is lost: go on with --resume" if resumable else ""
         print(f"stopped{hint}", file=sys.stderr)  # noqa: T201
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _refusal(error: OSError) -> str:
+    """What the operating system would not do, and with which file where that is known."""
+    from frostline.manifest import printable
+
+    reason = error.strerror or str(error) or type(error).__name__
+    if error.filename is None:
+        return f"the system refused to read or write: {reason}"
+    name = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else str(error.filename)
+    return f"can't read or write {printable(name)}: {reason}"
 
 
 def _fail(message: str, code: int = 1) -> None:

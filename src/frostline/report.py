@@ -182,7 +182,7 @@ def _command(run: Path) -> str:
 def _shared_pass(strategies: Sequence[Row]) -> list[float]:
     """Seconds of the pass of all photos through the frozen layers: once, or once for each time the run was resumed."""
     seconds = [(s.get("seconds") or {}).get("prefix") for s in strategies]
-    return list(dict.fromkeys(s for s in seconds if words.known(s) and s > 0))
+    return list(dict.fromkeys(float(s) for s in seconds if s and words.known(s)))
 
 
 def _answer(strategies: Sequence[Row]) -> str:
