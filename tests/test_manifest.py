@@ -82,13 +82,13 @@ def test_litter_is_passed_over_and_the_rest_is_listed(tmp_path: Path) -> None:
     for name in ("rose/.DS_Store", "rose/Thumbs.db", "rose/DESKTOP.INI", ".git/config", "__MACOSX/rose/._1.jpg"):
         put(tmp_path / name)
     put(tmp_path / "rose" / ".cache" / "a.jpg")
-    put(tmp_path / "readme.md")
+    put(tmp_path / "notes.md")
     put(tmp_path / "rose" / "nothing.jpg", b"")
     (tmp_path / "empty class").mkdir()
     manifest = scan(tmp_path)
     assert manifest.counts() == {"rose": 2, "tulip": 2}
     assert skipped(manifest) == {
-        "readme.md": "not in a class folder",
+        "notes.md": "not in a class folder",
         "rose/nothing.jpg": "empty file",
         "empty class": "class folder holds no photos",
     }
