@@ -73,12 +73,16 @@ def _converges(frozen: Row, baseline: Row) -> Claim:
     quick, slow = _epochs_to_most(frozen), _epochs_to_most(baseline)
     losses = [e["val_loss"] for e in frozen["history"]]
     measured = (
-        f"95 % of the final validation accuracy after {quick} epoch(s) frozen, {slow} from scratch; frozen validation loss "
+        f"95 % of the final validation accuracy after {_epochs(quick)} frozen, {_epochs(slow)} from scratch; frozen validation loss "
         f"{min(losses):.2f} at its lowest, {losses[-1]:.2f} at the end"
     )
     if len(baseline["history"]) < _FEW_EPOCHS:
         return _claim(text, measured, EPOCHS)
     return _claim(text, measured, HOLDS if quick < slow and losses[-1] <= _RISE * min(losses) else FAILS)
+
+
+def _epochs(count: int) -> str:
+    return "1 epoch" if count == 1 else f"{count} epochs"
 
 
 def _epochs_to_most(row: Row) -> int:
