@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import photos as pictures
 import pytest
 import torch
 
+import photos as pictures
 from frostline import backbone, manifest
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store, Tap, fill, tap

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+import frostline
 from commands import SMALL, call, must, ordinary_user
 from photos import BROKEN, photo, write_broken, write_folder
 from runs import Run, tangled
-
-import frostline
 
 QUICK = ("--strategies", "baseline", "--epochs", "1", *SMALL)
 NO_NETWORK = {

@@ -10,12 +10,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import photos
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFile
 
+import photos
 from frostline.errors import ConfigError, PhotoError
 from frostline.images import MAX_BYTES, Transform, View, prepare, thumbnail
 

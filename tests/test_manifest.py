@@ -6,12 +6,12 @@ import os
 import socket
 from pathlib import Path
 
-import photos
 import pytest
-from commands import ordinary_user
 from hypothesis import given
 from hypothesis import strategies as st
 
+import photos
+from commands import ordinary_user
 from frostline.errors import DataError
 from frostline.manifest import Manifest, Photo, Skip, printable, read, scan
 

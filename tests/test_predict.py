@@ -11,12 +11,12 @@ import tracemalloc
 from pathlib import Path
 
 import pytest
-from commands import call, document, must, ordinary_user, table
-from photos import BROKEN, photo, write_broken
-from runs import CLASSES, Run, held_out, tangled
 
 import frostline
+from commands import call, document, must, ordinary_user, table
 from frostline.images import MAX_BYTES
+from photos import BROKEN, photo, write_broken
+from runs import CLASSES, Run, held_out, tangled
 
 
 @pytest.fixture(scope="module")

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import photos
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+import photos
 from frostline.errors import DataError
 from frostline.manifest import Manifest, Photo, scan
 from frostline.split import Protocol, Split, make_split, straddling

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from sklearn import metrics as sk
+
 from commands import SMALL, call, document, events, figures, must, spawn, stop_when, table
 from photos import photo, write_folder
 from runs import CLASSES, EACH, EPOCHS, Run, held_out, tangled
-from sklearn import metrics as sk
 
 STRATEGIES = ["baseline", "frozen", "fine-tuned"]
 QUICK = ("--strategies", "baseline", "--epochs", "1", *SMALL)
