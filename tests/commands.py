@@ -99,11 +99,11 @@ def events(run: Path) -> list[dict[str, Any]]:
 
 def stop_when(process: subprocess.Popen[str], run: Path, reached: Callable[[dict[str, Any]], bool], sign: int) -> int:
     """Send `sign` as soon as log.jsonl has an event that is `reached`; returns the exit status."""
-    for _ in range(6000):
+    for _ in range(60_000):
         if any(reached(event) for event in events(run)):
             break
         assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
+        time.sleep(0.002)
     process.send_signal(sign)
     return process.wait()
 

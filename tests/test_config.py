@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ ROW = st.builds(
     head_first=st.booleans(),
     recipe=RECIPE,
     head_recipe=RECIPE,
-)
+).map(lambda row: replace(row, head_recipe=replace(row.head_recipe, hidden=row.recipe.hidden)))  # one head, two stages
 CONFIG = st.builds(
     Config,
     data=TEXT,
@@ -177,3 +178,9 @@ def test_nothing_heavy_is_imported_before_it_is_used(code: str) -> None:
     ran = subprocess.run([sys.executable, "-c", program, code], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.endswith("heavy: []\n")
+
+
+def test_both_stages_of_a_strategy_train_one_head() -> None:
+    row = strategy("fine-tuned")
+    with pytest.raises(ConfigError, match=r"fine-tuned: hidden 64 and head_recipe\.hidden 128: expected the same head"):
+        config(strategies=(replace(row, recipe=replace(row.recipe, hidden=64)),))
