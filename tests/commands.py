@@ -7,6 +7,7 @@ import csv
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -80,6 +81,10 @@ def ordinary_user() -> Iterator[None]:
 
 def spawn(*arguments: object, **settings: str) -> subprocess.Popen[str]:
     """Start a command as a process of its own; `settings` join its environment."""
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a shell's background job ignores Ctrl-C, and so would its children
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     return subprocess.Popen(
         [sys.executable, "-m", "frostline", *map(str, arguments)],
         env={**os.environ, "PYTHONPATH": SOURCES, **settings},
