@@ -11,6 +11,7 @@ import pytest
 
 from frostline import weights
 from frostline.errors import WeightsError
+from runs import Run, held_out, tangled
 
 # found before the session's cache folder takes its place: a developer's own copy saves a download
 _OWN_COPY = weights.cached_path(weights.KNOWN["mobilenet_v2"])
@@ -58,3 +59,15 @@ def open_folder() -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
+
+
+@pytest.fixture(scope="session")
+def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The study that several modules look at."""
+    return tangled(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def tested(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """The one reported on another folder."""
+    return held_out(tmp_path_factory.getbasetemp())

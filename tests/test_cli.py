@@ -18,7 +18,7 @@ import pytest
 import frostline
 from commands import SMALL, call, must, ordinary_user
 from photos import BROKEN, photo, write_broken, write_folder
-from runs import Run, tangled
+from runs import Run
 
 QUICK = ("--strategies", "baseline", "--epochs", "1", *SMALL)
 NO_NETWORK = {
@@ -33,11 +33,6 @@ NO_NETWORK = {
 @pytest.fixture(scope="module")
 def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("good"), ["rose", "tulip"], 12)
-
-
-@pytest.fixture(scope="module")
-def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tangled(tmp_path_factory.getbasetemp())
 
 
 # ---- photos that can't be used -----------------------------------------------------------------------------------------

@@ -16,17 +16,7 @@ import frostline
 from commands import call, document, must, ordinary_user, table
 from frostline.images import MAX_BYTES
 from photos import BROKEN, photo, write_broken
-from runs import CLASSES, Run, held_out, tangled
-
-
-@pytest.fixture(scope="module")
-def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tangled(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def tested(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return held_out(tmp_path_factory.getbasetemp())
+from runs import CLASSES, Run
 
 
 def rows(text: str) -> list[dict[str, str]]:

@@ -18,20 +18,10 @@ from sklearn import metrics as sk
 
 from commands import SMALL, call, document, events, figures, must, spawn, stop_when, table
 from photos import photo, write_folder
-from runs import CLASSES, EACH, EPOCHS, Run, held_out, tangled
+from runs import CLASSES, EACH, EPOCHS, Run
 
 STRATEGIES = ["baseline", "frozen", "fine-tuned"]
 QUICK = ("--strategies", "baseline", "--epochs", "1", *SMALL)
-
-
-@pytest.fixture(scope="module")
-def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return tangled(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def tested(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return held_out(tmp_path_factory.getbasetemp())
 
 
 def files(folder: Path) -> list[str]:
