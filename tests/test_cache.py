@@ -255,6 +255,27 @@ def test_whatever_shapes_a_row_has_a_store_of_its_own(own_cache: Path) -> None:
     assert len(shaped) == count
 
 
+@pytest.mark.parametrize("kind", ["openvino", "onnx"])
+def test_a_row_does_not_depend_on_which_other_lines_were_asked(
+    photos: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: Any
+) -> None:
+    """A bundle runs its own line alone, and must give what its run gave. Among the lines are some that a compiler fuses."""
+    built = network()
+    lines = [1, *range(built.layer_count - 9, built.layer_count + 1)]
+    names = [Key.of(p, 0, 0) for p in photos.photos]
+
+    def filled(folder: str, *wanted: int) -> dict[int, list[np.ndarray]]:
+        monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / folder))
+        taps = [opened(built, line, kind=kind) for line in wanted]
+        fill(taps, photos, kind=kind, progress=QUIET)
+        return {t.line: t.store.read(names) for t in taps}
+
+    together = filled("together", *lines)
+    alone = {line: filled(f"line {line}", line)[line] for line in lines}
+    differing = [n for n in lines if not all(map(np.array_equal, together[n], alone[n]))]
+    assert differing == []
+
+
 def test_views_and_seeds_have_rows_of_their_own(photos: Manifest) -> None:
     photo = photos.photos[0]
     assert Key.of(photo, 0, 1) == Key.of(photo, 0, 2)  # the clean view has no dice

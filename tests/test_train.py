@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from frostline import backbone, freeze
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store
+from frostline.compiling import TorchEngine
 from frostline.config import Recipe
-from frostline.engine import TorchEngine
 from frostline.errors import RunError
 from frostline.progress import Progress
 from frostline.train import Above, Epoch, Examples, State, make_head, measure, predict_logits, train
@@ -255,7 +255,7 @@ def network() -> Backbone:
 
 def activations(folder: Path, built: Backbone, cut: freeze.Cut, count: int = 20) -> Examples:
     photos = np.random.default_rng(2).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
-    live = [photos] if cut.line == 0 else TorchEngine(cut.prefix, CPU).run(photos)
+    live = [photos] if cut.line == 0 else TorchEngine(cut.prefix, CPU).run([photos])
     dtypes = [np.dtype(np.uint8 if a.dtype == np.uint8 else np.float16) for a in live]
     store = Store(folder, cut.shapes, dtypes)
     store.append([key(i) for i in range(count)], live)

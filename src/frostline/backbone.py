@@ -134,6 +134,10 @@ class Backbone:
         """Number of layers that the line can count."""
         return len(freeze.layers(self.traced))
 
+    def example(self) -> Tensor:
+        """One black photo, (1, H, W, 3) uint8."""
+        return torch.zeros(1, self.transform.size, self.transform.size, 3, dtype=torch.uint8)
+
 
 def build(
     name: str,

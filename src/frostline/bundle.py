@@ -10,31 +10,34 @@ import copy
 import hashlib
 import json
 import math
+import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cached_property
+from importlib import metadata
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import numpy as np
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from safetensors.torch import save as to_bytes
-from torch import Tensor, nn
+import numpy.typing as npt
 
 import frostline
-from frostline import backbone as backbones
-from frostline import freeze, metrics
-from frostline.backbone import Backbone
 from frostline.config import EngineKind, Recipe, StoredAs, Strategy
-from frostline.engine import Engine, compiled
+from frostline.engine import EXPORT, Engine, opened, settle
 from frostline.errors import BundleError, FrostlineError
 from frostline.files import replacing, write_json, write_text
 from frostline.images import Pixels, Transform
-from frostline.train import Above, logits_of, make_head
+from frostline.probabilities import softmax
 from frostline.weights import cache_dir
+
+if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or compiled for the first time
+    from torch import Tensor, nn
+
+    from frostline import freeze
+    from frostline.backbone import Backbone
+    from frostline.train import Above
 
 SCHEMA = 1
 
@@ -65,50 +68,123 @@ class About:
     """Accuracy and the like, with what they were measured on."""
 
 
-class Bundle:
-    """A loaded model."""
+@dataclass(frozen=True)
+class Parts:
+    """A bundle's network in PyTorch."""
 
-    def __init__(
-        self, about: About, backbone: Backbone, cut: freeze.Cut, above: Above, kind: EngineKind = "auto"
-    ) -> None:
+    backbone: Backbone
+    cut: freeze.Cut
+    above: Above
+
+
+class Bundle:
+    """A loaded model. May be used from many threads at once."""
+
+    def __init__(self, about: About, engines: Sequence[Engine], parts: Parts | None = None, folder: Path | None = None):
         self.about = about
-        self.backbone = backbone
-        self.cut = cut
-        self.above = above
-        self._kind: EngineKind = kind
-        self._engine: Engine | None = None
+        self.transform = Transform.from_dict(about.transform)
+        """What a photo goes through first."""
+        self._prefix = engines[0] if about.line else None
+        self._above = engines[-1]
+        self._given = parts
+        self._folder = folder
 
     @property
     def classes(self) -> list[str]:
         """Class names, in the order of the outputs."""
         return self.about.classes
 
+    @cached_property
+    def parts(self) -> Parts:
+        """The network in PyTorch, built when it is first asked for.
+
+        Raises
+        ------
+        BundleError
+            The folder that it was loaded from is no longer what it was.
+        """
+        if self._given is not None:
+            return self._given
+        assert self._folder is not None  # noqa: S101 - a bundle comes with parts or from a folder
+        return _rebuild(self._folder, self.about)
+
     @property
-    def transform(self) -> Transform:
-        """What a photo goes through first."""
-        return self.backbone.transform
+    def batch(self) -> int:
+        """How many photos are best given at a time."""
+        return max(engine.batch for engine in (self._prefix, self._above) if engine)
 
-    def logits(self, photos: Pixels) -> Tensor:
-        """Prepared photos (N, H, W, 3) uint8, N at most 32, to logits (N, classes)."""
-        cpu = torch.device("cpu")
-        live = [photos] if self.cut.line == 0 else self._prefix().run(photos)
-        stored = [a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live]
-        return logits_of(self.above, [torch.from_numpy(a) for a in stored], cpu)
+    def logits(self, photos: Pixels) -> npt.NDArray[np.float32]:
+        """Prepared photos (N, H, W, 3) uint8 to logits (N, classes)."""
+        live = [photos] if self._prefix is None else self._prefix.run([photos])
+        return self.logits_at_line([a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live])
 
-    def probabilities(self, photos: Pixels) -> np.ndarray:
-        """Prepared photos (N, H, W, 3) uint8, N at most 32, to calibrated probabilities (N, classes)."""
-        return metrics.softmax(self.logits(photos), self.about.temperature)
+    def logits_at_line(self, live: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
+        """The tensors at the line, as the cache stores them, each (N, ...), to logits (N, classes)."""
+        wide = [a if a.dtype == np.uint8 else a.astype(np.float32) for a in live]
+        return np.asarray(self._above.run(wide)[0], dtype=np.float32)
 
-    def _prefix(self) -> Engine:
-        if self._engine is None:
-            self._engine = compiled(
-                self.cut.prefix,
-                self._kind,
-                torch.device("cpu"),
-                size=self.transform.size,
-                folder=cache_dir() / "engines",
-            )
-        return self._engine
+    def probabilities(self, photos: Pixels) -> npt.NDArray[np.float64]:
+        """Prepared photos (N, H, W, 3) uint8 to calibrated probabilities (N, classes)."""
+        return softmax(self.logits(photos), self.about.temperature)
+
+
+# ---- compiled forms --------------------------------------------------------------------------------------------------
+
+
+def assembled(about: About, parts: Parts, engine: EngineKind, device: str = "cpu") -> Bundle:
+    """A model that stands in memory, compiled: what a run evaluates, and what its bundle will load as."""
+    import torch
+
+    from frostline.compiling import compiled
+
+    where = torch.device(device)
+    parts.above.set_training(False)
+    folder = cache_dir() / "engines"
+    engines = [
+        compiled(network, example, engine, where, half=half, folder=folder)
+        for network, example, half in _networks(parts)
+    ]
+    return Bundle(about, engines, parts)
+
+
+def _networks(parts: Parts) -> list[tuple[nn.Module, list[Tensor], bool]]:
+    """(network, its inputs for one photo, whether half precision will do): what is frozen, then what was trained."""
+    import torch
+
+    from frostline import freeze
+
+    cut = parts.cut
+    live = [torch.zeros(1, *s, dtype=d) for s, d in zip(cut.shapes, cut.dtypes, strict=True)]
+    above: list[tuple[nn.Module, list[Tensor], bool]] = [(parts.above, live, False)]
+    if not cut.line:
+        return above
+    prefix = freeze.taps(parts.backbone.traced, [cut.line])  # the very network that filled the cache
+    return [(prefix, [parts.backbone.example()], True), *above]
+
+
+def _files(about: About, digest: str) -> list[Path]:
+    """Where the compiled forms of a bundle are kept: found by its contents alone, without PyTorch."""
+    kept = {k: v for k, v in asdict(about).items() if k in ("backbone", "line", "classes", "transform", "hidden")}
+    shaped_by = json.dumps([digest, kept, metadata.version("torch"), EXPORT], sort_keys=True)
+    name = hashlib.sha256(shaped_by.encode()).hexdigest()[:32]
+    parts = ("prefix", "above") if about.line else ("above",)
+    return [cache_dir() / "engines" / f"{name}-{part}.onnx" for part in parts]
+
+
+def _keep(about: About, digest: str, parts: Parts) -> None:
+    """Give the exported networks the names under which `load` looks for them."""
+    from frostline.compiling import exported
+
+    parts.above.set_training(False)
+    for (network, example, _), file in zip(_networks(parts), _files(about, digest), strict=True):
+        with exported(network, example, file.parent) as source, replacing(file) as temporary:
+            try:
+                os.link(source, temporary)
+            except OSError:  # a file system without hard links
+                shutil.copyfile(source, temporary)
+
+
+# ---- on disk ---------------------------------------------------------------------------------------------------------
 
 
 def state(backbone: Backbone, above: Above) -> dict[str, Tensor]:
@@ -119,7 +195,7 @@ def state(backbone: Backbone, above: Above) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
-def save(folder: Path, about: About, backbone: Backbone, above: Above, card: str) -> None:
+def save(folder: Path, about: About, parts: Parts, card: str) -> None:
     """Write a bundle: all files into a folder beside, which then takes its place in one step.
 
     Raises
@@ -127,9 +203,11 @@ def save(folder: Path, about: About, backbone: Backbone, above: Above, card: str
     RunError
         No room, or no right to write there.
     """
+    from safetensors.torch import save as to_bytes
+
     with replacing(folder) as temporary:
         temporary.mkdir()
-        model = to_bytes(state(backbone, above), metadata={"format": "pt"})
+        model = to_bytes(state(parts.backbone, parts.above), metadata={"format": "pt"})
         (temporary / "model.safetensors").write_bytes(model)  # safetensors' own writer hides why a disk refuses
         digest = hashlib.sha256(model).hexdigest()
         document = {"frostline": frostline.__version__, "schema": SCHEMA, "sha256": digest, **asdict(about)}
@@ -137,10 +215,13 @@ def save(folder: Path, about: About, backbone: Backbone, above: Above, card: str
         write_text(temporary / "README.md", card)
         if folder.exists():
             shutil.rmtree(folder)
+    _keep(about, digest, parts)
 
 
 def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
     """Read a bundle. Only safetensors and JSON are read: nothing in a bundle can run.
+
+    It is compiled on first use (2 to 6 s, most of it PyTorch's start), and the compiled form is kept in the cache folder.
 
     Raises
     ------
@@ -155,18 +236,38 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
             raise BundleError(f"{model} is missing: copy the whole bundle folder")
         if hashlib.sha256(model.read_bytes()).hexdigest() != digest:
             raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
+    kind = settle(engine)
+    if kind == "torch":
+        return assembled(about, _rebuild(path, about), kind)
+    files = _files(about, digest)
+    if not all(file.exists() for file in files):
+        _keep(about, digest, _rebuild(path, about))
+    halves = (True, False)[-len(files) :]
+    engines = [opened(kind, file, half=half) for file, half in zip(files, halves, strict=True)]
+    return Bundle(about, engines, folder=path)
+
+
+def _rebuild(path: Path, about: About) -> Parts:
+    """The network of a bundle whose bytes are known to be whole."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    from frostline import backbone as backbones
+    from frostline import freeze
+    from frostline.train import Above, make_head
+
     try:
-        tensors = load_file(model)
+        tensors = load_file(path / "model.safetensors")
         backbone = backbones.skeleton(about.backbone, Transform.from_dict(about.transform))
         _fill(backbone.network, tensors, "backbone.")
         head = make_head(backbone.features, len(about.classes), Recipe(hidden=about.hidden), 0)
         _fill(head, tensors, "head.")
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, FrostlineError) as error:
         raise BundleError(f"{path} can't be loaded: {' '.join(str(error).split())[:300]}") from error
-    _check(about, backbone, path)
+    if about.line > backbone.layer_count:
+        raise _damaged(path, [f"line {about.line}: expected 0 to {backbone.layer_count}"])
     cut = freeze.cut(backbone.traced, about.line)
-    above = Above(cut.suffix, head, learn_statistics=about.weights == "random")
-    return Bundle(about, backbone, cut, above, engine)
+    return Parts(backbone, cut, Above(cut.suffix, head, learn_statistics=about.weights == "random"))
 
 
 @contextmanager
@@ -195,22 +296,34 @@ def _about(path: Path) -> tuple[About, str]:
             f"{file} has schema {schema}, this frostline reads up to {SCHEMA}: pip install --upgrade frostline"
         )
     try:
-        return About(**about), digest
+        known = About(**about)
     except TypeError as error:
         raise BundleError(f"{file} is damaged ({error}): copy the bundle again") from error
+    _check(known, path)
+    return known, digest
 
 
-def _check(about: About, backbone: Backbone, path: Path) -> None:
+def _check(about: About, path: Path) -> None:
     """Refuse what no run could have written, before it turns into wrong predictions."""
     problems = []
-    if type(about.line) is not int or not 0 <= about.line <= backbone.layer_count:
-        problems.append(f"line {about.line!r}: expected 0 to {backbone.layer_count}")
+    if type(about.line) is not int or about.line < 0:
+        problems.append(f"line {about.line!r}: expected 0 or more")
     if not isinstance(about.temperature, int | float) or not 0 < about.temperature < math.inf:
         problems.append(f"temperature {about.temperature!r}: expected above 0")
     if about.stored_as not in get_args(StoredAs):
         problems.append(f"stored_as {about.stored_as!r}: expected {' or '.join(get_args(StoredAs))}")
+    if not isinstance(about.classes, list) or not all(isinstance(c, str) for c in about.classes):
+        problems.append(f"classes {about.classes!r}: expected a list of names")
+    try:
+        Transform.from_dict(about.transform)
+    except FrostlineError as error:
+        problems.append(str(error))
     if problems:
-        raise BundleError(f"{path / 'bundle.json'} is damaged ({'; '.join(problems)}): copy the bundle again")
+        raise _damaged(path, problems)
+
+
+def _damaged(path: Path, problems: Sequence[str]) -> BundleError:
+    return BundleError(f"{path / 'bundle.json'} is damaged ({'; '.join(problems)}): copy the bundle again")
 
 
 def _fill(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None:
@@ -219,6 +332,8 @@ def _fill(module: nn.Module, tensors: Mapping[str, Tensor], prefix: str) -> None
 
 def head_of(folder: Path) -> dict[str, Tensor]:
     """The head's tensors of a bundle, for a strategy that starts from it."""
+    from safetensors.torch import load_file
+
     tensors = load_file(folder / "model.safetensors")
     return {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
 

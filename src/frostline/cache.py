@@ -11,35 +11,37 @@ import hashlib
 import json
 import mmap
 import re
-import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import PIL
 import torch
 from filelock import FileLock
 
 from frostline import freeze
 from frostline.backbone import Backbone
+from frostline.compiling import TorchEngine, compiled
 from frostline.config import EngineKind, StoredAs
-from frostline.engine import BATCH, Engine, choose, compiled
+from frostline.engine import Arrays, Engine, settle, signature
 from frostline.errors import ConfigError, PhotoError, RunError
 from frostline.files import disk_errors, write_json
 from frostline.images import Pixels, Transform, View
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.progress import Progress
 from frostline.reading import ahead, pixels
+from frostline.upkeep import limit, make_room, mark_used
 from frostline.weights import cache_dir
 
 Item = tuple["Key", Photo]
 
-_VERSION = 3
+_VERSION = 4
 _ROW_NAME = re.compile(r"[0-9a-f]{64} \d+ \d+")
-_RESIDENT = 256 * 1024**2  # bytes read through a mapping before its pages are handed back
+_NAME_BYTES = 70  # a row's line in names.txt, about
+_AHEAD = 32  # photos that may wait, and rows that are written at a time
+_RESIDENT = 64 * 1024**2  # bytes read through a mapping before its pages are handed back
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,8 @@ class Store:
         sizes = [int(np.prod(s)) * d.itemsize for s, d in zip(self.shapes, self.dtypes, strict=True)]
         self._ends = np.cumsum(sizes).tolist()
         self.row_bytes: int = self._ends[-1]
-        self._folder = folder
+        self.folder = folder
+        """Where it lives."""
         self._rows = folder / "rows.bin"
         self._names = folder / "names.txt"
         self._lock = FileLock(folder / ".lock")
@@ -122,26 +125,38 @@ class Store:
         RunError
             No room on the disk.
         """
-        rows = np.concatenate([self._flat(a, t) for t, a in enumerate(arrays)], axis=1)
-        with disk_errors(self._folder), self._lock:
+        flat = [a.reshape(len(keys), -1).view(np.uint8) for a in self.stored(arrays)]
+        rows = np.concatenate(flat, axis=1) if len(flat) > 1 else flat[0]
+        with disk_errors(self.folder), self._lock:
             self._catch_up()
             fresh = [i for i, key in enumerate(keys) if str(key) not in self._places]
             count = len(self._places)
             with self._rows.open("r+b" if self._rows.exists() else "w+b") as file:
                 file.seek(count * self.row_bytes)
-                file.write(rows[fresh].tobytes())
+                file.write((rows if len(fresh) == len(keys) else rows[fresh]).data)
             with self._names.open("a", encoding="ascii", newline="\n") as file:
                 self._listed += file.write("".join(f"{keys[i]}\n" for i in fresh))
         self._places.update({str(keys[i]): count + n for n, i in enumerate(fresh)})
 
-    def _flat(self, array: np.ndarray, tensor: int) -> np.ndarray:
-        """(N, ...) to (N, bytes) in the stored number format."""
-        dtype = self.dtypes[tensor]
+    def stored(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The same tensors in the stored number format.
+
+        Raises
+        ------
+        ConfigError
+            A value is too large for half precision.
+        """
+        return [self._narrowed(a, dtype) for a, dtype in zip(arrays, self.dtypes, strict=True)]
+
+    @staticmethod
+    def _narrowed(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        if array.dtype == dtype:
+            return np.ascontiguousarray(array)
         with np.errstate(over="ignore"):
-            stored = np.ascontiguousarray(array, dtype=dtype)
-        if dtype == np.float16 and not np.isfinite(stored).all():
+            narrow = np.ascontiguousarray(array, dtype=dtype)
+        if dtype == np.float16 and not np.isfinite(narrow).all():
             raise ConfigError("an activation is too large for half precision: use --stored-as float32")
-        return stored.reshape(len(stored), -1).view(np.uint8)
+        return narrow
 
     def read(self, keys: Sequence[Key]) -> list[np.ndarray]:
         """The tensors of these rows, each (N, \\*shapes[t]), copied out of the mapped file.
@@ -154,7 +169,7 @@ class Store:
         try:
             rows = self._mapped([self._places[str(key)] for key in keys])
         except (KeyError, FileNotFoundError, IndexError) as error:  # IndexError: shorter than its list of names
-            raise RunError(f"the cache {self._folder} lost a row: run again, with --resume for a run folder") from error
+            raise RunError(f"the cache {self.folder} lost a row: run again, with --resume for a run folder") from error
         starts = [0, *self._ends[:-1]]
         return [
             np.ascontiguousarray(rows[:, start:end]).view(dtype).reshape(len(keys), *shape)
@@ -198,17 +213,17 @@ def tap(backbone: Backbone, line: int, kind: EngineKind, device: torch.device, s
         "line": line,
     }
     if line > 0:
-        engine = choose(kind, device)
+        engine = settle(kind, cuda=device.type == "cuda")
         shaped_by |= {
             "weights": freeze.identity(cut.prefix),
             "prefix": cut.prefix.code,
-            "engine": f"onnxruntime {onnxruntime.__version__}, exported by torch {torch.__version__}"
-            if engine == "onnx"
-            else f"torch {torch.__version__} {device.type}",
+            "engine": f"{signature(engine)}, from torch {torch.__version__}"
+            + (device.type if engine == "torch" else ""),
             "stored_as": stored_as,
         }
     name = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()[:32]
     folder = cache_dir() / "activations" / name
+    mark_used(folder)
     store = Store(folder, cut.shapes, dtypes)
     if not (folder / "about.json").exists():
         write_json(folder / "about.json", {"backbone": backbone.name, **shaped_by, "bytes_per_row": store.row_bytes})
@@ -243,18 +258,19 @@ def fill(
     Raises
     ------
     RunError
-        No room for the rows on the disk, found before the work starts where it can be.
+        No room for the rows on the disk, or below FROSTLINE_CACHE_LIMIT, found before the work starts where it can be.
     """
     device = device or torch.device("cpu")
     chosen = range(len(manifest.photos)) if indices is None else indices
+    wanted = {Key.of(manifest.photos[i], v, seed): manifest.photos[i] for i in chosen for v in views}
+    lacking = {id(t): set(t.store.missing(wanted)) for t in taps}
+    _check_room(taps, [lacking[id(t)] for t in taps])
     bad: dict[str, str] = {}
     for transform, group in _by_transform(taps).items():
-        wanted = {Key.of(manifest.photos[i], v, seed): manifest.photos[i] for i in chosen for v in views}
-        lacking = [set(t.store.missing(wanted)) for t in group]
-        todo = [(key, photo) for key, photo in wanted.items() if any(key in m for m in lacking)]
+        missed = [lacking[id(t)] for t in group]
+        todo = [(key, photo) for key, photo in wanted.items() if any(key in m for m in missed)]
         if todo:
-            _check_room(group, lacking)
-            bad |= _pass(group, lacking, todo, transform, manifest.root, kind, device, progress)
+            bad |= _pass(group, missed, todo, transform, manifest.root, kind, device, progress)
     return [
         Skip(manifest.photos[i].path, bad[manifest.photos[i].sha256])
         for i in chosen
@@ -271,71 +287,116 @@ def _by_transform(taps: Sequence[Tap]) -> dict[Transform, list[Tap]]:
 
 
 def _check_room(taps: Sequence[Tap], lacking: Sequence[set[Key]]) -> None:
-    needed = sum(len(m) * t.store.row_bytes for m, t in zip(lacking, taps, strict=True))
-    free = shutil.disk_usage(cache_dir()).free
-    if needed > free:
-        raise RunError(
-            f"no room left on the disk for the cache {cache_dir()}: needs {needed / 1e6:,.0f} MB, {free / 1e6:,.0f} MB are free; "
-            "free some space, or set FROSTLINE_CACHE to a folder on another disk"
-        )
+    """Make room on the disk, and below the limit that the user set; stores that no process uses go first."""
+    needed = sum(len(m) * (t.store.row_bytes + _NAME_BYTES) for m, t in zip(lacking, taps, strict=True))
+    make_room(needed, [t.store.folder for t in taps], limit())
 
 
 def _pass(
     taps: Sequence[Tap],
     lacking: Sequence[set[Key]],
-    todo: Sequence[tuple[Key, Photo]],
+    todo: Sequence[Item],
     transform: Transform,
     root: Path,
     kind: EngineKind,
     device: torch.device,
     progress: Progress,
 ) -> dict[str, str]:
-    """Decode ahead in threads, run the engines, append the rows; returns {sha256: reason} of photos that failed."""
+    """Decode photos and run the engines on them, in threads; append the rows. Returns {sha256: reason} of photos that failed."""
     bad: dict[str, str] = {}
     busy = [t for t, m in zip(taps, lacking, strict=True) if m]
     runs = _engines(busy, kind, device)
     task = progress.task("Photos through the frozen layers" if runs else "Reading photos", len(todo))
+    group = max((engine.batch for engine, _ in runs), default=1)
 
-    def load(item: Item) -> Pixels | PhotoError:
-        key, photo = item
-        return pixels(root / photo.path, transform, View(key.seed, key.view))
+    def work(items: Sequence[Item]) -> _Worked:
+        loaded = [pixels(root / photo.path, transform, View(key.seed, key.view)) for key, photo in items]
+        failed = {p.sha256: str(r) for (_, p), r in zip(items, loaded, strict=True) if isinstance(r, PhotoError)}
+        good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
+        return _Worked(failed, [k for k, _ in good], _rows(busy, runs, np.stack([r for _, r in good])) if good else [])
 
-    waiting = ahead(load, todo, depth=3 * BATCH)
-    while pairs := list(islice(waiting, BATCH)):
-        bad |= {photo.sha256: str(result) for (_, photo), result in pairs if isinstance(result, PhotoError)}
-        good = [(key, result) for (key, _), result in pairs if not isinstance(result, PhotoError)]
-        if good:
-            _store(busy, runs, [k for k, _ in good], np.stack([p for _, p in good]))
-        task.advance(len(pairs))
+    waiting = ahead(work, _groups(todo, group), depth=max(1, _AHEAD // group))
+    while several := list(islice(waiting, max(1, _AHEAD // group))):
+        for _, worked in several:
+            bad |= worked.bad
+        done = [worked for _, worked in several if worked.keys]
+        keys = [key for worked in done for key in worked.keys]
+        for place, t in enumerate(busy if keys else ()):
+            pieces = zip(*(worked.rows[place] for worked in done), strict=True)
+            t.store.append(keys, [np.concatenate(piece) for piece in pieces])
+        task.advance(sum(len(items) for items, _ in several))
     return bad
 
 
-def _engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:
-    """One engine per backbone, with an output for each of its lines above 0.
+@dataclass(frozen=True)
+class _Worked:
+    """What became of a few photos."""
 
-    A line right below a batch norm has an engine to itself: an output there keeps ONNX Runtime from folding the norm into the
-    convolution, which would change the last bits of the other lines' rows, and rows must not depend on who else was asked.
+    bad: dict[str, str]
+    """sha256: reason."""
+    keys: list[Key]
+    """The rest, whose rows these are."""
+    rows: list[Arrays]
+    """``rows[i][t]``: tensor t of the i-th tap, (N, ...), in its stored number format."""
+
+
+def _groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
+    return (items[start : start + size] for start in range(0, len(items), size))
+
+
+def _rows(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photos: Pixels) -> list[Arrays]:
+    """The rows of these photos (N, H, W, 3) in every tap."""
+    found: dict[int, Arrays] = {id(t): [photos] for t in taps if t.line == 0}
+    for engine, group in runs:
+        outputs = iter(engine.run([photos]))
+        for t in group:
+            found[id(t)] = t.store.stored(list(islice(outputs, len(t.store.shapes))))
+    return [found[id(t)] for t in taps]
+
+
+def _engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:
+    """The engines that fill these taps: for each backbone one with an output for each of its lines, as far as that changes no bit.
+
+    A row is what an engine of its line alone gives: it must not depend on who else was asked, and a bundle runs its own line alone. But an
+    output in the middle of a network can keep a compiler from fusing the layers around it, and then the last bits differ. So one pass
+    for several lines is tried on a few pictures first; lines that don't come out the same have an engine to themselves.
     """
-    groups: dict[tuple[int, int], list[Tap]] = {}
+    groups: dict[int, list[Tap]] = {}
     for t in taps:
         if t.line > 0:
-            apart = t.line if freeze.below_norm(t.backbone.traced, t.line) else 0
-            groups.setdefault((id(t.backbone), apart), []).append(t)
+            groups.setdefault(id(t.backbone), []).append(t)
     engines = []
     for group in groups.values():
-        first = group[0].backbone
-        network = freeze.taps(first.traced, [t.line for t in group])
-        size = first.transform.size
-        folder = cache_dir() / "engines"
-        engines.append((compiled(network, kind, device, size=size, folder=folder), group))
+        alone = [(_compiled([t], kind, device), [t]) for t in group]
+        together = group
+        while len(together) > 1:
+            engine = _compiled(together, kind, device)
+            same = _unchanged(engine, together, [e for e, (t,) in alone if t in together])
+            if len(same) == len(together):
+                engines.append((engine, together))
+                break
+            together = same
+        else:
+            together = []
+        engines += [(engine, owners) for engine, owners in alone if owners[0] not in together]
     return engines
 
 
-def _store(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], keys: Sequence[Key], photos: Pixels) -> None:
-    for t in taps:
-        if t.line == 0:
-            t.store.append(keys, [photos])
-    for engine, group in runs:
-        outputs = iter(engine.run(photos))
-        for t in group:
-            t.store.append(keys, list(islice(outputs, len(t.store.shapes))))
+def _compiled(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> Engine:
+    network = freeze.taps(taps[0].backbone.traced, [t.line for t in taps])
+    return compiled(network, [taps[0].backbone.example()], kind, device, half=True, folder=cache_dir() / "engines")
+
+
+def _unchanged(together: Engine, taps: Sequence[Tap], alone: Sequence[Engine]) -> list[Tap]:
+    """Those taps to which one engine for all gives, bit for bit, what an engine of their own gives."""
+    if isinstance(together, TorchEngine):  # runs layer by layer, whoever listens
+        return list(taps)
+    size = taps[0].backbone.transform.size
+    noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)
+    outputs = iter(together.run([noise]))
+    same = []
+    for t, engine in zip(taps, alone, strict=True):
+        got = list(islice(outputs, len(t.store.shapes)))
+        if all(np.array_equal(a, b) for a, b in zip(got, engine.run([noise]), strict=True)):
+            same.append(t)
+    return same

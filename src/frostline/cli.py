@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 
@@ -51,11 +51,17 @@ Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in
 Weights = Annotated[str, typer.Option(help="A file with the backbone's published weights.")]
 ImageSize = Annotated[int, typer.Option(help="Side of the photos the network sees, pixels; 0: the backbone's own.")]
 Resize = Annotated[str, typer.Option(help="squash (the whole photo) or crop (its centre).")]
-Engine = Annotated[str, typer.Option(help="What runs the frozen layers: auto, onnx or torch.")]
+Engine = Annotated[str, typer.Option(help="What runs the frozen layers: auto, openvino, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="Where training runs: auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="Arithmetic of training: auto, float32 or bfloat16.")]
 StoredAs = Annotated[str, typer.Option(help="Activations on disk: float16 or float32.")]
 Line = Annotated[str | None, typer.Option(help="Freeze line of the fine-tuned strategy: a layer number, top or top-6.")]
+CacheLimit = Annotated[
+    str,
+    typer.Option(
+        help="What the cache may hold, e.g. 20GB; stores unused for longest go. Default: FROSTLINE_CACHE_LIMIT."
+    ),
+]
 Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]
 
 
@@ -97,6 +103,7 @@ def study(
     device: Device = "auto",
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
+    cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -104,6 +111,7 @@ def study(
     quiet: Quiet = False,
 ) -> None:
     """Train the strategies on DATA, compare them, leave models and a report in a run folder."""
+    _limit_cache(cache_limit)
     config = _configuration(
         context, data, out, settings, resume,
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
@@ -135,18 +143,29 @@ def fit(
     device: Device = "auto",
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
+    cache_limit: CacheLimit = "",
     resume: Resume = False,
     overwrite: Overwrite = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Train one strategy on DATA: a study of one."""
+    _limit_cache(cache_limit)
     config = _configuration(
         context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
         device=device, precision=precision, stored_as=stored_as,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
+
+
+def _limit_cache(size: str) -> None:
+    """Like the folder itself, the limit belongs to the process and not to the run: it shapes no figure."""
+    from frostline import upkeep
+
+    if size:
+        upkeep.parse_size(size)
+        os.environ[upkeep.LIMIT_VARIABLE] = size
 
 
 def _configuration(context: typer.Context, data: str, out: str, settings: str, resume: bool, **options: Any) -> Config:
@@ -162,7 +181,7 @@ def _configuration(context: typer.Context, data: str, out: str, settings: str, r
         raise ConfigError(
             f"--resume: {out or 'no --out given, so it'} holds no run to go on with; give DATA to begin one"
         )
-    free = {"out", "resume", "overwrite", "settings", "as_json", "quiet"}
+    free = {"out", "resume", "overwrite", "settings", "cache_limit", "as_json", "quiet"}
     given = [
         n for n in context.params if n not in free and str(context.get_parameter_source(n)).endswith("COMMANDLINE")
     ]
@@ -276,12 +295,13 @@ def predict(
 ) -> None:
     """Classify photos: a row each, bad files listed on stderr."""
     from frostline.bundle import load
-    from frostline.errors import DataError
+    from frostline.config import EngineKind
+    from frostline.errors import DataError, nearest
     from frostline.manifest import Skip, printable
     from frostline.predict import predict as classify
 
-    if engine not in ("auto", "onnx", "torch"):
-        raise ConfigError(f"unknown engine '{engine}' (known: auto, onnx, torch)")
+    if engine not in get_args(EngineKind):
+        raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
     if out and Path(out).suffix.lower() not in (".csv", ".jsonl"):
         raise ConfigError(f"--out {out}: expected a name that ends in .csv or .jsonl")
     model = load(bundle, engine)  # type: ignore[arg-type]
@@ -336,14 +356,15 @@ def _sink(out: str) -> Iterator[Any]:
 def _csv_writer(sink: Any, classes: list[str]) -> Any:
     import numpy as np
 
-    from frostline import evaluate
+    from frostline import probabilities
 
     writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(evaluate.header(classes))
+    writer.writerow(probabilities.header(classes))
 
     def write(result: Any) -> None:
         shares = np.array(list(result.probabilities.values()))
-        writer.writerow(evaluate.row(evaluate.Prediction(_storable(result.path), result.true, shares), classes))
+        prediction = probabilities.Prediction(_storable(result.path), result.true, shares)
+        writer.writerow(probabilities.row(prediction, classes))
 
     return write
 
@@ -377,15 +398,15 @@ def evaluate(
     quiet: Quiet = False,
 ) -> None:
     """Measure a bundle on labelled photos."""
-    from frostline import evaluate as evaluation
     from frostline.bundle import load
     from frostline.predict import evaluate_on
+    from frostline.probabilities import write_predictions
 
     model = load(bundle)
     with _progress(quiet) as progress:
         figures, predictions, skipped = evaluate_on(model, Path(data), progress)
     if out:
-        evaluation.write_predictions(Path(out), predictions, model.classes)
+        write_predictions(Path(out), predictions, model.classes)
     listed = [{"path": s.path, "why": s.why} for s in skipped]
     if as_json:
         typer.echo(json.dumps({"photos": len(predictions), **figures, "skipped": listed}, ensure_ascii=False))
@@ -472,6 +493,73 @@ def weights(
         typer.echo(json.dumps(rows, default=str))
     elif not quiet:
         _table(rows)
+
+
+@app.command()
+def cache(
+    action: Annotated[str, typer.Argument(help="list, or clear: remove what no process is using.")] = "list",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: activations, engines, weights, sample. Default: all; clear: the first two."
+        ),
+    ] = "",
+    older_than: Annotated[float | None, typer.Option(help="Only what was not used for so many days.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List what the cache folder holds, or clear it: all of it can be had again, at the cost of time."""
+    from frostline import upkeep
+    from frostline.errors import nearest
+    from frostline.weights import cache_dir
+
+    if action not in ("list", "clear"):
+        raise ConfigError(f"unknown action '{action}'{nearest(action, ['list', 'clear'])}")
+    kinds = [k.strip() for k in kind.split(",") if k.strip()]
+    result: dict[str, Any]
+    if action == "clear":
+        removed, kept = upkeep.clear(kinds or upkeep.COMPUTED, older_than)
+        result = {"freed": sum(e.bytes for e in removed), "removed": removed, "kept": kept}
+    else:
+        found = upkeep.older_than(upkeep.entries(kinds or upkeep.KINDS), older_than)
+        result = {"limit": upkeep.limit(), "bytes": sum(e.bytes for e in found), "entries": found}
+    result = {"folder": str(cache_dir()), **result}
+    if as_json:
+        typer.echo(json.dumps(result, default=upkeep.Entry.to_dict, ensure_ascii=False))
+    elif not quiet:
+        _print_cleared(result) if action == "clear" else _print_cache(result)
+
+
+def _print_cleared(result: dict[str, Any]) -> None:
+    from frostline.upkeep import readable
+
+    typer.echo(f"freed {readable(result['freed'])} in {result['folder']}: {_counted(result['removed'])}")
+    for entry in result["kept"]:
+        typer.echo(f"kept, in use: {entry.what} ({readable(entry.bytes)})")
+
+
+def _print_cache(result: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from frostline.upkeep import readable
+
+    table = Table("kind", "what", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("rows", "size", "per row", "last used", "in use"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for e in result["entries"]:
+        sizes = [readable(e.bytes), "-" if e.bytes_per_row is None else readable(e.bytes_per_row)]
+        table.add_row(
+            e.kind, _cell(e.what), _cell(e.rows), *sizes, f"{e.used.astimezone():%Y-%m-%d %H:%M}", _cell(e.in_use)
+        )
+    if result["entries"]:
+        _console().print(table)
+    limit = "no limit" if result["limit"] is None else f"limit {readable(result['limit'])}"
+    typer.echo(f"{_counted(result['entries'])}, {readable(result['bytes'])} in {result['folder']} ({limit})")
+
+
+def _counted(entries: list[Any]) -> str:
+    return f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"
 
 
 @app.command()

@@ -21,7 +21,7 @@ Weights = Literal["pretrained", "random"]
 Protocol = Literal["tutorial", "rigorous"]
 Preset = Literal["fast", "balanced", "best"]
 Schedule = Literal["constant", "cosine"]
-EngineKind = Literal["auto", "onnx", "torch"]
+EngineKind = Literal["auto", "openvino", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 StoredAs = Literal["float16", "float32"]
@@ -170,7 +170,7 @@ class Config:
     resize: Resize = "squash"
     """`squash`: the whole photo, sides scaled apart; `crop`: shorter side scaled, then the centre."""
     engine: EngineKind = "auto"
-    """What runs the prefix: ONNX Runtime (CPU) or PyTorch (CPU, CUDA)."""
+    """What runs the frozen layers: OpenVINO or ONNX Runtime (CPU), or PyTorch (CPU, CUDA)."""
     device: Device = "auto"
     """Where PyTorch trains; `auto` takes CUDA where there is some."""
     precision: Precision = "auto"

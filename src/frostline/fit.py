@@ -20,12 +20,14 @@ import torch
 from frostline import backbone as backbones
 from frostline import bundle, card, evaluate, freeze, manifest, metrics, sample, train
 from frostline.backbone import Backbone
-from frostline.cache import Key, Tap, fill, tap
+from frostline.cache import Key, Store, Tap, fill, tap
 from frostline.config import Config, Precision, Recipe, Strategy
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.files import write_text
 from frostline.manifest import Manifest, Photo, Skip
+from frostline.probabilities import Prediction, softmax, write_predictions
 from frostline.progress import Progress
+from frostline.reading import ahead
 from frostline.split import Split, leaks, make_split
 
 Log = Callable[..., None]
@@ -255,9 +257,14 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     state = _learn(above, strategy, "own", network, ready, folder, progress, log)
     trained = time.perf_counter()
 
-    # -- what it is worth
+    # -- what it is worth, compiled as it will be used
+    about = bundle.describe(
+        strategy, network, cut, ready.classes, stored_as=ready.config.stored_as, temperature=1.0, figures={}
+    )
+    parts = bundle.Parts(network, cut, above)
+    model = bundle.assembled(about, parts, ready.config.engine, ready.device.type)
     store = ready.taps[_name(strategy), cut.line].store
-    figures, predictions = _assess(above, store_examples(store, ready.reported(), ready), ready)
+    figures, predictions = _assess(model, store, ready)
     validation_accuracy = state.history[state.best_epoch - 1].val_accuracy
     total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, head)
     row: Row = {
@@ -276,13 +283,10 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     }
 
     # -- and the model, ready to use
-    about = bundle.describe(
-        strategy, network, cut, ready.classes,
-        stored_as=ready.config.stored_as, temperature=figures.temperature, figures=_headline(row, ready),
-    )  # fmt: skip
+    about = replace(about, temperature=figures.temperature, figures=_headline(row, ready))
     write_history(folder / "history.csv", state)
-    evaluate.write_predictions(folder / "predictions.csv", predictions, ready.classes)
-    bundle.save(folder / "bundle", about, network, above, card.write(about, ready.config, ready.photos.counts()))
+    write_predictions(folder / "predictions.csv", predictions, ready.classes)
+    bundle.save(folder / "bundle", about, parts, card.write(about, ready.config, ready.photos.counts()))
     ended = time.perf_counter()
     epochs = [*head_history, *row["history"]]  # not this process's clock: part of a resumed run was trained before
     trained_for = sum(epoch["seconds"] for epoch in epochs)
@@ -328,7 +332,7 @@ def _learn(
     )
 
 
-def store_examples(store: Any, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
+def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
     """Photos as the loop takes them: all views of a recipe for training, the clean one else."""
     place = {c: i for i, c in enumerate(ready.classes)}
     views = recipe.views if recipe else 1
@@ -336,26 +340,26 @@ def store_examples(store: Any, photos: Sequence[Photo], ready: Ready, recipe: Re
     return train.Examples(store, keys, np.array([place[p.label] for p in photos], dtype=np.int64))
 
 
-def _assess(
-    above: train.Above, reported: train.Examples, ready: Ready
-) -> tuple[metrics.Figures, list[evaluate.Prediction]]:
-    """The figures on the photos reported on, at full precision, with the temperature from validation photos."""
-    logits = train.predict_logits(above, reported, ready.device)
+def _assess(model: bundle.Bundle, store: Store, ready: Ready) -> tuple[metrics.Figures, list[Prediction]]:
+    """The figures on the photos reported on, with the temperature from validation photos."""
+    reported = store_examples(store, ready.reported(), ready)
+    logits = _logits(model, reported)
     calibration = evaluate.Calibration(1.0, False)
     if not ready.validation_is_reported:
-        validation = replace(reported, **_validation(reported.store, ready))
-        calibration = evaluate.calibrate(
-            train.predict_logits(above, validation, ready.device), validation.labels, reported=False
-        )
+        validation = store_examples(store, ready.part(ready.split.validation.tolist()), ready)
+        calibration = evaluate.calibrate(_logits(model, validation), validation.labels, reported=False)
     figures = evaluate.figures(logits, reported.labels, ready.classes, calibration, ready.config.seed)
-    probabilities = metrics.softmax(logits, calibration.temperature)
-    rows = [evaluate.Prediction(p.path, p.label, q) for p, q in zip(ready.reported(), probabilities, strict=True)]
+    probabilities = softmax(logits, calibration.temperature)
+    rows = [Prediction(p.path, p.label, q) for p, q in zip(ready.reported(), probabilities, strict=True)]
     return figures, rows
 
 
-def _validation(store: Any, ready: Ready) -> dict[str, Any]:
-    examples = store_examples(store, ready.part(ready.split.validation.tolist()), ready)
-    return {"keys": examples.keys, "labels": examples.labels}
+def _logits(model: bundle.Bundle, photos: train.Examples) -> np.ndarray:
+    """Logits (N, C) of the clean views, from what the cache has at the line."""
+    size = max(model.batch, 8)  # a thread's share at a time
+    groups = [photos.keys[start : start + size] for start in range(0, len(photos), size)]
+    read = ((photos.store.read([views[0] for views in group])) for group in groups)
+    return np.concatenate([logits for _, logits in ahead(model.logits_at_line, read, depth=4)])
 
 
 def _history(state: train.State) -> list[Row]:

@@ -135,7 +135,10 @@ def is_litter(name: str) -> bool:
 
 def printable(text: str) -> str:
     """A path or name for messages, in one line: control characters and bytes that are no UTF-8 as escapes."""
-    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    try:
+        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half a surrogate pair, as names on Windows may hold: it stands for no byte
+        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 

@@ -6,9 +6,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from scipy import optimize, stats
 from sklearn import metrics as sk
+
+from frostline.probabilities import softmax
 
 Labels = np.ndarray
 Probabilities = np.ndarray
@@ -48,7 +49,7 @@ class Figures:
 
 
 def figures(
-    logits: torch.Tensor, labels: Labels, classes: list[str], temperature: float, calibrated: Probabilities, seed: int
+    logits: np.ndarray, labels: Labels, classes: list[str], temperature: float, calibrated: Probabilities, seed: int
 ) -> Figures:
     """All figures of one model.
 
@@ -99,11 +100,6 @@ def log_loss(probabilities: Probabilities, labels: Labels) -> float:
     return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean())
 
 
-def softmax(logits: torch.Tensor, temperature: float) -> Probabilities:
-    """(N, C) probabilities in float64, so that a row sums to 1 to fifteen digits."""
-    return torch.softmax(logits.double() / temperature, dim=1).numpy()
-
-
 def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     """95 % bootstrap interval (BCa) of the mean of 0/1 `values` over photos.
 
@@ -130,9 +126,9 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
     return float(sum(gaps) / len(labels))
 
 
-def fit_temperature(logits: torch.Tensor, labels: Labels) -> float:
+def fit_temperature(logits: np.ndarray, labels: Labels) -> float:
     """The temperature of least log loss, 0.05 to 20 (Guo et al., ICML 2017)."""
-    scores = logits.double().numpy()
+    scores = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
         scaled = scores / np.exp(log_temperature)
@@ -144,7 +140,7 @@ def fit_temperature(logits: torch.Tensor, labels: Labels) -> float:
     return float(np.exp(best.x))
 
 
-def cross_fitted(logits: torch.Tensor, labels: Labels, seed: int, folds: int = 5) -> Probabilities:
+def cross_fitted(logits: np.ndarray, labels: Labels, seed: int, folds: int = 5) -> Probabilities:
     """Calibrated probabilities where each photo's temperature was fitted on the other photos.
 
     For the tutorial's protocol, which has no photos left to calibrate on but those it reports.
@@ -152,10 +148,9 @@ def cross_fitted(logits: torch.Tensor, labels: Labels, seed: int, folds: int = 5
     if len(labels) < 2:
         return softmax(logits, 1.0)
     fold = np.random.default_rng(seed).permutation(len(labels)) % min(folds, len(labels))
-    result = np.empty(tuple(logits.shape))
+    result = np.empty(logits.shape)
     for k in np.unique(fold):
-        inside = torch.from_numpy(fold == k)
-        result[fold == k] = softmax(logits[inside], fit_temperature(logits[~inside], labels[fold != k]))
+        result[fold == k] = softmax(logits[fold == k], fit_temperature(logits[fold != k], labels[fold != k]))
     return result
 
 

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 
-from frostline import evaluate, manifest, metrics
+from frostline import manifest
 from frostline.bundle import Bundle, load
-from frostline.engine import BATCH
 from frostline.errors import DataError, PhotoError, RunError, nearest
-from frostline.images import Pixels, Transform
-from frostline.manifest import Photo, Skip
+from frostline.manifest import Skip
+from frostline.probabilities import Prediction, softmax
 from frostline.progress import Progress
 from frostline.reading import ahead, pixels
+
+_AHEAD = 64  # photos that may wait for the reader of the results
 
 
 class File(NamedTuple):
@@ -58,27 +58,34 @@ def predict(bundle: Bundle | str | Path, paths: Iterable[str | Path]) -> Iterato
         `bundle` is a path that holds none.
     """
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
-    files = _files(paths, model.classes)
-    waiting = ahead(lambda file: _read(file, model.transform), files, depth=3 * BATCH)
-    while group := list(islice(waiting, BATCH)):
-        yield from _classified(model, group)
+    for file, result in _logits(model, _files(paths, model.classes)):
+        yield Skip(file.path, str(result)) if isinstance(result, PhotoError) else _classified(model, file, result)
 
 
-def _read(file: File, transform: Transform) -> Pixels | PhotoError:
-    return PhotoError(file.fault) if file.fault else pixels(Path(file.path), transform)
+def _logits(model: Bundle, files: Iterable[File]) -> Iterator[tuple[File, np.ndarray | PhotoError]]:
+    """Logits (C,) of each file in order, or why there are none. A thread reads, decodes and runs a photo from end to end."""
+
+    def work(group: Sequence[File]) -> list[np.ndarray | PhotoError]:
+        loaded = [PhotoError(f.fault) if f.fault else pixels(Path(f.path), model.transform) for f in group]
+        good = [result for result in loaded if not isinstance(result, PhotoError)]
+        rows = iter(model.logits(np.stack(good)) if good else ())
+        return [result if isinstance(result, PhotoError) else next(rows) for result in loaded]
+
+    for group, results in ahead(work, _groups(files, model.batch), depth=max(1, _AHEAD // model.batch)):
+        yield from zip(group, results, strict=True)
 
 
-def _classified(model: Bundle, group: Sequence[tuple[File, Pixels | PhotoError]]) -> Iterator[Classified | Skip]:
-    good = [result for _, result in group if not isinstance(result, PhotoError)]
-    rows = iter(model.probabilities(np.stack(good)) if good else ())
-    for file, result in group:
-        if isinstance(result, PhotoError):
-            yield Skip(file.path, str(result))
-        else:
-            p = next(rows)
-            top = int(p.argmax())
-            shares = dict(zip(model.classes, p.tolist(), strict=True))
-            yield Classified(file.path, file.label, model.classes[top], float(p[top]), shares)
+def _groups(files: Iterable[File], size: int) -> Iterator[Sequence[File]]:
+    several = iter(files)
+    while group := list(islice(several, size)):
+        yield group
+
+
+def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:
+    p = softmax(logits[None], model.about.temperature)[0]
+    top = int(p.argmax())
+    shares = dict(zip(model.classes, p.tolist(), strict=True))
+    return Classified(file.path, file.label, model.classes[top], float(p[top]), shares)
 
 
 def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
@@ -132,7 +139,7 @@ def _from_row(row: dict[str, str]) -> Classified:
 
 def evaluate_on(
     bundle: Bundle, data: Path, progress: Progress, *, seed: int = 0
-) -> tuple[dict[str, Any], list[evaluate.Prediction], list[Skip]]:
+) -> tuple[dict[str, Any], list[Prediction], list[Skip]]:
     """Measure a bundle on labelled photos; returns its figures, its predictions and the photos left out.
 
     Raises
@@ -145,25 +152,27 @@ def evaluate_on(
         raise DataError(
             f"{data} has a class '{strange[0]}' that the bundle does not know{nearest(strange[0], bundle.classes)}"
         )
+    from frostline import evaluate  # SciPy and scikit-learn, which `predict` can do without
+
     task = progress.task("Classifying", len(photos.photos))
-    kept: list[Photo] = []
+    kept: list[File] = []
     logits, skipped = [], list(photos.skipped)
-    waiting = ahead(lambda p: pixels(photos.root / p.path, bundle.transform), photos.photos, depth=3 * BATCH)
-    while group := list(islice(waiting, BATCH)):
-        skipped += [Skip(photo.path, str(result)) for photo, result in group if isinstance(result, PhotoError)]
-        good = [(photo, result) for photo, result in group if not isinstance(result, PhotoError)]
-        if good:
-            kept += [photo for photo, _ in good]
-            logits.append(bundle.logits(np.stack([result for _, result in good])))
-        task.advance(len(group))
+    files = (File(str(photos.root / p.path), p.label) for p in photos.photos)
+    for photo, (file, result) in zip(photos.photos, _logits(bundle, files), strict=True):
+        if isinstance(result, PhotoError):
+            skipped.append(Skip(photo.path, str(result)))
+        else:
+            kept.append(File(photo.path, file.label))
+            logits.append(result)
+        task.advance(1)
     if not kept:
         raise DataError(f"none of the {len(photos.photos)} photos in {data} could be read; the first: {skipped[0].why}")
-    scores, truth = torch.cat(logits), np.array([bundle.classes.index(p.label) for p in kept])
+    scores, truth = np.stack(logits), np.array([bundle.classes.index(p.label) for p in kept])
     calibration = evaluate.Calibration(bundle.about.temperature, True)
     figures = evaluate.figures(scores, truth, bundle.classes, calibration, seed)
-    shares = metrics.softmax(scores, calibration.temperature)
+    shares = softmax(scores, calibration.temperature)
     return (
         figures.to_dict(),
-        [evaluate.Prediction(p.path, p.label, q) for p, q in zip(kept, shares, strict=True)],
+        [Prediction(p.path, p.label, q) for p, q in zip(kept, shares, strict=True)],
         skipped,
     )

@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import claims, freeze, metrics, report, sample
+from frostline import claims, freeze, metrics, report, sample, upkeep
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.errors import ConfigError, RunError
 from frostline.files import disk_errors, write_json
@@ -108,9 +108,12 @@ def study(
     if progress is None:
         with Progress(quiet) as own:
             return study(config, out, existing=existing, progress=own, on_row=on_row)
-    with _alone(run):
-        old = _look(run, config, existing)
-        return _run(run, config, old, progress, on_row)
+    try:
+        with _alone(run), upkeep.session():
+            old = _look(run, config, existing)
+            return _run(run, config, old, progress, on_row)
+    finally:
+        upkeep.trim()
 
 
 def _run(
@@ -134,17 +137,19 @@ def _run(
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
     spent = document["seconds"] - started
 
-    def save() -> None:
+    def write() -> None:
         document["seconds"] = round(spent + time.perf_counter(), 3)
-        _save(run, config, document, rows)
+        _write(run, config, document, rows)
 
-    save()
+    write()
 
     # ---- the strategies, the quick ones first
     for s in sorted(config.strategies, key=lambda s: _order(s, ready)):
         if s.name in rows:
             progress.say(f"{s.name}: finished before, kept")
             continue
+        if rows:
+            report.build(run)  # what there is so far; its last form is built at the end
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
         rows[s.name] = fit(s, ready, run / s.name, head_from=_head_from(s, config, rows), progress=progress, log=log)
@@ -153,14 +158,15 @@ def _run(
         document["comparisons"] = _comparisons(predictions, config.seed)
         document["claims"] = claims.measure(rows, predictions, config.seed)
         document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
-        save()
+        write()
         discard_checkpoints(run / s.name)
         if on_row is not None:
             on_row(rows[s.name], document)
 
     # ---- done
     document["status"] = "finished"
-    save()
+    write()
+    report.build(run)
     log("end", seconds=document["seconds"])
     return read(run)
 
@@ -337,11 +343,10 @@ def _cpu() -> str:
     return platform.processor() or platform.machine()
 
 
-def _save(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
-    """study.json and the report that goes with it; strategies stand in the configured order."""
+def _write(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
+    """study.json; strategies stand in the configured order."""
     document["strategies"] = [rows[s.name] for s in config.strategies if s.name in rows]
     write_json(run / "study.json", document)
-    report.build(run)
 
 
 def _logger(path: Path) -> Callable[..., None]:
@@ -371,14 +376,19 @@ def _with_sample(config: Config, progress: Progress) -> Config:
         task.advance(1)
 
     sample.render(folder, on_step=on_step)
+    upkeep.mark_used(folder)
     return replace(config, data=str(folder))
 
 
 def _settle_torch() -> None:
-    """The same seed gives the same bits: deterministic kernels, and as many threads as there are cores."""
+    """The same seed gives the same bits: deterministic kernels, and as many threads as there are cores.
+
+    The kernels used here on CPUs are deterministic anyway; asking for it would import PyTorch's compiler (1 s) and blank all new memory.
+    """
     _keep_freed_memory()
     torch.set_num_threads(thread_count())
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _keep_freed_memory() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import math
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -23,14 +24,16 @@ from torch import Tensor, nn
 
 from frostline import freeze
 from frostline.cache import Key, Store
+from frostline.compiling import BATCH
 from frostline.config import Precision, Recipe
-from frostline.engine import BATCH
 from frostline.errors import RunError
 from frostline.files import write_with
 from frostline.progress import Progress
 from frostline.reading import thread_count
 
 Stage = Literal["head", "own"]
+
+_PHOTOS_AT_A_TIME = 8
 
 
 def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Sequential:
@@ -50,7 +53,7 @@ class Above(nn.Module):
     def __init__(self, suffix: nn.Module, head: nn.Module, *, learn_statistics: bool) -> None:
         super().__init__()
         self.suffix, self.head = suffix, head
-        self._learn_statistics = learn_statistics
+        self.learn_statistics = learn_statistics
 
     def forward(self, *live: Tensor) -> Tensor:
         """The tensors at the line, each (N, ...), to logits (N, classes)."""
@@ -58,7 +61,7 @@ class Above(nn.Module):
 
     def set_training(self, training: bool) -> None:
         """Dropout on or off. Batch-norm statistics move only in a network that starts from random weights."""
-        if self._learn_statistics:
+        if self.learn_statistics:
             self.train(training)
         else:
             freeze.fixed_statistics(self, training)
@@ -168,6 +171,7 @@ def train(
         if on_epoch is not None:
             on_epoch(state.history[-1])
     task.finish()
+    optimiser.zero_grad(set_to_none=True)  # the small CNN's take 45 MB
     if recipe.patience:
         above.load_state_dict(state.best)
     return state
@@ -204,19 +208,29 @@ def _epoch(
     views = rng.integers(0, recipe.views, len(examples))
     total_loss, right = 0.0, 0
     for indices in _batches(order, recipe.batch_size):
-        live, labels = examples.batch(indices.tolist(), views[indices].tolist(), device)
-        with arithmetic(device, precision):
-            logits = above(*_floating(live))
-            logits = logits.float()
-            loss = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        for some in np.array_split(indices, -(-len(indices) // _slice(above, examples))):
+            live, labels = examples.batch(some.tolist(), views[some].tolist(), device)
+            with arithmetic(device, precision):
+                logits = above(*_floating(live)).float()
+                loss = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            (loss * (len(some) / len(indices))).backward()  # type: ignore[no-untyped-call]
+            plain = nn.functional.cross_entropy(logits.detach(), labels)  # what validation measures too: no smoothing
+            total_loss += plain.item() * len(some)
+            right += int((logits.argmax(1) == labels).sum())
         optimiser.step()
-        plain = nn.functional.cross_entropy(logits.detach(), labels)  # what validation measures too: without smoothing
-        total_loss += plain.item() * len(indices)
-        right += int((logits.argmax(1) == labels).sum())
         advance(len(indices))
     return total_loss / len(examples), right / len(examples)
+
+
+def _slice(above: Above, examples: Examples) -> int:
+    """How many photos go through the network at a time; the gradients of a batch's slices add up to the batch's own.
+
+    Whole photos fill the memory: a batch of 32 takes the small CNN 500 MB, a slice of 8 takes 130 MB and 9 % more time. A batch norm that
+    learns its statistics needs the batch in one piece.
+    """
+    norms = above.learn_statistics and any(isinstance(m, freeze.NORMS) for m in above.modules())
+    return _PHOTOS_AT_A_TIME if examples.store.dtypes[0] == np.uint8 and not norms else sys.maxsize
 
 
 def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
@@ -237,20 +251,21 @@ def measure(above: Above, examples: Examples, device: torch.device, precision: P
 def predict_logits(above: Above, examples: Examples, device: torch.device, precision: Precision = "float32") -> Tensor:
     """Logits (N, classes) float32 on the CPU, from clean views."""
     above.to(device)
+    size = min(BATCH, _slice(above, examples))
     parts = []
-    for start in range(0, len(examples), BATCH):
-        indices = list(range(start, min(start + BATCH, len(examples))))
+    for start in range(0, len(examples), size):
+        indices = list(range(start, min(start + size, len(examples))))
         live, _ = examples.batch(indices, [0] * len(indices), device)
-        parts.append(logits_of(above, live, device, precision))
+        parts.append(_logits_of(above, live, size, device, precision))
     return torch.cat(parts)
 
 
-def logits_of(above: Above, live: Sequence[Tensor], device: torch.device, precision: Precision = "float32") -> Tensor:
-    """Logits (N, classes) for up to BATCH rows, padded to BATCH: a photo's bits don't depend on how many stand beside it."""
+def _logits_of(above: Above, live: Sequence[Tensor], size: int, device: torch.device, precision: Precision) -> Tensor:
+    """Logits (N, classes) for up to `size` rows, padded to that: a photo's bits don't depend on how many stand beside it."""
     _set_threads(above)
     above.set_training(False)  # here and not with the callers: a dropout that is left on makes predictions random
     count = len(live[0])
-    padded = [torch.cat([t, t.new_zeros(BATCH - count, *t.shape[1:])]) if count < BATCH else t for t in live]
+    padded = [torch.cat([t, t.new_zeros(size - count, *t.shape[1:])]) if count < size else t for t in live]
     with torch.inference_mode(), arithmetic(device, precision):
         logits: Tensor = above(*_floating(padded))
     return logits[:count].float().cpu()
