@@ -20,8 +20,9 @@ lint: $(VENV)/installed-dev ## style, types and the import contract
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/installed-dev ## times, as ratios on this machine (DATA=path)
-	$(BIN)/python benchmarks/stages.py $(DATA) $(ARGS)
+bench: $(VENV)/installed-dev ## frostline's stages, then the race against Keras, PyTorch and fastai (DATA=path, hours; ARGS="--jobs frozen")
+	$(BIN)/python benchmarks/stages.py $(DATA)
+	$(BIN)/python benchmarks/race.py $(DATA) $(ARGS)
 
 install: $(VENV)/installed
 dev: $(VENV)/installed-dev

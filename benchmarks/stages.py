@@ -1,4 +1,4 @@
-"""frostline's own stages in images/s, beside the limit measured on the spot: the decoder alone, the engine alone.
+"""frostline's own stages in images/s, beside the limit measured on the spot: the decoder, the engine and the matrix product alone.
 
     python benchmarks/stages.py [DATA] [--photos 512] [--repeats 3] [--out stages.json]
 
@@ -15,84 +15,121 @@ import platform
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from frostline import backbone, freeze, sample, train
+from frostline import backbone, freeze, images, report, sample, train
 from frostline.cache import Key, fill, tap
+from frostline.compiling import compiled
 from frostline.config import Recipe
-from frostline.engine import BATCH, compiled
-from frostline.images import prepare
 from frostline.manifest import Manifest, scan
 from frostline.progress import Progress
-from frostline.reading import thread_count
+from frostline.reading import ahead, thread_count
+from frostline.study import configure, settle_torch
+from frostline.study import study as run_study
 
 CPU = torch.device("cpu")
 QUIET = Progress(True)
+Stage = Callable[[], int]
 
 
-def decode_alone(photos: Manifest) -> int:
+def decode_alone(photos: Manifest) -> Stage:
     """Read, decode and resize, in as many threads as there are cores."""
     transform = backbone.info("mobilenet_v2").transform(0, "squash")
-    with ThreadPoolExecutor(thread_count()) as pool:
-        done = list(pool.map(lambda p: prepare((photos.root / p.path).read_bytes(), transform), photos.photos))
-    return len(done)
-
-
-def engine_alone(network: backbone.Backbone, lines: list[int], folder: Path) -> Callable[[], int]:
-    """The compiled prefix on photos that are decoded already."""
-    run = compiled(freeze.taps(network.traced, lines), "auto", CPU, size=224, folder=folder)
-    batch = np.random.default_rng(0).integers(0, 256, (BATCH, 224, 224, 3), np.uint8)
 
     def once() -> int:
-        for _ in range(8):
-            run.run(batch)
-        return 8 * BATCH
+        with ThreadPoolExecutor(thread_count()) as pool:
+            work = pool.map(lambda p: images.prepare((photos.root / p.path).read_bytes(), transform), photos.photos)
+            return sum(1 for _ in work)
 
     return once
 
 
-def prefix(network: backbone.Backbone, lines: list[int], photos: Manifest) -> int:
-    """Decode and prefix together, into a new cache: what a study does before it trains."""
-    with tempfile.TemporaryDirectory() as folder:
-        engines = Path(os.environ["FROSTLINE_CACHE"]) / "engines"
-        os.environ["FROSTLINE_CACHE"], kept = folder, os.environ["FROSTLINE_CACHE"]
-        try:
-            (Path(folder) / "engines").symlink_to(engines)
-            fill([tap(network, line, "auto", CPU, "float16") for line in lines], photos, progress=QUIET)
-        finally:
-            os.environ["FROSTLINE_CACHE"] = kept
-    return len(photos.photos)
+def engine_alone(network: backbone.Backbone, lines: list[int], folder: Path) -> Stage:
+    """The compiled prefix on photos that are decoded already, in as many threads as there are cores."""
+    run = compiled(freeze.taps(network.traced, lines), [network.example()], "auto", CPU, half=True, folder=folder)
+    some = np.random.default_rng(0).integers(0, 256, (512, 1, 224, 224, 3), np.uint8)
+    return lambda: _drained(ahead(lambda photo: run.run([photo]), some, depth=64))
 
 
-def epochs(name: str, line: str, photos: Manifest, count: int) -> Callable[[], int]:
-    """Training epochs above a line, on rows that are in the cache."""
+def product_alone() -> Stage:
+    """The multiplications of MobileNetV2's last six layers, forth and back, as one matrix product of bfloat16: no memory to wait for.
+
+    3 x 35.5 million multiplications a photo: forward, and the gradients of weights and inputs.
+    """
+    a, b = (torch.randn(1024, 1024, dtype=torch.bfloat16) for _ in range(2))
+
+    def once() -> int:
+        for _ in range(64):
+            torch.mm(a, b)
+        return int(64 * 1024**3 / (3 * 35.5e6))
+
+    return once
+
+
+def prefix(network: backbone.Backbone, lines: list[int], photos: Manifest) -> Stage:
+    """Decode and prefix together, into new stores: what a study does before it trains."""
+    turn = iter(range(10**6))
+
+    def once() -> int:
+        seed = next(turn)  # another seed: rows of its own
+        taps = [tap(network, line, "auto", CPU, "float16") for line in lines]
+        fill(taps, photos, views=(1,), seed=seed, progress=QUIET)
+        return len(photos.photos)
+
+    return once
+
+
+def epochs(name: str, line: str, photos: Manifest, count: int) -> tuple[Stage, Stage]:
+    """(training epochs, validation) above a line, on rows that are in the cache."""
     network = backbone.build(name, "random")
     cut = freeze.cut(network.traced, freeze.resolve(line, network.layer_count))
     place = tap(network, cut.line, "auto", CPU, "float16")
     fill([place], photos, progress=QUIET)
     labels = np.array([photos.classes.index(p.label) for p in photos.photos])
     examples = train.Examples(place.store, [[Key.of(p, 0, 0)] for p in photos.photos], labels)
-    few = train.Examples(place.store, examples.keys[:1], labels[:1])
+    few = replace(examples, keys=examples.keys[:1], labels=labels[:1])
+    precision = train.settle("auto", CPU)
+    head = train.make_head(network.features, len(photos.classes), Recipe(), 0)
+    above = train.Above(cut.suffix, head, learn_statistics=False)
 
-    def once() -> int:
-        head = train.make_head(network.features, len(photos.classes), Recipe(), 0)
-        above = train.Above(cut.suffix, head, learn_statistics=False)
-        precision = train.settle("auto", CPU)
+    def learn() -> int:
         train.train(
             above, examples, few, Recipe(epochs=count), seed=0, stage="own", reduced=True, device=CPU,
             precision=precision, checkpoint=None, progress=QUIET, title="",
         )  # fmt: skip
         return count * len(photos.photos)
 
+    def validate() -> int:
+        train.measure(above, examples, CPU, precision)
+        return len(photos.photos)
+
+    return learn, validate
+
+
+def reporting(data: Path, folder: Path) -> Stage:
+    """The report of a finished study, in photos of the data set."""
+    config = configure(data, strategies=["frozen"], protocol="tutorial", epochs=1, backbone="small_cnn")
+    config = replace(config, strategies=tuple(replace(s, weights="random", line="top") for s in config.strategies))
+    photos = run_study(config, folder)["dataset"]["photos"]
+
+    def once() -> int:
+        report.build(folder)
+        return int(photos)
+
     return once
 
 
-def measure(stages: dict[str, Callable[[], int]], repeats: int) -> dict[str, list[float]]:
+def _drained(work: Iterable[object]) -> int:
+    return sum(1 for _ in work)
+
+
+def measure(stages: dict[str, Stage], repeats: int) -> dict[str, list[float]]:
     """Images/s of each stage, in turns, after one uncounted round."""
     rates: dict[str, list[float]] = {name: [] for name in stages}
     for turn in range(repeats + 1):
@@ -111,6 +148,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
     arguments = parser.parse_args()
+    settle_torch()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FROSTLINE_CACHE"] = folder
         data = Path(arguments.data) if arguments.data else sample.render(Path(folder) / "sample")
@@ -119,21 +157,27 @@ def main() -> None:
         photos = Manifest(everything.root, [everything.photos[i] for i in spread])
         network = backbone.build("mobilenet_v2", "random")
         lines = [network.layer_count - 6, network.layer_count]
+        head, head_validation = epochs("mobilenet_v2", "top", photos, 4)
+        suffix, suffix_validation = epochs("mobilenet_v2", "top-6", photos, 1)
         stages = {
-            "decode alone (the limit of reading)": lambda: decode_alone(photos),
-            "engine alone (the limit of the prefix)": engine_alone(network, lines, Path(folder) / "engines"),
-            "decode + prefix, both lines": lambda: prefix(network, lines, photos),
-            "training: head": epochs("mobilenet_v2", "top", photos, 4),
-            "training: last six layers": epochs("mobilenet_v2", "top-6", photos, 1),
-            "training: small CNN": epochs("small_cnn", "0", photos, 1),
+            "decode alone (limit of reading)": decode_alone(photos),
+            "engine alone (limit of the prefix)": engine_alone(network, lines, Path(folder) / "engines"),
+            "matrix product alone (limit of the last six)": product_alone(),
+            "decode + prefix, two lines": prefix(network, lines, photos),
+            "training: head": head,
+            "training: last six layers": suffix,
+            "training: small CNN": epochs("small_cnn", "0", photos, 1)[0],
+            "validation: head": head_validation,
+            "validation: last six layers": suffix_validation,
+            "report (photos of the data set)": reporting(data, Path(folder) / "run"),
         }
         rates = measure(stages, arguments.repeats)
     print(
         f"{platform.processor() or platform.machine()}, {thread_count()} cores, torch {torch.__version__}, {len(photos.photos)} photos"
     )
-    print(f"{'stage':42}{'images/s':>10}{'spread':>18}")
+    print("| stage | images/s | spread |\n| --- | --- | --- |")
     for name, values in rates.items():
-        print(f"{name:42}{statistics.median(values):10.0f}{min(values):10.0f} to {max(values):.0f}")
+        print(f"| {name} | {statistics.median(values):,.0f} | {min(values):,.0f} to {max(values):,.0f} |")
     if arguments.out:
         arguments.out.write_text(json.dumps(rates, indent=1), encoding="utf-8")
 

@@ -41,9 +41,13 @@ def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int) -> Iterator[tuple[T, R]]:
-    """Yield (item, result) in order; at most `depth` results wait. `items` may be endless; an error in `work` is raised here."""
+    """Yield (item, result) in order; at most `depth` results wait. `items` may be endless; an error in `work` is raised here.
+
+    Two threads a core: while one waits for a file, for the interpreter or for another to hand it back, the core has work. Measured on two
+    cores, decoding and running MobileNetV2: 2 threads 267 photos/s, 3 threads 307, 4 threads 337, 6 threads 328.
+    """
     queue: deque[tuple[T, Future[R]]] = deque()
-    with ThreadPoolExecutor(thread_count()) as pool:
+    with ThreadPoolExecutor(2 * thread_count()) as pool:
         try:
             for item in items:
                 queue.append((item, pool.submit(work, item)))

@@ -121,7 +121,7 @@ def _run(
 ) -> dict[str, Any]:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     started = time.perf_counter()
-    _settle_torch()
+    settle_torch()
 
     # ---- photos through the frozen layers; nothing is written, nor overwritten, before this has gone well
     ready = prepare(_with_sample(config, progress), progress)
@@ -380,8 +380,8 @@ def _with_sample(config: Config, progress: Progress) -> Config:
     return replace(config, data=str(folder))
 
 
-def _settle_torch() -> None:
-    """The same seed gives the same bits: deterministic kernels, and as many threads as there are cores.
+def settle_torch() -> None:
+    """Set PyTorch and the allocator up for a run: the same seed gives the same bits, and as many threads as there are cores.
 
     The kernels used here on CPUs are deterministic anyway; asking for it would import PyTorch's compiler (1 s) and blank all new memory.
     """
