@@ -11,7 +11,7 @@ import hashlib
 import json
 import mmap
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice, takewhile
 from pathlib import Path
@@ -31,7 +31,7 @@ from frostline.files import disk_errors, write_json
 from frostline.images import Pixels, Transform, View
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.progress import Progress
-from frostline.reading import ahead, pixels
+from frostline.reading import ahead, groups, pixels
 from frostline.upkeep import limit, make_room, mark_used
 from frostline.weights import cache_dir
 
@@ -315,7 +315,7 @@ def _pass(
         good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
         return _Worked(failed, [k for k, _ in good], _rows(busy, runs, np.stack([r for _, r in good])) if good else [])
 
-    waiting = ahead(work, _groups(todo, group), depth=max(1, _AHEAD // group))
+    waiting = ahead(work, groups(todo, group), depth=max(1, _AHEAD // group))
     while several := list(islice(waiting, max(1, _AHEAD // group))):
         for _, worked in several:
             bad |= worked.bad
@@ -338,10 +338,6 @@ class _Worked:
     """The rest, whose rows these are."""
     rows: list[Arrays]
     """``rows[i][t]``: tensor t of the i-th tap, (N, ...), in its stored number format."""
-
-
-def _groups(items: Sequence[Item], size: int) -> Iterator[Sequence[Item]]:
-    return (items[start : start + size] for start in range(0, len(items), size))
 
 
 def _rows(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photos: Pixels) -> list[Arrays]:

@@ -27,7 +27,7 @@ from frostline.files import write_text
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.probabilities import Prediction, softmax, write_predictions
 from frostline.progress import Progress
-from frostline.reading import ahead
+from frostline.reading import ahead, groups
 from frostline.split import Split, leaks, make_split
 
 Log = Callable[..., None]
@@ -357,8 +357,7 @@ def _assess(model: bundle.Bundle, store: Store, ready: Ready) -> tuple[metrics.F
 def _logits(model: bundle.Bundle, photos: train.Examples) -> np.ndarray:
     """Logits (N, C) of the clean views, from what the cache has at the line."""
     size = max(model.batch, 8)  # a thread's share at a time
-    groups = [photos.keys[start : start + size] for start in range(0, len(photos), size)]
-    read = ((photos.store.read([views[0] for views in group])) for group in groups)
+    read = (photos.store.read([views[0] for views in group]) for group in groups(photos.keys, size))
     return np.concatenate([logits for _, logits in ahead(model.logits_at_line, read, depth=4)])
 
 

@@ -6,7 +6,6 @@ import csv
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from frostline.errors import DataError, PhotoError, RunError, nearest
 from frostline.manifest import Skip
 from frostline.probabilities import Prediction, softmax
 from frostline.progress import Progress
-from frostline.reading import ahead, pixels
+from frostline.reading import ahead, groups, pixels
 
 _AHEAD = 64  # photos that may wait for the reader of the results
 
@@ -71,14 +70,8 @@ def _logits(model: Bundle, files: Iterable[File]) -> Iterator[tuple[File, np.nda
         rows = iter(model.logits(np.stack(good)) if good else ())
         return [result if isinstance(result, PhotoError) else next(rows) for result in loaded]
 
-    for group, results in ahead(work, _groups(files, model.batch), depth=max(1, _AHEAD // model.batch)):
+    for group, results in ahead(work, groups(files, model.batch), depth=max(1, _AHEAD // model.batch)):
         yield from zip(group, results, strict=True)
-
-
-def _groups(files: Iterable[File], size: int) -> Iterator[Sequence[File]]:
-    several = iter(files)
-    while group := list(islice(several, size)):
-        yield group
 
 
 def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:

@@ -7,6 +7,7 @@ import stat
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -38,6 +39,13 @@ def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels
         return PhotoError(f"unreadable: {getattr(error, 'strerror', None) or error}")
     except PhotoError as error:
         return error
+
+
+def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """`items`, which may be endless, `size` at a time; the last ones may be fewer."""
+    rest = iter(items)
+    while group := list(islice(rest, size)):
+        yield group
 
 
 def ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int) -> Iterator[tuple[T, R]]:

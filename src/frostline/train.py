@@ -207,9 +207,10 @@ def _epoch(
     order = rng.permutation(len(examples))
     views = rng.integers(0, recipe.views, len(examples))
     total_loss, right = 0.0, 0
+    size = _slice(above, examples)
     for indices in _batches(order, recipe.batch_size):
         optimiser.zero_grad(set_to_none=True)
-        for some in np.array_split(indices, -(-len(indices) // _slice(above, examples))):
+        for some in np.array_split(indices, -(-len(indices) // size)):
             live, labels = examples.batch(some.tolist(), views[some].tolist(), device)
             with arithmetic(device, precision):
                 logits = above(*_floating(live)).float()
