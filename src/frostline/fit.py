@@ -103,6 +103,7 @@ def prepare(config: Config, progress: Progress) -> Ready:
     ConfigError, WeightsError, RunError
         See the errors' own words.
     """
+    backbones.preload({s.backbone for s in config.strategies})
     photos = manifest.scan(Path(config.data))
     others = manifest.scan(Path(config.test), least_classes=1) if config.test else None
     _check_classes(photos, others, config)
