@@ -66,6 +66,8 @@ class About:
     """What logits are divided by."""
     figures: dict[str, Any]
     """Accuracy and the like, with what they were measured on."""
+    test_views: int = 1
+    """1: a photo is looked at once; 2: its mirror image too, and the logits are averaged."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,11 @@ class Bundle:
 
     def logits(self, photos: Pixels) -> npt.NDArray[np.float32]:
         """Prepared photos (N, H, W, 3) uint8 to logits (N, classes)."""
+        if self.about.test_views == 1:
+            return self._once(photos)
+        return both_sides(self._once(photos), self._once(np.ascontiguousarray(photos[:, :, ::-1])))
+
+    def _once(self, photos: Pixels) -> npt.NDArray[np.float32]:
         live = [photos] if self._prefix is None else self._prefix.run([photos])
         return self.logits_at_line([a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live])
 
@@ -126,6 +133,11 @@ class Bundle:
     def probabilities(self, photos: Pixels) -> npt.NDArray[np.float64]:
         """Prepared photos (N, H, W, 3) uint8 to calibrated probabilities (N, classes)."""
         return softmax(self.logits(photos), self.about.temperature)
+
+
+def both_sides(clean: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Logits (N, C) from those of the photos and of their mirror images."""
+    return np.asarray((clean + mirrored) / 2, dtype=np.float32)
 
 
 # ---- compiled forms --------------------------------------------------------------------------------------------------
@@ -314,6 +326,8 @@ def _check(about: About, path: Path) -> None:
         problems.append(f"stored_as {about.stored_as!r}: expected {' or '.join(get_args(StoredAs))}")
     if not isinstance(about.classes, list) or not all(isinstance(c, str) for c in about.classes):
         problems.append(f"classes {about.classes!r}: expected a list of names")
+    if about.test_views not in (1, 2):
+        problems.append(f"test_views {about.test_views!r}: expected 1 or 2")
     try:
         Transform.from_dict(about.transform)
     except FrostlineError as error:
@@ -349,6 +363,7 @@ def describe(strategy: Strategy, backbone: Backbone, cut: freeze.Cut, classes: l
         classes=classes,
         transform=backbone.transform.to_dict(),
         hidden=strategy.recipe.hidden,
+        test_views=strategy.test_views,
         **rest,
     )
 

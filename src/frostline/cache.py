@@ -38,7 +38,7 @@ from frostline.weights import cache_dir
 Item = tuple["Key", Photo]
 
 _VERSION = 4
-_ROW_NAME = re.compile(r"[0-9a-f]{64} \d+ \d+")
+_ROW_NAME = re.compile(r"[0-9a-f]{64} -?\d+ \d+")
 _NAME_BYTES = 70  # a row's line in names.txt, about
 _AHEAD = 32  # photos that may wait, and rows that are written at a time
 _RESIDENT = 64 * 1024**2  # bytes read through a mapping before its pages are handed back
@@ -51,14 +51,14 @@ class Key:
     sha256: str
     """Hex digest of the photo's file."""
     view: int
-    """0 = clean."""
+    """0 = clean, `images.MIRROR` = its mirror image."""
     seed: int
-    """Of the augmented views; 0 for the clean one, which has none."""
+    """Of the augmented views; 0 for the other two, which have none."""
 
     @classmethod
     def of(cls, photo: Photo, view: int, seed: int) -> Key:
         """The row of a photo's view."""
-        return cls(photo.sha256, view, seed if view else 0)
+        return cls(photo.sha256, view, seed if view > 0 else 0)
 
     def __str__(self) -> str:
         return f"{self.sha256} {self.view} {self.seed}"

@@ -7,8 +7,9 @@ protocols and presets are rows of the tables below: a new one is a new row.
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -45,7 +46,9 @@ class Recipe:
     weight_decay: float = 0.0
     """Decoupled weight decay (AdamW) on weight matrices; biases and norms are left out."""
     schedule: Schedule = "constant"
-    """Step size from epoch to epoch: constant, or down a half cosine to almost nothing."""
+    """Step size from step to step: constant, or down a half cosine to nothing."""
+    warm_up: float = 0.0
+    """Epochs, or parts of one, in which the step size first rises from nothing to its full value."""
     patience: int = 0
     """Stop after so many epochs without a lower validation loss and keep the best epoch; 0 = fixed epochs, keep the last."""
     label_smoothing: float = 0.0
@@ -56,6 +59,12 @@ class Recipe:
     """Share of the hidden units dropped in training, 0 to below 1."""
     views: int = 1
     """Stored views of each training photo; view 0 is the clean one, the others are augmented."""
+    mixup: float = 0.0
+    """Pairs of photos are mixed at the line, in shares drawn from Beta(mixup, mixup) (Zhang et al., ICLR 2018); 0 = none."""
+    averaging: float = 0.0
+    """What stays of the running mean of the weights at each step, e.g. 0.99; the mean is validated and kept; 0 = none."""
+    layer_decay: float = 1.0
+    """Each layer takes this much of the step size of the next one up (ULMFiT; Howard and Ruder, ACL 2018)."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +85,8 @@ class Strategy:
     """Training of the strategy's own stage."""
     head_recipe: Recipe = field(default_factory=Recipe)
     """Training of the head stage where `head_first` is set."""
+    test_views: int = 1
+    """What the model looks at before it answers: 1 = the photo; 2 = its mirror image too, logits averaged (twice the time)."""
 
 
 # ---- the strategies: a new one is a row ------------------------------------------------------------------------------
@@ -282,23 +293,28 @@ def _config_problems(config: Config) -> Iterable[str]:
     for s in config.strategies:
         if s.weights not in get_args(Weights):
             yield f"{s.name}: unknown weights '{s.weights}'{nearest(s.weights, get_args(Weights))}"
+        if s.test_views not in (1, 2):
+            yield f"{s.name}: test views {s.test_views}: expected 1 (the photo) or 2 (its mirror image too)"
         if s.head_first and s.recipe.hidden != s.head_recipe.hidden:
             yield f"{s.name}: hidden {s.recipe.hidden} and head_recipe.hidden {s.head_recipe.hidden}: expected the same head"
         problems = [*_recipe_problems(s.recipe), *(_recipe_problems(s.head_recipe) if s.head_first else [])]
         yield from (f"{s.name}: {problem}" for problem in dict.fromkeys(problems))
 
 
+_WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
+    # what is expected, and its test; NaN fails each
+    **dict.fromkeys(("epochs", "batch_size", "views"), ("1 or more", lambda x: x >= 1)),
+    **dict.fromkeys(("hidden", "patience", "weight_decay"), ("0 or more", lambda x: x >= 0)),
+    **dict.fromkeys(("warm_up", "mixup"), ("0 or more", lambda x: 0 <= x < math.inf)),
+    **dict.fromkeys(("dropout", "label_smoothing", "averaging"), ("0 to below 1", lambda x: 0 <= x < 1)),
+    **dict.fromkeys(("learning_rate", "learning_rate_above_line"), ("above 0 and below 10", lambda x: 0 < x < 10)),
+    "layer_decay": ("above 0, at most 1", lambda x: 0 < x <= 1),
+}
+
+
 def _recipe_problems(recipe: Recipe) -> Iterable[str]:
     if recipe.schedule not in get_args(Schedule):
         yield f"unknown schedule '{recipe.schedule}'{nearest(recipe.schedule, get_args(Schedule))}"
-    if not recipe.weight_decay >= 0:  # not `< 0`: NaN is to be refused too
-        yield f"weight decay {recipe.weight_decay}: expected 0 or more"
-    for name, low in (("epochs", 1), ("batch_size", 1), ("views", 1), ("hidden", 0), ("patience", 0)):
-        if getattr(recipe, name) < low:
-            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected {low} or more"
-    for name in ("dropout", "label_smoothing"):
-        if not 0 <= getattr(recipe, name) < 1:
-            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected 0 to below 1"
-    for name in ("learning_rate", "learning_rate_above_line"):
-        if not 0 < getattr(recipe, name) < 10:
-            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected above 0 and below 10"
+    for name, (expected, holds) in _WITHIN.items():
+        if not holds(getattr(recipe, name)):
+            yield f"{name.replace('_', ' ')} {getattr(recipe, name)}: expected {expected}"

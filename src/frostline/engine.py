@@ -64,6 +64,10 @@ class OnnxEngine:
         return outputs
 
 
+_first_call = threading.Lock()
+"""OpenVINO's Python layer sets tables up in its first inference, and two threads that meet there wait for each other for ever (2026.4)."""
+
+
 class OpenVinoEngine:
     """OpenVINO on the CPU: bfloat16 products where the hardware has them and `half` allows, else float32.
 
@@ -82,6 +86,8 @@ class OpenVinoEngine:
         }
         self._network = core.compile_model(core.read_model(model), "CPU", settings)
         self._own = threading.local()
+        with _first_call:
+            self._one([np.zeros(list(i.shape), i.element_type.to_dtype()) for i in self._network.inputs])
 
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:
         """See `Engine.run`."""

@@ -24,6 +24,7 @@ from frostline.cache import Key, Store, Tap, fill, tap
 from frostline.config import Config, Precision, Recipe, Strategy
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.files import write_text
+from frostline.images import MIRROR
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.probabilities import Prediction, softmax, write_predictions
 from frostline.progress import Progress
@@ -128,6 +129,7 @@ def prepare(config: Config, progress: Progress) -> Ready:
     split = make_split(usable, config.protocol, config.seed, external_test=tested is not None)
     for place, views in _views(config, networks).items():
         fill([taps[place]], usable, indices=split.train.tolist(), views=range(1, views), **engine)  # type: ignore[arg-type]
+    _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
     return Ready(config, usable, split, tested, skipped, networks, taps, device, precision, seconds)
@@ -217,6 +219,25 @@ def _views(config: Config, networks: dict[str, Backbone]) -> dict[tuple[str, int
             if views > 1:
                 most[_name(s), line] = max(views, most.get((_name(s), line), 1))
     return most
+
+
+def _fill_mirrored(
+    config: Config, networks: dict[str, Backbone], taps: dict[tuple[str, int], Tap], usable: Manifest, split: Split,
+    tested: Manifest | None, engine: dict[str, Any],
+) -> None:  # fmt: skip
+    """The mirror images of the photos that a model is asked about, for the strategies that look at those too."""
+    places = [
+        (_name(s), freeze.resolve(s.line, networks[_name(s)].layer_count))
+        for s in config.strategies
+        if s.test_views > 1
+    ]
+    if not places:
+        return
+    wanted = [taps[place] for place in dict.fromkeys(places)]
+    asked = np.concatenate([split.validation, split.test])
+    fill(wanted, usable, indices=np.unique(asked).tolist(), views=(MIRROR,), **engine)
+    if tested is not None:
+        fill(wanted, tested, views=(MIRROR,), **engine)
 
 
 # ---- one strategy ----------------------------------------------------------------------------------------------------
@@ -334,10 +355,10 @@ def _learn(
 
 
 def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
-    """Photos as the loop takes them: all views of a recipe for training, the clean one else."""
+    """Photos as the loop takes them: all views of a recipe for training; else the clean one, then its mirror image."""
     place = {c: i for i, c in enumerate(ready.classes)}
-    views = recipe.views if recipe else 1
-    keys = [[Key.of(p, v, ready.config.seed) for v in range(views)] for p in photos]
+    views = range(recipe.views) if recipe else (0, MIRROR)
+    keys = [[Key.of(p, v, ready.config.seed) for v in views] for p in photos]
     return train.Examples(store, keys, np.array([place[p.label] for p in photos], dtype=np.int64))
 
 
@@ -356,9 +377,14 @@ def _assess(model: bundle.Bundle, store: Store, ready: Ready) -> tuple[metrics.F
 
 
 def _logits(model: bundle.Bundle, photos: train.Examples) -> np.ndarray:
-    """Logits (N, C) of the clean views, from what the cache has at the line."""
+    """Logits (N, C) from what the cache has at the line, of as many views as the model looks at."""
+    clean = _view_logits(model, photos, 0)
+    return clean if model.about.test_views == 1 else bundle.both_sides(clean, _view_logits(model, photos, 1))
+
+
+def _view_logits(model: bundle.Bundle, photos: train.Examples, view: int) -> np.ndarray:
     size = max(model.batch, 8)  # a thread's share at a time
-    read = (photos.store.read([views[0] for views in group]) for group in groups(photos.keys, size))
+    read = (photos.store.read([views[view] for views in group]) for group in groups(photos.keys, size))
     return np.concatenate([logits for _, logits in ahead(model.logits_at_line, read, depth=4)])
 
 

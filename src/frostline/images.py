@@ -131,11 +131,16 @@ class View:
 
     Index 0 is the clean photo. Any other: a random window of 50-100 % of the photo's area, its shape 3:4 to 4:3 (for
     "squash" relative to the photo's own shape, so that views are squashed about as much as the clean photo is), a
-    horizontal flip half of the time, brightness, contrast and saturation each times 0.8..1.2.
+    horizontal flip half of the time, brightness, contrast and saturation each times 0.8..1.2. `MIRROR` is no random one: the
+    clean photo with left and right exchanged.
     """
 
     seed: int
     index: int
+
+
+MIRROR = -1
+"""Index of the view that is the clean photo's mirror image."""
 
 
 def prepare(data: bytes, transform: Transform, view: View | None = None) -> Pixels:
@@ -149,7 +154,7 @@ def prepare(data: bytes, transform: Transform, view: View | None = None) -> Pixe
     PhotoError
         Whatever is wrong with the bytes; the text is the reason alone.
     """
-    dice = None if view is None or view.index == 0 else _dice(data, view)
+    dice = _dice(data, view) if view is not None and view.index > 0 else None
     with _readable(data):
         image, turn = _open(data)
         box = _window(image, turn, transform.resize, dice)
@@ -158,6 +163,8 @@ def prepare(data: bytes, transform: Transform, view: View | None = None) -> Pixe
         small = rgb.resize(size, Image.Resampling.BILINEAR, _scaled(box, rgb.size), _REDUCING_GAP)
         if dice is not None:
             small = _recoloured(small, dice)
+        elif view is not None and view.index == MIRROR:
+            small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.array(small)  # a copy: np.asarray would be read-only
 
 
