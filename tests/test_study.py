@@ -28,12 +28,13 @@ def files(folder: Path) -> list[str]:
     return sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if not p.is_dir())
 
 
-def contract(*strategies: str) -> list[str]:
-    """The files of a finished run."""
+def contract(*strategies: str, validation: bool = True) -> list[str]:
+    """The files of a finished run; `validation`: its validation photos are others than those reported on."""
     top = ["config.toml", "manifest.csv", "study.json", "report.html", "log.jsonl"]
     each = [
         "history.csv",
         "predictions.csv",
+        *(["validation.csv"] if validation else []),
         *(f"bundle/{n}" for n in ("model.safetensors", "bundle.json", "README.md")),
     ]
     return sorted([*top, *(f"{s}/{name}" for s in strategies for name in each)])
@@ -60,7 +61,7 @@ def test_a_study_from_scratch_needs_no_weights_and_leaves_a_whole_run(tmp_path: 
 
 
 def test_a_run_folder_holds_the_contracts_files_and_nothing_else(run: Run) -> None:
-    assert files(run.out) == contract(*STRATEGIES)
+    assert files(run.out) == contract(*STRATEGIES, validation=False)
 
 
 def test_every_file_of_a_run_has_the_same_rights(run: Run) -> None:
@@ -269,7 +270,7 @@ def test_killed_in_each_strategy_and_resumed_it_ends_with_the_same_figures(run: 
     epochs = Counter((e["strategy"], e["epoch"]) for e in events(out) if e["event"] == "epoch")
     assert epochs == {(s, e): 1 for s in STRATEGIES for e in range(1, EPOCHS + 1)}
     assert [e["strategy"] for e in events(out) if e["event"] == "finished"] == ["frozen", "fine-tuned", "baseline"]
-    assert files(out) == contract(*STRATEGIES)
+    assert files(out) == contract(*STRATEGIES, validation=False)
 
 
 def test_ctrl_c_tells_how_to_go_on_and_the_run_goes_on(tmp_path: Path) -> None:
@@ -283,7 +284,7 @@ def test_ctrl_c_tells_how_to_go_on_and_the_run_goes_on(tmp_path: Path) -> None:
     assert call("study", data, "--out", out, *options).error.endswith("or choose another --out")
     must("study", "--out", out, "--resume")  # the run folder knows its photos
     assert Counter(e["epoch"] for e in events(out) if e["event"] == "epoch") == dict.fromkeys(range(1, 61), 1)
-    assert files(out) == contract("baseline")
+    assert files(out) == contract("baseline", validation=False)
 
 
 def test_a_finished_run_resumes_to_itself(run: Run, tmp_path: Path) -> None:

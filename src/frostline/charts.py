@@ -216,3 +216,187 @@ def _marks(alt: Any, rows: Sequence[Row], x: Any, y: Any, colour: str) -> Iterat
     if head and any(row["stage"] == "main" for row in rows):
         change = _chart(alt, [{"x": max(head) + 0.5}])
         yield change.mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=GREY).encode(x=x)
+
+
+# ---- sweeps ----------------------------------------------------------------------------------------------------------
+
+WARM, COLD = COLOURS[0], COLOURS[1]
+
+
+def line_specifications(lines: Sequence[Row]) -> dict[str, Row]:
+    """The charts of a sweep over freeze lines, by the name that the template places them under: accuracy, trainable, seconds.
+
+    Each line needs "name", "value", "low", "high", "validation" (percent), "recommended", "trainable" and "seconds".
+    """
+    return {name: _specification(chart) for name, chart in _line_charts(lines).items()}
+
+
+def line_svg(lines: Sequence[Row]) -> str:
+    """The same charts in one picture."""
+    import altair as alt
+
+    charts = _line_charts(lines)
+    beside = [charts[name].properties(width=330) for name in ("trainable", "seconds")]
+    return _svg(alt.vconcat(charts["accuracy"].properties(width=760), alt.hconcat(*beside)))
+
+
+def _line_charts(lines: Sequence[Row]) -> dict[str, Any]:
+    names = [line["name"] for line in lines]
+    return {
+        "accuracy": _line_accuracy(lines, names),
+        "trainable": _line_bars(lines, names, "trainable", "trainable parameters", "~s"),
+        "seconds": _line_bars(lines, names, "seconds", "seconds of training, its head's included", "~s"),
+    }
+
+
+def _line_axis(alt: Any, names: Sequence[str], title: str) -> Any:
+    return alt.X("name:O", sort=list(names), title=title, axis=alt.Axis(labelAngle=0, grid=False))
+
+
+def _line_accuracy(lines: Sequence[Row], names: Sequence[str]) -> Any:
+    """Accuracy with its interval at each line, validation beside it, the recommended line in another colour."""
+    import altair as alt
+
+    ends = [line[key] for line in lines for key in ("low", "high", "validation")]
+    scale = alt.Scale(domain=_domain(ends, 5, 100), nice=False)
+    base = _chart(alt, lines).encode(x=_line_axis(alt, names, "freeze line: from the head alone to the whole network"))
+    axis = alt.Axis(tickCount=6, title="accuracy, %")
+    value, low, seen = (alt.Y(f"{key}:Q", scale=scale, axis=axis) for key in ("value", "low", "validation"))
+    colour = alt.condition("datum.recommended", alt.value(WARM), alt.value(COLD))
+    shown = {"value": "accuracy, %", "low": "interval from", "high": "to", "validation": "validation, %"}
+    figures = [alt.Tooltip(f"{key}:Q", title=title, format=".1f") for key, title in shown.items()]
+    tips = [alt.Tooltip("name:N", title="line"), *figures]
+    path = base.mark_line(strokeWidth=1.5, opacity=0.35, color=COLD).encode(y=value)
+    bar = base.mark_rule(strokeWidth=6, opacity=0.4, strokeCap="round").encode(y=low, y2="high:Q", color=colour)
+    watched = base.mark_point(shape="diamond", size=80, opacity=1, strokeWidth=1.6, color=GREY).encode(y=seen)
+    dot = base.mark_point(filled=True, size=150, opacity=1).encode(y=value, color=colour, tooltip=tips)
+    text = base.mark_text(dx=11, align="left", fontSize=12, fontWeight=600).encode(y=value, text="label:N")
+    said = "Accuracy at each freeze line with its 95 % interval; the table below holds the figures."
+    return alt.layer(path, bar, watched, dot, text).properties(height=300, description=said)
+
+
+def _line_bars(lines: Sequence[Row], names: Sequence[str], key: str, title: str, form: str) -> Any:
+    import altair as alt
+
+    colour = alt.condition("datum.recommended", alt.value(WARM), alt.value(COLD))
+    y = alt.Y(f"{key}:Q", title=title, axis=alt.Axis(tickCount=4, format=form))
+    bars = _chart(alt, lines).mark_bar(cornerRadiusEnd=3, opacity=0.85)
+    tips = [alt.Tooltip("name:N", title="line"), alt.Tooltip(f"{key}:Q", title=title, format=",.1~f")]
+    said = f"{title} at each freeze line; the table holds the figures."
+    return bars.encode(x=_line_axis(alt, names, "freeze line"), y=y, color=colour, tooltip=tips).properties(
+        height=170, description=said
+    )
+
+
+def photo_specifications(
+    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
+) -> dict[str, Row]:
+    """The charts of a sweep over numbers of photos: curves, and a difference chart for each crossing ("difference-0", ..).
+
+    `curves`, `forecasts` and `crossings` as in sweep.json; `strategies` need "name", "colour" and "shape".
+    """
+    charts = {"curves": _learning_curves(curves, forecasts, crossings, strategies)}
+    charts |= {f"difference-{i}": _differences(c) for i, c in enumerate(crossings)}
+    return {name: _specification(chart) for name, chart in charts.items()}
+
+
+def photo_svg(
+    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
+) -> str:
+    """The same charts in one picture."""
+    import altair as alt
+
+    first = _learning_curves(curves, forecasts, crossings, strategies).properties(width=760)
+    return _svg(alt.vconcat(first, *(_differences(c).properties(width=760) for c in crossings)))
+
+
+def _photos_axis(alt: Any, sizes: Sequence[float], end: float) -> Any:
+    scale = alt.Scale(type="log", domain=[min(sizes) * 0.9, end * 1.06], nice=False)
+    ticks = sorted({round(size) for size in (*sizes, end)})
+    axis = alt.Axis(values=ticks, format=",.0f", grid=False, labelOverlap=True, title="training photos of each class")
+    return alt.X("per_class:Q", scale=scale, axis=axis)
+
+
+def _learning_curves(
+    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
+) -> Any:
+    """Mean accuracy and its band over the number of photos, each repeat as a faint dot, the forecast dashed."""
+    import altair as alt
+
+    rows = [_percent(row) for row in curves]
+    single = [
+        {"strategy": r["strategy"], "per_class": r["per_class"], "value": 100 * x} for r in curves for x in r["repeats"]
+    ]
+    ahead = [_percent(f) for f in forecasts if "accuracy" in f]
+    last = {r["strategy"]: r for r in rows}
+    path = [{k: r[k] for k in ("strategy", "per_class", "value")} for f in ahead for r in (last[f["strategy"]], f)]
+    ends = [r[k] for r in (*rows, *ahead) for k in ("low", "high")] + [r["value"] for r in single]
+    x = _photos_axis(alt, [r["per_class"] for r in rows], max(r["per_class"] for r in (*rows, *ahead)))
+    y = alt.Y(
+        "value:Q",
+        scale=alt.Scale(domain=_domain(ends, 5, 100), nice=False),
+        axis=alt.Axis(tickCount=6, title="accuracy, %"),
+    )
+    low = y.copy()
+    low.shorthand = "low:Q"
+    sign = _sign(alt, strategies)
+    numbers = {"per_class": "photos of each class", "value": "accuracy, %", "low": "interval from", "high": "to"}
+    tips = [alt.Tooltip("strategy:N"), *(alt.Tooltip(f"{k}:Q", title=t, format=".1f") for k, t in numbers.items())]
+    base = _chart(alt, rows).encode(x=x, color=sign["color"])
+    layers = [
+        base.mark_area(opacity=0.18).encode(y=low, y2="high:Q"),
+        base.mark_line(strokeWidth=2.2).encode(y=y),
+        _chart(alt, single).mark_tick(thickness=1.5, size=9, opacity=0.55, orient="horizontal").encode(x=x, y=y, color=sign["color"]),
+        base.mark_point(filled=True, size=90, opacity=1).encode(y=y, shape=sign["shape"], tooltip=tips),
+    ]  # fmt: skip
+    if ahead:
+        to = _chart(alt, ahead).encode(x=x, color=sign["color"])
+        layers += [
+            _chart(alt, path).mark_line(strokeWidth=2, strokeDash=[4, 4]).encode(x=x, y=y, color=sign["color"]),
+            to.mark_rule(strokeWidth=5, opacity=0.35, strokeCap="round").encode(y=low, y2="high:Q"),
+            to.mark_point(size=90, opacity=1, strokeWidth=2).encode(y=y, shape=sign["shape"], tooltip=tips),
+        ]
+    marks = [{"per_class": c["at"]} for c in crossings if c["at"] is not None and not c["from_the_start"]]
+    if marks:
+        layers.append(_chart(alt, marks).mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=GREY).encode(x=x))
+    said = (
+        "Accuracy over the number of training photos of each class, with 95 % intervals; the table holds the figures."
+    )
+    return alt.layer(*layers).properties(height=340, description=said)
+
+
+def _percent(row: Row) -> Row:
+    low, high = row["accuracy_ci"]
+    place = {"strategy": row["strategy"], "per_class": row["per_class"]}
+    return {**place, "value": 100 * row["accuracy"], "low": 100 * low, "high": 100 * high}
+
+
+def _differences(crossing: Row) -> Any:
+    """How far one strategy is ahead of another at each number of photos."""
+    import altair as alt
+
+    rows = [
+        {"per_class": d["per_class"], "value": 100 * d["difference"], "low": 100 * d["ci"][0], "high": 100 * d["ci"][1]}
+        for d in crossing["differences"]
+    ]
+    x = _photos_axis(alt, [r["per_class"] for r in rows], max(r["per_class"] for r in rows))
+    title = f"{crossing['challenger']} \u2212 {crossing['reference']}, points"
+    numbers = {"per_class": "photos of each class", "value": title, "low": "interval from", "high": "to"}
+    tips = [alt.Tooltip(f"{k}:Q", title=t, format=".1f") for k, t in numbers.items()]
+    base = _chart(alt, rows).encode(x=x)
+    zero = _chart(alt, [{"value": 0}]).mark_rule(strokeWidth=1.2, color=GREY).encode(y="value:Q")
+    bar = base.mark_rule(strokeWidth=6, opacity=0.4, strokeCap="round", color=COLD).encode(y="low:Q", y2="high:Q")
+    y = alt.Y("value:Q", axis=alt.Axis(tickCount=5, title=title))
+    dot = base.mark_point(filled=True, size=110, opacity=1, color=COLD).encode(y=y, tooltip=tips)
+    said = f"{title} at each number of photos with its 95 % interval; the table holds the figures."
+    return alt.layer(zero, bar, dot).properties(height=180, description=said)
+
+
+def _svg(chart: Any) -> str:
+    """A picture on its own, on white."""
+    import altair as alt
+    import vl_convert
+
+    spec = {**chart.to_dict(), "config": {**CONFIG, "background": "white"}}
+    picture: str = vl_convert.vegalite_to_svg(spec, vl_version=".".join(alt.SCHEMA_VERSION.split(".")[:2]))
+    return picture

@@ -19,10 +19,12 @@ from frostline.errors import ConfigError, FrostlineError
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
     from frostline.config import Config
     from frostline.progress import Progress
     from frostline.study import Existing
+    from frostline.sweep import Plan
 
 app = typer.Typer(
     help="Train from scratch, freeze a pretrained network, or fine-tune its upper layers? Measured on your own photos.",
@@ -159,6 +161,81 @@ def fit(
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
 
 
+@app.command()
+def sweep(
+    context: typer.Context,
+    data: Data = "",
+    lines: Annotated[
+        str,
+        typer.Option(
+            help="Freeze lines: auto (about nine, top to 0), or a list: 0,60,top-6. The top is always among them."
+        ),
+    ] = "auto",
+    photos: Annotated[
+        str, typer.Option(help="In place of --lines: training photos of each class, e.g. 5,10,20,50,100,200,all.")
+    ] = "",
+    strategies: Annotated[str, typer.Option(help="Comma-separated; with --photos.")] = "frozen,fine-tuned",
+    repeats: Annotated[
+        int, typer.Option(help="Trainings at each number of photos, each with other photos and another seed.")
+    ] = 3,
+    out: Out = "",
+    backbone: Backbone = "mobilenet_v2",
+    protocol: Protocol = "rigorous",
+    preset: Preset = "balanced",
+    epochs: Epochs = None,
+    seed: Seed = 0,
+    test: Test = "",
+    line: Line = None,
+    weights: Weights = "",
+    image_size: ImageSize = 0,
+    resize: Resize = "squash",
+    engine: Engine = "auto",
+    device: Device = "auto",
+    precision: Precision = "auto",
+    stored_as: StoredAs = "float16",
+    cache_limit: CacheLimit = "",
+    settings: Settings = "",
+    resume: Resume = False,
+    overwrite: Overwrite = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure many freeze lines on DATA, or (--photos) how accuracy grows with the number of photos."""
+    from frostline.study import SAMPLE
+    from frostline.sweep import Plan, over_lines, over_photos, plan_photos
+
+    _check_sweep(_given(context), photos)
+    _limit_cache(cache_limit)
+    options: dict[str, Any] = {
+        "backbone": backbone, "protocol": protocol, "preset": preset, "epochs": epochs, "seed": seed, "test": test,
+        "line": line, "weights": weights, "image_size": image_size, "resize": resize, "engine": engine,
+        "device": device, "precision": precision, "stored_as": stored_as,
+    }  # fmt: skip
+    if settings or (resume and not data):
+        config = _configuration(context, data, out, settings, resume)
+        plan = plan_photos(photos, repeats) if photos else Plan() if settings else Plan.of(Path(out))
+    elif photos:
+        names = [s.strip() for s in strategies.split(",") if s.strip()]
+        config, plan = over_photos(data or SAMPLE, photos, strategies=names, repeats=repeats, **options)
+    else:
+        config, plan = over_lines(data or SAMPLE, lines, **options)
+    _run_sweep(config, plan, out, _existing(resume, overwrite), as_json, quiet)
+
+
+def _given(context: typer.Context) -> list[str]:
+    """The options that stand on the command line."""
+    return [n for n in context.params if str(context.get_parameter_source(n)).endswith("COMMANDLINE")]
+
+
+def _check_sweep(given: list[str], photos: str) -> None:
+    if "lines" in given and "photos" in given:
+        raise ConfigError("--lines and --photos exclude each other: a sweep moves one of them; run it once for each")
+    if "photos" in given and not photos.strip():
+        raise ConfigError("--photos is empty: expected numbers of photos, such as 5,10,20,all")
+    if alone := next((n for n in ("strategies", "repeats") if n in given and not photos), None):
+        raise ConfigError(f"--{alone} goes with --photos: a sweep over freeze lines has a strategy for each line")
+
+
 def _limit_cache(size: str) -> None:
     """Like the folder itself, the limit belongs to the process and not to the run: it shapes no figure."""
     from frostline import upkeep
@@ -181,11 +258,8 @@ def _configuration(context: typer.Context, data: str, out: str, settings: str, r
         raise ConfigError(
             f"--resume: {out or 'no --out given, so it'} holds no run to go on with; give DATA to begin one"
         )
-    free = {"out", "resume", "overwrite", "settings", "cache_limit", "as_json", "quiet"}
-    given = [
-        n for n in context.params if n not in free and str(context.get_parameter_source(n)).endswith("COMMANDLINE")
-    ]
-    if given:
+    free = {"out", "resume", "overwrite", "settings", "cache_limit", "as_json", "quiet", "photos", "repeats"}
+    if given := [n for n in _given(context) if n not in free]:
         names = ", ".join("DATA" if n == "data" else "--" + n.replace("_", "-") for n in given)
         raise ConfigError(f"{names} can't be given with {why}: {file} says everything")
     return Config.from_toml(file)
@@ -261,6 +335,78 @@ def _print_study(document: dict[str, Any], run: Path) -> None:
         console.print(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.", markup=False)
     console.print(f"{document['answer']} {document['answer_detail']}", markup=False, soft_wrap=True)
     console.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _run_sweep(config: Config, plan: Plan, out: str, existing: Existing, as_json: bool, quiet: bool) -> None:
+    from frostline.study import SAMPLE
+    from frostline.sweep import sweep as run_sweep
+
+    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem
+    run = Path(out) if out else _unused(Path("runs") / f"{name}-{plan.kind}", existing)
+    with _progress(quiet) as progress:
+        progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
+        told = 0
+
+        def on_point(row: dict[str, Any], _document: dict[str, Any]) -> None:
+            nonlocal told
+            low, high = (100 * x for x in row["accuracy_ci"])
+            what = {"lines": "line", "photos": "strategy/photos-repeat"}[plan.kind]
+            if not told:
+                progress.say(f"{what:<24}{'accuracy':>9}  {'95 % interval':>13}{'trainable':>14}{'training':>11}")
+            told += 1
+            progress.say(
+                f"{row['name']:<24}{100 * row['accuracy']:>7.1f} %  {f'{low:.1f} to {high:.1f}':>13}"
+                f"{row['parameters']['trainable']:>14,}{row['seconds']['train']:>9.1f} s"
+            )
+
+        document = run_sweep(config, plan, run, existing=existing, progress=progress, on_point=on_point)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_lines(document) if plan.kind == "lines" else _print_photos(document)
+        _print_skipped(document["dataset"]["skipped"], _console())
+        _console().print(f"{document['answer']} {document['answer_detail']}", markup=False, soft_wrap=True)
+        _console().print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _print_lines(document: dict[str, Any]) -> None:
+    from frostline import words
+
+    found = document["recommendation"]
+    table = _right_aligned("line", "accuracy", "95 % interval", "validation", "best in", "trainable", "training")
+    for row, judged in zip(document["lines"], found["lines"], strict=True):
+        table.add_row(
+            f"{row['name']}{' *' if row['name'] == found['recommended'] else ''}", *_accuracy_cells(row),
+            f"{100 * judged['accuracy']:.1f} %", f"{100 * judged['best_share']:.0f} %",
+            f"{row['parameters']['trainable']:,}", words.duration(row["seconds"]["train"]),
+        )  # fmt: skip
+    _console().print(table)
+    _console().print(
+        "* recommended; best in: share of resamples of the validation photos in which the line is the best"
+    )
+
+
+def _print_photos(document: dict[str, Any]) -> None:
+    table = _right_aligned("strategy", "photos of each class", "accuracy", "95 % interval")
+    for row in document["curves"]:
+        table.add_row(row["strategy"], f"{row['per_class']:.0f}", *_accuracy_cells(row))
+    _console().print(table)
+
+
+def _accuracy_cells(row: dict[str, Any]) -> tuple[str, str]:
+    low, high = (100 * x for x in row["accuracy_ci"])
+    return f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}"
+
+
+def _right_aligned(first: str, *columns: str) -> Table:
+    """A table with its names on the left and its figures on the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(first, box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
 
 
 def _print_skipped(skipped: list[dict[str, str]], console: Any, shown: int = 100) -> None:
@@ -437,7 +583,10 @@ def report(
     run: Annotated[str, typer.Argument(help="Run folder.")], as_json: Json = False, quiet: Quiet = False
 ) -> None:
     """Build a run's report.html again."""
-    from frostline.report import build
+    if (Path(run) / "sweep.json").exists():
+        from frostline.sweep_report import build
+    else:
+        from frostline.report import build
 
     path = build(Path(run))
     if as_json:
@@ -649,7 +798,7 @@ def main() -> None:
         words = error.format_message() if hasattr(error, "format_message") else str(error)
         _fail(words, code=2)
     if status == STOPPED:  # typer's own answer to Ctrl-C inside a command
-        resumable = sys.argv[1:2] in (["study"], ["fit"])
+        resumable = sys.argv[1:2] in (["study"], ["fit"], ["sweep"])
         hint = "; nothing that was finished is lost: go on with --resume" if resumable else ""
         print(f"stopped{hint}", file=sys.stderr)  # noqa: T201
     sys.exit(status if isinstance(status, int) else 0)

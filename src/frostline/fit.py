@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -56,6 +58,8 @@ class Ready:
     precision: Precision
     prefix_seconds: float
     """The one pass of all photos through the frozen layers, all lines of the run at once."""
+    training_seed: int = 0
+    """Starting weights of the head, the order of photos and dropout; the split and the augmented views keep the configuration's."""
 
     @property
     def classes(self) -> list[str]:
@@ -127,12 +131,12 @@ def prepare(config: Config, progress: Progress) -> Ready:
             )
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
     split = make_split(usable, config.protocol, config.seed, external_test=tested is not None)
-    for place, views in _views(config, networks).items():
-        fill([taps[place]], usable, indices=split.train.tolist(), views=range(1, views), **engine)  # type: ignore[arg-type]
+    for views, places in _views(config, networks):
+        fill([taps[p] for p in places], usable, indices=split.train.tolist(), views=views, **engine)  # type: ignore[arg-type]
     _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
-    return Ready(config, usable, split, tested, skipped, networks, taps, device, precision, seconds)
+    return Ready(config, usable, split, tested, skipped, networks, taps, device, precision, seconds, config.seed)
 
 
 def _check_classes(photos: Manifest, others: Manifest | None, config: Config) -> None:
@@ -212,13 +216,15 @@ def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -
     }
 
 
-def _views(config: Config, networks: dict[str, Backbone]) -> dict[tuple[str, int], int]:
+def _views(config: Config, networks: dict[str, Backbone]) -> list[tuple[range, list[tuple[str, int]]]]:
+    """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want it."""
     most: dict[tuple[str, int], int] = {}
     for s in config.strategies:
         for line, views in _lines(s, networks[_name(s)]).items():
             if views > 1:
                 most[_name(s), line] = max(views, most.get((_name(s), line), 1))
-    return most
+    ends = sorted({1, *most.values()})
+    return [(range(low, high), [p for p, views in most.items() if views >= high]) for low, high in pairwise(ends)]
 
 
 def _fill_mirrored(
@@ -243,13 +249,49 @@ def _fill_mirrored(
 # ---- one strategy ----------------------------------------------------------------------------------------------------
 
 
+class Head(NamedTuple):
+    """A trained head, for strategies that start from it."""
+
+    tensors: dict[str, torch.Tensor]
+    history: list[Row]
+    """The epochs that made it."""
+
+
+@dataclass(frozen=True)
+class Learnt:
+    """A trained strategy, of which nothing but checkpoints is on disk."""
+
+    strategy: Strategy
+    parts: bundle.Parts
+    state: train.State
+    head_history: list[Row]
+
+    @property
+    def head(self) -> Head:
+        """Its head as it is now."""
+        tensors = {k: v.detach().cpu().clone() for k, v in self.parts.above.head.state_dict().items()}
+        return Head(tensors, _history(self.state))
+
+
+class Assessed(NamedTuple):
+    """What a trained strategy is worth."""
+
+    row: Row
+    """Its row of study.json, without times and memory."""
+    reported: list[Prediction]
+    """On the photos reported on."""
+    validation: list[Prediction]
+    """On the validation photos; none where those are the ones reported on."""
+
+
 def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None, progress: Progress, log: Log) -> Row:
     """Train, evaluate and write one strategy; returns its row of study.json.
 
     Parameters
     ----------
     folder
-        The strategy's folder in the run: gets history.csv, predictions.csv and bundle/, and a checkpoint until it is done.
+        The strategy's folder in the run: gets history.csv, predictions.csv, validation.csv (where validation photos are not
+        the ones reported on) and bundle/, and a checkpoint until it is done.
     head_from
         The finished row of a strategy whose head this one starts from (the frozen one's), or None to train the head here.
     log
@@ -260,35 +302,93 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     RunError
         No room on the disk, or training came to nothing (the loss is not a number).
     """
-    network = ready.backbones[_name(strategy)]
-    cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
-    head = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.config.seed)
-
-    # -- the head first, on the whole frozen network
-    head_history: list[Row] = []
-    if strategy.head_first and head_from is not None:
-        head.load_state_dict(bundle.head_of(folder.parent / head_from["name"] / "bundle"))
-        head_history = head_from["history"]
-    elif strategy.head_first:
-        top = freeze.cut(network.traced, network.layer_count)
-        frozen = train.Above(top.suffix, head, learn_statistics=False)
-        head_history = _history(_learn(frozen, strategy, "head", network, ready, folder, progress, log))
-
-    # -- then all that lies above the line
-    above = train.Above(bundle.detached(cut), head, learn_statistics=strategy.weights == "random")
-    state = _learn(above, strategy, "own", network, ready, folder, progress, log)
+    head = None
+    if head_from is not None:
+        head = Head(bundle.head_of(folder.parent / head_from["name"] / "bundle"), head_from["history"])
+    learnt = learn(strategy, ready, folder, head=head, progress=progress, log=log)
     trained = time.perf_counter()
 
     # -- what it is worth, compiled as it will be used
     about = bundle.describe(
-        strategy, network, cut, ready.classes, stored_as=ready.config.stored_as, temperature=1.0, figures={}
+        strategy,
+        learnt.parts.backbone,
+        learnt.parts.cut,
+        ready.classes,
+        stored_as=ready.config.stored_as,
+        temperature=1.0,
+        figures={},
     )
-    parts = bundle.Parts(network, cut, above)
-    model = bundle.assembled(about, parts, ready.config.engine, ready.device.type)
-    store = ready.taps[_name(strategy), cut.line].store
-    figures, predictions = _assess(model, store, ready)
-    validation_accuracy = state.history[state.best_epoch - 1].val_accuracy
-    total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, head)
+    model = bundle.assembled(about, learnt.parts, ready.config.engine, ready.device.type)
+    row, reported, validation = assess(learnt, ready, partial(_logits, model))
+
+    # -- and the model, ready to use
+    about = replace(about, temperature=row["temperature"], figures=_headline(row, ready))
+    write_history(folder / "history.csv", learnt.state)
+    write_predictions(folder / "predictions.csv", reported, ready.classes)
+    if validation:
+        write_predictions(folder / "validation.csv", validation, ready.classes)
+    bundle.save(folder / "bundle", about, learnt.parts, card.write(about, ready.config, ready.photos.counts()))
+    ended = time.perf_counter()
+    spent = {"prefix": ready.prefix_seconds, "train": training_seconds(row), "evaluate": ended - trained}
+    row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
+    row["peak_rss_mb"] = peak_memory_mb()
+    return row
+
+
+def training_seconds(row: Row) -> float:
+    """Seconds in training, the head's own stage included. Not this process's clock: part of a resumed run was trained before."""
+    return float(sum(epoch["seconds"] for epoch in [*row["head_history"], *row["history"]]))
+
+
+def learn(
+    strategy: Strategy, ready: Ready, folder: Path | None, *, head: Head | None, progress: Progress, log: Log
+) -> Learnt:
+    """Train one strategy.
+
+    Parameters
+    ----------
+    folder
+        Where checkpoints are kept; None = nowhere.
+    head
+        The head to start from where the strategy trains one first; None to train it here, to the same bits.
+
+    Raises
+    ------
+    RunError
+        No room on the disk, or training came to nothing (the loss is not a number).
+    """
+    network = ready.backbones[_name(strategy)]
+    cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
+    layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
+
+    # -- the head first, on the whole frozen network
+    head_history: list[Row] = []
+    if strategy.head_first and head is not None:
+        layers.load_state_dict(head.tensors)
+        head_history = head.history
+    elif strategy.head_first:
+        top = freeze.cut(network.traced, network.layer_count)
+        frozen = train.Above(top.suffix, layers, learn_statistics=False)
+        head_history = _history(_learn(frozen, strategy, "head", network, ready, folder, progress, log))
+
+    # -- then all that lies above the line
+    above = train.Above(bundle.detached(cut), layers, learn_statistics=strategy.weights == "random")
+    state = _learn(above, strategy, "own", network, ready, folder, progress, log)
+    return Learnt(strategy, bundle.Parts(network, cut, above), state, head_history)
+
+
+def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.ndarray]) -> Assessed:
+    """Measure a trained strategy on the photos reported on, with the temperature from validation photos.
+
+    Parameters
+    ----------
+    logits
+        Gives (N, C) for photos, of as many views as the model looks at: the compiled model, or `in_torch`.
+    """
+    strategy, parts, state = learnt.strategy, learnt.parts, learnt.state
+    network, cut = parts.backbone, parts.cut
+    figures, reported, validation = _assess(logits, ready.taps[_name(strategy), cut.line].store, ready)
+    total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, parts.above.head)
     row: Row = {
         "name": strategy.name,
         "backbone": strategy.backbone,
@@ -298,24 +398,25 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
         "image_size": network.transform.size,
         "parameters": {"total": total, "trainable": trainable},
         **figures.to_dict(),
-        "validation_accuracy": validation_accuracy,
+        "validation_accuracy": state.history[state.best_epoch - 1].val_accuracy,
         "history": _history(state),
         "best_epoch": state.best_epoch,
-        "head_history": head_history,
+        "head_history": learnt.head_history,
     }
+    return Assessed(row, reported, validation)
 
-    # -- and the model, ready to use
-    about = replace(about, temperature=figures.temperature, figures=_headline(row, ready))
-    write_history(folder / "history.csv", state)
-    write_predictions(folder / "predictions.csv", predictions, ready.classes)
-    bundle.save(folder / "bundle", about, parts, card.write(about, ready.config, ready.photos.counts()))
-    ended = time.perf_counter()
-    epochs = [*head_history, *row["history"]]  # not this process's clock: part of a resumed run was trained before
-    trained_for = sum(epoch["seconds"] for epoch in epochs)
-    spent = {"prefix": ready.prefix_seconds, "train": trained_for, "evaluate": ended - trained}
-    row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
-    row["peak_rss_mb"] = peak_memory_mb()
-    return row
+
+def in_torch(learnt: Learnt, ready: Ready) -> Callable[[train.Examples], np.ndarray]:
+    """Logits straight from PyTorch in float32: for a model that is measured and not kept, so nothing is compiled for it."""
+
+    def view(photos: train.Examples, number: int) -> np.ndarray:
+        return train.predict_logits(learnt.parts.above, photos, ready.device, view=number).numpy()
+
+    def logits(photos: train.Examples) -> np.ndarray:
+        clean = view(photos, 0)
+        return clean if learnt.strategy.test_views == 1 else bundle.both_sides(clean, view(photos, 1))
+
+    return logits
 
 
 def _learn(
@@ -324,7 +425,7 @@ def _learn(
     stage: train.Stage,
     network: Backbone,
     ready: Ready,
-    folder: Path,
+    folder: Path | None,
     progress: Progress,
     log: Log,
 ) -> train.State:
@@ -342,12 +443,12 @@ def _learn(
         store_examples(store, ready.part(ready.split.train.tolist()), ready, recipe),
         store_examples(store, ready.part(ready.split.validation.tolist()), ready),
         recipe,
-        seed=ready.config.seed,
+        seed=ready.training_seed,
         stage=stage,
         reduced=strategy.weights == "pretrained",
         device=ready.device,
         precision=ready.precision,
-        checkpoint=_checkpoint(folder, stage),
+        checkpoint=_checkpoint(folder, stage) if folder else None,
         progress=progress,
         title=title,
         on_epoch=on_epoch,
@@ -362,18 +463,26 @@ def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: 
     return train.Examples(store, keys, np.array([place[p.label] for p in photos], dtype=np.int64))
 
 
-def _assess(model: bundle.Bundle, store: Store, ready: Ready) -> tuple[metrics.Figures, list[Prediction]]:
-    """The figures on the photos reported on, with the temperature from validation photos."""
+def _assess(
+    logits: Callable[[train.Examples], np.ndarray], store: Store, ready: Ready
+) -> tuple[metrics.Figures, list[Prediction], list[Prediction]]:
+    """The figures on the photos reported on, what is said of those, and of the validation photos where they are others."""
     reported = store_examples(store, ready.reported(), ready)
-    logits = _logits(model, reported)
+    scores = logits(reported)
     calibration = evaluate.Calibration(1.0, False)
+    validation: list[Prediction] = []
     if not ready.validation_is_reported:
-        validation = store_examples(store, ready.part(ready.split.validation.tolist()), ready)
-        calibration = evaluate.calibrate(_logits(model, validation), validation.labels, reported=False)
-    figures = evaluate.figures(logits, reported.labels, ready.classes, calibration, ready.config.seed)
-    probabilities = softmax(logits, calibration.temperature)
-    rows = [Prediction(p.path, p.label, q) for p, q in zip(ready.reported(), probabilities, strict=True)]
-    return figures, rows
+        watched = ready.part(ready.split.validation.tolist())
+        examples = store_examples(store, watched, ready)
+        on_validation = logits(examples)
+        calibration = evaluate.calibrate(on_validation, examples.labels, reported=False)
+        validation = _predictions(watched, on_validation, calibration.temperature)
+    figures = evaluate.figures(scores, reported.labels, ready.classes, calibration, ready.config.seed)
+    return figures, _predictions(ready.reported(), scores, calibration.temperature), validation
+
+
+def _predictions(photos: Sequence[Photo], logits: np.ndarray, temperature: float) -> list[Prediction]:
+    return [Prediction(p.path, p.label, q) for p, q in zip(photos, softmax(logits, temperature), strict=True)]
 
 
 def _logits(model: bundle.Bundle, photos: train.Examples) -> np.ndarray:

@@ -137,6 +137,21 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
     )
 
 
+def boundary(traced: fx.GraphModule, line: int) -> tuple[tuple[int, ...], ...]:
+    """Shapes, without the batch, of the tensors that are live at a line: those of `cut`, without building its two networks.
+
+    Raises
+    ------
+    ConfigError
+        As `cut`.
+    """
+    nodes = list(traced.graph.nodes)
+    below = _below(nodes, line)
+    _check_shared(traced, nodes, below)
+    live, _ = _crossing(nodes, below, [n for n in nodes if n not in below and n.op != "placeholder"])
+    return tuple(tuple(int(s) for s in n.meta["tensor_meta"].shape[1:]) for n in live)
+
+
 def taps(traced: fx.GraphModule, lines: Iterable[int]) -> fx.GraphModule:
     """One network that gives the boundary tensors of several lines in a single pass, line after line.
 

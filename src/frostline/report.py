@@ -55,7 +55,7 @@ def build(run: Path) -> Path:
         run=run,
         style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
         scripts=[Markup(script) for script in scripts],  # noqa: S704 -- our own file and vl_convert's bundle
-        hashes=[_sha256(script) for script in scripts],
+        hashes=[script_hash(script) for script in scripts],
     )
     # File names that are no text (lone surrogates) must not cost the report.
     files.write_text(run / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
@@ -336,7 +336,8 @@ def _conflicts(dataset: Row, thumbnails: Thumbnails) -> list[Row]:
 # ---------------------------------------------------------------- the page
 
 
-def _sha256(script: str) -> str:
+def script_hash(script: str) -> str:
+    """What a content security policy admits a script by."""
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 

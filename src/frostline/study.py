@@ -34,6 +34,9 @@ from frostline.weights import cache_dir
 SAMPLE = "builtin:sample"
 """In place of a folder: the flowers rendered by code."""
 
+DOCUMENT, SWEEP = "study.json", "sweep.json"
+"""What a run folder holds, by kind of run."""
+
 Existing = Literal["refuse", "resume", "overwrite"]
 OnRow = Callable[[Row, dict[str, Any]], None]
 
@@ -109,8 +112,8 @@ def study(
         with Progress(quiet) as own:
             return study(config, out, existing=existing, progress=own, on_row=on_row)
     try:
-        with _alone(run), upkeep.session():
-            old = _look(run, config, existing)
+        with alone(run), upkeep.session():
+            old = look(run, config, existing)
             return _run(run, config, old, progress, on_row)
     finally:
         upkeep.trim()
@@ -124,14 +127,14 @@ def _run(
     settle_torch()
 
     # ---- photos through the frozen layers; nothing is written, nor overwritten, before this has gone well
-    ready = prepare(_with_sample(config, progress), progress)
+    ready = prepare(with_sample(config, progress), progress)
     if old is None:
-        _empty(run)
+        empty(run)
     config.to_toml(run / "config.toml")
-    log = _logger(run / "log.jsonl")
+    log = logger(run / "log.jsonl")
     log("start", frostline=frostline.__version__, resumed=old is not None)
-    _settle_manifest(run, ready, old)
-    document = old or _begin(ready)
+    settle_manifest(run, ready, old)
+    document = old or begin(ready)
     document["status"] = "running"
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
@@ -144,7 +147,7 @@ def _run(
     write()
 
     # ---- the strategies, the quick ones first
-    for s in sorted(config.strategies, key=lambda s: _order(s, ready)):
+    for s in sorted(config.strategies, key=lambda s: order(s, ready)):
         if s.name in rows:
             progress.say(f"{s.name}: finished before, kept")
             continue
@@ -152,7 +155,7 @@ def _run(
             report.build(run)  # what there is so far; its last form is built at the end
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
-        rows[s.name] = fit(s, ready, run / s.name, head_from=_head_from(s, config, rows), progress=progress, log=log)
+        rows[s.name] = fit(s, ready, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
         log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
         predictions = _predictions(run, config, rows)
         document["comparisons"] = _comparisons(predictions, config.seed)
@@ -175,7 +178,7 @@ def _run(
 
 
 @contextmanager
-def _alone(run: Path) -> Iterator[None]:
+def alone(run: Path) -> Iterator[None]:
     """Hold the run folder, made where it is not there yet; a folder in which nothing was left is taken away again."""
     fresh = not run.exists()
     with disk_errors(run):
@@ -196,13 +199,15 @@ def _alone(run: Path) -> Iterator[None]:
                 run.rmdir()
 
 
-def _look(run: Path, config: Config, existing: Existing) -> dict[str, Any] | None:
-    """Check that `run` may be written to; returns its study.json where there is something to resume. Changes nothing of it."""
+def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) -> dict[str, Any] | None:
+    """Check that `run` may be written to; returns its document where there is something to resume. Changes nothing of it."""
     settings = run / "config.toml"
     if not settings.exists() and any(p.name != ".lock" for p in run.iterdir()):
         raise RunError(f"{run} holds other files and no frostline run: choose another --out")
     if not settings.exists() or existing == "overwrite":
         return None
+    if other := next((n for n in (DOCUMENT, SWEEP) if n != name and (run / n).exists()), None):
+        raise RunError(f"{run} holds another kind of run ({other}): choose another --out, or --overwrite it")
     differing = _differences(Config.from_toml(settings), config)
     if differing:
         raise RunError(
@@ -212,7 +217,7 @@ def _look(run: Path, config: Config, existing: Existing) -> dict[str, Any] | Non
     if existing == "refuse":
         raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
     _sweep(run)
-    return read(run) if (run / "study.json").exists() else None  # None: stopped before its first figure
+    return read(run, name) if (run / name).exists() else None  # None: stopped before its first figure
 
 
 def _sweep(run: Path) -> None:
@@ -224,7 +229,7 @@ def _sweep(run: Path) -> None:
             path.unlink()
 
 
-def _empty(run: Path) -> None:
+def empty(run: Path) -> None:
     """Make room for a new run in a folder that `_look` allowed."""
     for path in run.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -242,25 +247,25 @@ def _differences(a: Config, b: Config) -> list[str]:
     return [name for name in one if one[name] != other[name]]
 
 
-def read(run: Path) -> dict[str, Any]:
-    """The study.json of a run folder.
+def read(run: Path, name: str = DOCUMENT) -> dict[str, Any]:
+    """The study.json (or sweep.json) of a run folder.
 
     Raises
     ------
     RunError
         There is none, or it is damaged.
     """
-    file = Path(run) / "study.json"
+    file = Path(run) / name
     try:
         document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise RunError(f"{run} holds no study.json: give the folder that was the --out of a study") from None
+        raise RunError(f"{run} holds no {name}: give the folder that was the --out of a {Path(name).stem}") from None
     except (ValueError, OSError) as error:
         raise RunError(f"{file} can't be read: {error}") from error
     return document
 
 
-def _settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
+def settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
     """Write manifest.csv (photos of a test folder last), or hold the photos against the one that the run began with."""
     file = run / "manifest.csv"
     fresh = run / ".manifest.csv"
@@ -275,7 +280,8 @@ def _settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> Non
     fresh.replace(file)
 
 
-def _begin(ready: Ready) -> dict[str, Any]:
+def begin(ready: Ready) -> dict[str, Any]:
+    """What a run's document holds before its first figure."""
     return {
         "frostline": frostline.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -349,7 +355,7 @@ def _write(run: Path, config: Config, document: dict[str, Any], rows: dict[str, 
     write_json(run / "study.json", document)
 
 
-def _logger(path: Path) -> Callable[..., None]:
+def logger(path: Path) -> Callable[..., None]:
     """Structured events, a JSON object a line."""
 
     def log(event: str, **values: Any) -> None:
@@ -363,7 +369,7 @@ def _logger(path: Path) -> Callable[..., None]:
 # ---- the pieces ------------------------------------------------------------------------------------------------------
 
 
-def _with_sample(config: Config, progress: Progress) -> Config:
+def with_sample(config: Config, progress: Progress) -> Config:
     """The configuration with the built-in sample's folder in place of its name; renders it where it is not there yet."""
     if config.data != SAMPLE:
         return config
@@ -403,13 +409,13 @@ def _keep_freed_memory() -> None:
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
-def _order(s: Strategy, ready: Ready) -> int:
+def order(s: Strategy, ready: Ready) -> int:
     """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is quick."""
     network = ready.backbones[f"{s.backbone} {s.weights}"]
     return network.layer_count - freeze.resolve(s.line, network.layer_count)
 
 
-def _head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
+def head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
     """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same recipe."""
     for other in config.strategies:
         same = (other.backbone, other.weights, other.recipe) == (s.backbone, s.weights, s.head_recipe)

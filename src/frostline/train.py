@@ -303,14 +303,16 @@ def measure(above: Above, examples: Examples, device: torch.device, precision: P
     return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
 
 
-def predict_logits(above: Above, examples: Examples, device: torch.device, precision: Precision = "float32") -> Tensor:
-    """Logits (N, classes) float32 on the CPU, from clean views."""
+def predict_logits(
+    above: Above, examples: Examples, device: torch.device, precision: Precision = "float32", view: int = 0
+) -> Tensor:
+    """Logits (N, classes) float32 on the CPU, from one view of each photo: the clean one, or another in the order of its keys."""
     above.to(device)
     size = min(BATCH, _slice(above, examples))
     parts = []
     for start in range(0, len(examples), size):
         indices = list(range(start, min(start + size, len(examples))))
-        live, _ = examples.batch(indices, [0] * len(indices), device)
+        live, _ = examples.batch(indices, [view] * len(indices), device)
         parts.append(_logits_of(above, live, size, device, precision))
     return torch.cat(parts)
 
