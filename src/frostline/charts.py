@@ -147,6 +147,39 @@ def _dot_plot(strategies: Sequence[Row]) -> Any:
     return alt.layer(bar, dot, text).properties(height=56 * len(rows), description=said)
 
 
+def seeds_plot(strategies: Sequence[Row]) -> str:
+    """Each strategy's seeds as dots, with the mean and its interval, as SVG: one picture for the page and for a file of its own.
+
+    Each of `strategies` needs "name", "mean", "ci", "seeds" (one accuracy a seed), "colour" and "shape".
+    """
+    import altair as alt
+    import vl_convert
+
+    rows = []
+    for s in strategies:
+        low, high = (100 * end for end in s["ci"])
+        shared = {"strategy": s["name"], "low": low, "high": high, "mean": 100 * s["mean"]}
+        rows += [{**shared, "value": 100 * value, "first": number == 0} for number, value in enumerate(s["seeds"])]
+    ends = [row[key] for row in rows for key in ("low", "high", "value")]
+    scale = alt.Scale(domain=_domain(ends, 5, 100), nice=False)
+    axis = alt.Axis(tickCount=6, title="accuracy in %: each seed, and their mean with its 95 % interval")
+    base = _chart(alt, rows).encode(y=alt.Y("strategy:N", sort=None, title=None))
+    once = base.transform_filter("datum.first")
+    sign = _sign(alt, strategies, legend=None)
+    x, mean, low_end = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "mean", "low"))
+    bar = once.mark_rule(strokeWidth=6, opacity=0.35, strokeCap="round")
+    bar = bar.encode(x=low_end, x2="high:Q", color=sign["color"])
+    tick = once.mark_tick(thickness=3, size=26).encode(x=mean, color=sign["color"])
+    dots = base.mark_point(filled=False, size=80, strokeWidth=1.8, opacity=1).encode(x=x, **sign)
+    label = once.transform_calculate(label="format(datum.mean, '.1f') + '\u00a0%'")
+    text = label.mark_text(dy=-20, fontSize=13, fontWeight=600).encode(x=mean, text="label:N")
+    said = "Accuracy of each strategy with each seed, and the mean with its 95 % interval; the table holds the figures."
+    chart = alt.layer(bar, tick, dots, text).properties(width=640, height=60 * len(strategies), description=said)
+    spec = {**chart.to_dict(), "config": {**CONFIG, "background": "white"}}
+    svg: str = vl_convert.vegalite_to_svg(spec, ".".join(alt.SCHEMA_VERSION.split(".")[:2]))
+    return svg
+
+
 def _class_plot(strategies: Sequence[Row], metric: str) -> Any:
     """One metric of each class, a dot a strategy, joined by a line: the longer, the more the strategies differ."""
     import altair as alt

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_args
 
@@ -47,6 +48,7 @@ Protocol = Annotated[
 Preset = Annotated[str, typer.Option(help="How much time to spend: fast, balanced or best.")]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of every strategy, in place of the recipe's.")]
 Seed = Annotated[int, typer.Option(help="Decides the split, the starting weights and every random choice.")]
+Seeds = Annotated[int, typer.Option(help="Studies with so many seeds, from --seed on, and what they say together.")]
 Test = Annotated[str, typer.Option(help="Another folder of photos, to report on.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
@@ -96,6 +98,7 @@ def study(
     preset: Preset = "balanced",
     epochs: Epochs = None,
     seed: Seed = 0,
+    seeds: Seeds = 1,
     test: Test = "",
     line: Line = None,
     weights: Weights = "",
@@ -120,7 +123,9 @@ def study(
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
         resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as,
     )  # fmt: skip
-    _run(config, out, _existing(resume, overwrite), as_json, quiet)
+    count = _seed_count(seeds, data, out, settings, resume)
+    run = _run if count == 1 else partial(_run_several, count=count)
+    run(config, out, _existing(resume, overwrite), as_json, quiet)
 
 
 @app.command()
@@ -252,17 +257,35 @@ def _configuration(context: typer.Context, data: str, out: str, settings: str, r
 
     if not settings and not (resume and not data):
         return configure(data or SAMPLE, **options)
-    file = Path(settings) if settings else Path(out) / "config.toml"
+    file = Path(settings) if settings else _settings_in(out)
     why = "--config" if settings else "--resume without DATA"
     if not settings and not (out and file.exists()):
         raise ConfigError(
             f"--resume: {out or 'no --out given, so it'} holds no run to go on with; give DATA to begin one"
         )
-    free = {"out", "resume", "overwrite", "settings", "cache_limit", "as_json", "quiet", "photos", "repeats"}
+    free = {"out", "resume", "overwrite", "settings", "seeds", "cache_limit", "as_json", "quiet", "photos", "repeats"}
     if given := [n for n in _given(context) if n not in free]:
         names = ", ".join("DATA" if n == "data" else "--" + n.replace("_", "-") for n in given)
         raise ConfigError(f"{names} can't be given with {why}: {file} says everything")
     return Config.from_toml(file)
+
+
+def _settings_in(out: str) -> Path:
+    """The config.toml of a run folder, or of the first of its seeds."""
+    from frostline import seeds
+
+    return seeds.settings(Path(out)) if out and (Path(out) / seeds.FILE).exists() else Path(out) / "config.toml"
+
+
+def _seed_count(seeds: int, data: str, out: str, settings: str, resume: bool) -> int:
+    """How many seeds to run: those asked for, or when a folder alone says what to go on with, at least those that it has."""
+    from frostline.seeds import FILE, read
+
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: expected 1 or more")
+    if resume and not data and not settings and (Path(out) / FILE).exists():
+        return max(seeds, len(read(Path(out))["seeds"]))
+    return seeds
 
 
 def _existing(resume: bool, overwrite: bool) -> Existing:
@@ -272,26 +295,53 @@ def _existing(resume: bool, overwrite: bool) -> Existing:
 
 
 def _run(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool) -> None:
-    from frostline.study import SAMPLE
     from frostline.study import study as run_study
 
-    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem
-    run = Path(out) if out else _unused(Path("runs") / name, existing)
+    run = _run_folder(config, out, existing)
     with _progress(quiet) as progress:
         progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
 
         def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
-            low, high = (100 * x for x in row["accuracy_ci"])
-            progress.say(
-                f"{row['name']}: {100 * row['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) "
-                f"on {document['reported_on']} photos, after {row['seconds']['total']:.0f} s"
-            )
+            progress.say(_ended(row, document))
 
         document = run_study(config, run, existing=existing, progress=progress, on_row=on_row)
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif not quiet:
         _print_study(document, run)
+
+
+def _run_several(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool, count: int) -> None:
+    from frostline.seeds import several
+
+    run = _run_folder(config, out, existing)
+    with _progress(quiet) as progress:
+        progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
+
+        def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
+            progress.say(f"Seed {document['seed']}, {_ended(row, document)}")
+
+        document = several(config, run, count, existing=existing, progress=progress, on_row=on_row)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_seeds(document, run)
+
+
+def _run_folder(config: Config, out: str, existing: Existing) -> Path:
+    from frostline.study import SAMPLE
+
+    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem
+    return Path(out) if out else _unused(Path("runs") / name, existing)
+
+
+def _ended(row: dict[str, Any], document: dict[str, Any]) -> str:
+    """What a strategy came to, as soon as it is known."""
+    low, high = (100 * x for x in row["accuracy_ci"])
+    return (
+        f"{row['name']}: {100 * row['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) "
+        f"on {document['reported_on']} photos, after {row['seconds']['total']:.0f} s"
+    )
 
 
 def _unused(run: Path, existing: Existing) -> Path:
@@ -407,6 +457,30 @@ def _right_aligned(first: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
+
+
+def _print_seeds(document: dict[str, Any], run: Path) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from frostline import words
+
+    console = _console()
+    table = Table("strategy", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("mean", "95 % interval", "standard deviation", "range", "time, mean"):
+        table.add_column(column, justify="right", no_wrap=column != "standard deviation")
+    for row in document["strategies"]:
+        low, high, least, most = (100 * x for x in (*row["ci"], *row["range"]))
+        table.add_row(
+            row["name"], f"{100 * row['mean']:.1f} %", f"{low:.1f} to {high:.1f}", f"{100 * row['sd']:.1f}",
+            f"{least:.1f} to {most:.1f}", words.duration(row["seconds_mean"]),
+        )  # fmt: skip
+    console.print(table)
+    _print_skipped(document["dataset"]["skipped"], console)
+    console.print(document["answer"], markup=False, soft_wrap=True)
+    for comparison in document["comparisons"]:
+        console.print(f"- {comparison['verdict']}", markup=False, soft_wrap=True)
+    console.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
 
 
 def _print_skipped(skipped: list[dict[str, str]], console: Any, shown: int = 100) -> None:
@@ -582,9 +656,11 @@ def _print_figures(figures: dict[str, Any], count: int, skipped: list[dict[str, 
 def report(
     run: Annotated[str, typer.Argument(help="Run folder.")], as_json: Json = False, quiet: Quiet = False
 ) -> None:
-    """Build a run's report.html again."""
+    """Build the report.html of a run, a sweep, or a study over several seeds again."""
     if (Path(run) / "sweep.json").exists():
         from frostline.sweep_report import build
+    elif (Path(run) / "seeds.json").exists():
+        from frostline.seeds import build
     else:
         from frostline.report import build
 

@@ -50,16 +50,14 @@ def build(run: Path) -> Path:
     """
     study = _read_study(run)
     scripts = [charts.bundle(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    page = _template().render(
+    page = template("report.html.j2").render(
         _contents(run, study),
         run=run,
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
+        style=style(),
         scripts=[Markup(script) for script in scripts],  # noqa: S704 -- our own file and vl_convert's bundle
         hashes=[script_hash(script) for script in scripts],
     )
-    # File names that are no text (lone surrogates) must not cost the report.
-    files.write_text(run / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
-    return run / "report.html"
+    return write(run, page)
 
 
 def _contents(run: Path, study: Row) -> Row:
@@ -341,11 +339,22 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def _template() -> Template:
-    """What study.json doesn't hold shows as nothing or as a dash: older and unfinished runs stay readable."""
+def write(run: Path, page: str) -> Path:
+    """Write `run`/report.html; returns its path. File names that are no text (lone surrogates) must not cost the report."""
+    files.write_text(run / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
+    return run / "report.html"
+
+
+def style() -> Markup:
+    """The style sheet of every page."""
+    return Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704 -- our own file
+
+
+def template(name: str) -> Template:
+    """One of `TEMPLATES`. What study.json doesn't hold shows as nothing or as a dash: older and unfinished runs stay readable."""
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
     )
     environment.filters |= {function.__name__: function for function in words.FILTERS}
-    return environment.get_template("report.html.j2")
+    return environment.get_template(name)

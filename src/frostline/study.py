@@ -202,6 +202,8 @@ def alone(run: Path) -> Iterator[None]:
 def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) -> dict[str, Any] | None:
     """Check that `run` may be written to; returns its document where there is something to resume. Changes nothing of it."""
     settings = run / "config.toml"
+    if (run / "seeds.json").exists():
+        raise RunError(f"{run} holds a study over several seeds: go on with it by --seeds, or choose another --out")
     if not settings.exists() and any(p.name != ".lock" for p in run.iterdir()):
         raise RunError(f"{run} holds other files and no frostline run: choose another --out")
     if not settings.exists() or existing == "overwrite":
@@ -216,11 +218,11 @@ def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) ->
         )
     if existing == "refuse":
         raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
-    _sweep(run)
+    tidy(run)
     return read(run, name) if (run / name).exists() else None  # None: stopped before its first figure
 
 
-def _sweep(run: Path) -> None:
+def tidy(run: Path) -> None:
     """Remove half-written files that a killed process left; the lock says that nobody writes now."""
     for path in [*run.glob(".*.tmp"), *run.glob("*/.*.tmp")]:
         if path.is_dir():
@@ -230,12 +232,21 @@ def _sweep(run: Path) -> None:
 
 
 def empty(run: Path) -> None:
-    """Make room for a new run in a folder that `_look` allowed."""
+    """Make room for a new run in a folder that `look` allowed."""
     for path in run.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name != ".lock":  # this process holds it
             path.unlink()
+
+
+def finished(run: Path, config: Config) -> dict[str, Any] | None:
+    """The study.json of a run of this very configuration that came to its end; None: there is none, or more is to be done."""
+    settings = run / "config.toml"
+    if not settings.exists() or _differences(Config.from_toml(settings), config) or not (run / "study.json").exists():
+        return None
+    document = read(run)
+    return document if document["status"] == "finished" else None
 
 
 def _differences(a: Config, b: Config) -> list[str]:
@@ -442,14 +453,24 @@ def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
     low, high = (100 * x for x in best["accuracy_ci"])
     dataset = document["dataset"]
     count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
-    kind = "pictures rendered by code" if dataset["test_sample" if dataset["test_root"] else "sample"] else "photos"
-    what = {"test": f"{kind} it had never seen", "validation": f"validation {kind}"}[document["reported_on"]]
     text = (
-        f"{_ADVICE.get(best['name'], 'Use ' + best['name'])}: {100 * best['accuracy']:.1f} % right "
-        f"(95 % interval {low:.1f} to {high:.1f}) on {count:,} {what}."
+        f"{advice(best['name'])}: {100 * best['accuracy']:.1f} % right "
+        f"(95 % interval {low:.1f} to {high:.1f}) on {count:,} {photos_reported(document)}."
     )
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
     return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
+
+
+def photos_reported(document: dict[str, Any]) -> str:
+    """What the figures are of, in words: "photos it had never seen"."""
+    dataset = document["dataset"]
+    kind = "pictures rendered by code" if dataset["test_sample" if dataset["test_root"] else "sample"] else "photos"
+    return {"test": f"{kind} it had never seen", "validation": f"validation {kind}"}[document["reported_on"]]
+
+
+def advice(strategy: str) -> str:
+    """What to do, where that strategy is the best."""
+    return _ADVICE.get(strategy, f"Use {strategy}")
 
 
 _ADVICE = {
