@@ -57,6 +57,7 @@ CONFIG = st.builds(
     precision=st.sampled_from(["auto", "float32", "bfloat16"]),
     stored_as=st.sampled_from(["float16", "float32"]),
     weights=TEXT,
+    balance=st.sampled_from(["none", "loss", "sampling"]),
 )
 
 

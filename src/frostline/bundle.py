@@ -14,7 +14,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -26,10 +26,10 @@ import numpy.typing as npt
 import frostline
 from frostline.config import EngineKind, Recipe, StoredAs, Strategy
 from frostline.engine import EXPORT, Engine, opened, settle
-from frostline.errors import BundleError, FrostlineError
+from frostline.errors import BundleError, ConfigError, FrostlineError
 from frostline.files import replacing, write_json, write_text
 from frostline.images import Pixels, Transform
-from frostline.probabilities import softmax
+from frostline.probabilities import Floats, read_prior, softmax
 from frostline.weights import cache_dir
 
 if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or compiled for the first time
@@ -39,7 +39,7 @@ if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or com
     from frostline.backbone import Backbone
     from frostline.train import Above
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class About:
     """Accuracy and the like, with what they were measured on."""
     test_views: int = 1
     """1: a photo is looked at once; 2: its mirror image too, and the logits are averaged."""
+    priors: list[float] = field(default_factory=list)
+    """Each class's share of the training photos; empty in bundles of schema 1, which don't tell."""
+    stands_for: list[float] = field(default_factory=list)
+    """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +133,33 @@ class Bundle:
         """The tensors at the line, as the cache stores them, each (N, ...), to logits (N, classes)."""
         wide = [a if a.dtype == np.uint8 else a.astype(np.float32) for a in live]
         return np.asarray(self._above.run(wide)[0], dtype=np.float32)
+
+    def stands_for(self) -> Floats:
+        """The class shares (C,) for which its probabilities hold.
+
+        Raises
+        ------
+        ConfigError
+            The bundle is of an older version, which did not keep them.
+        """
+        if not self.about.stands_for:
+            raise ConfigError(
+                "this bundle does not tell the class shares it was trained on: train it again to use a prior"
+            )
+        return np.array(self.about.stands_for)
+
+    def prior(self, wanted: str | Mapping[str, float]) -> Floats:
+        """Class shares (C,) by name: `train` (those of the training photos), `equal`, or as `probabilities.read_prior` reads them.
+
+        Raises
+        ------
+        ConfigError
+            They can't be read, or the bundle is of an older version, which did not keep its own.
+        """
+        self.stands_for()
+        if wanted == "equal":
+            return np.full(len(self.classes), 1 / len(self.classes))
+        return np.array(self.about.priors) if wanted == "train" else read_prior(wanted, self.classes)
 
     def probabilities(self, photos: Pixels) -> npt.NDArray[np.float64]:
         """Prepared photos (N, H, W, 3) uint8 to calibrated probabilities (N, classes)."""
@@ -326,6 +357,8 @@ def _check(about: About, path: Path) -> None:
         problems.append(f"stored_as {about.stored_as!r}: expected {' or '.join(get_args(StoredAs))}")
     if not isinstance(about.classes, list) or not all(isinstance(c, str) for c in about.classes):
         problems.append(f"classes {about.classes!r}: expected a list of names")
+    else:
+        problems += _share_problems(about)
     if about.test_views not in (1, 2):
         problems.append(f"test_views {about.test_views!r}: expected 1 or 2")
     try:
@@ -334,6 +367,16 @@ def _check(about: About, path: Path) -> None:
         problems.append(str(error))
     if problems:
         raise _damaged(path, problems)
+
+
+def _share_problems(about: About) -> Iterator[str]:
+    for name in ("priors", "stands_for"):
+        shares = getattr(about, name)
+        numbers = isinstance(shares, list) and all(isinstance(s, int | float) and 0 <= s <= 1 for s in shares)
+        if not numbers or (
+            shares and (len(shares) != len(about.classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6))
+        ):
+            yield f"{name} {shares!r}: expected a share for each class, 1 in all"
 
 
 def _damaged(path: Path, problems: Sequence[str]) -> BundleError:

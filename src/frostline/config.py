@@ -26,6 +26,7 @@ EngineKind = Literal["auto", "openvino", "onnx", "torch"]
 Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 StoredAs = Literal["float16", "float32"]
+Balance = Literal["none", "loss", "sampling"]
 
 DEFAULT_BACKBONE = "mobilenet_v2"
 DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
@@ -188,6 +189,8 @@ class Config:
     """Arithmetic of training: `auto` takes bfloat16 where the processor has it in hardware, float32 master weights stay."""
     stored_as: StoredAs = "float16"
     """How activations at the line are stored on disk."""
+    balance: Balance = "none"
+    """Unequal classes in training: `loss` weighs photos of small classes up, `sampling` draws every class equally often."""
     weights: str = ""
     """A file with the backbone's weights; empty = look in the cache, at the publisher's and on the package index."""
 
@@ -270,6 +273,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "device": get_args(Device),
     "precision": get_args(Precision),
     "stored_as": get_args(StoredAs),
+    "balance": get_args(Balance),
 }
 
 

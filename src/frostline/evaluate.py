@@ -19,11 +19,13 @@ class Calibration(NamedTuple):
     """Fitted on validation photos, so that the photos reported on never shaped it."""
 
 
-def calibrate(logits: np.ndarray, labels: np.ndarray, *, reported: bool) -> Calibration:
-    """Fit the temperature on validation photos, unless those are the very photos reported on."""
+def calibrate(
+    logits: np.ndarray, labels: np.ndarray, *, reported: bool, weights: np.ndarray | None = None
+) -> Calibration:
+    """Fit the temperature on validation photos (of these `weights`), unless those are the very photos reported on."""
     if reported:
         return Calibration(1.0, False)
-    return Calibration(metrics.fit_temperature(logits, labels), True)
+    return Calibration(metrics.fit_temperature(logits, labels, weights), True)
 
 
 def figures(

@@ -22,6 +22,7 @@ import torch
 from frostline import backbone as backbones
 from frostline import bundle, card, evaluate, freeze, manifest, metrics, sample, train
 from frostline.backbone import Backbone
+from frostline.balance import class_mean, photo_weights, represented
 from frostline.cache import Key, Store, Tap, fill, tap
 from frostline.config import Config, Precision, Recipe, Strategy
 from frostline.errors import ConfigError, DataError, nearest
@@ -317,6 +318,7 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
         stored_as=ready.config.stored_as,
         temperature=1.0,
         figures={},
+        **_shares(ready),
     )
     model = bundle.assembled(about, learnt.parts, ready.config.engine, ready.device.type)
     row, reported, validation = assess(learnt, ready, partial(_logits, model))
@@ -387,7 +389,7 @@ def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.n
     """
     strategy, parts, state = learnt.strategy, learnt.parts, learnt.state
     network, cut = parts.backbone, parts.cut
-    figures, reported, validation = _assess(logits, ready.taps[_name(strategy), cut.line].store, ready)
+    figures, reported, validation, balanced = _assess(logits, ready.taps[_name(strategy), cut.line].store, ready)
     total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, parts.above.head)
     row: Row = {
         "name": strategy.name,
@@ -399,6 +401,7 @@ def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.n
         "parameters": {"total": total, "trainable": trainable},
         **figures.to_dict(),
         "validation_accuracy": state.history[state.best_epoch - 1].val_accuracy,
+        "validation_balanced_accuracy": balanced,
         "history": _history(state),
         "best_epoch": state.best_epoch,
         "head_history": learnt.head_history,
@@ -452,33 +455,56 @@ def _learn(
         progress=progress,
         title=title,
         on_epoch=on_epoch,
+        balance=ready.config.balance,
     )
 
 
 def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
     """Photos as the loop takes them: all views of a recipe for training; else the clean one, then its mirror image."""
-    place = {c: i for i, c in enumerate(ready.classes)}
     views = range(recipe.views) if recipe else (0, MIRROR)
     keys = [[Key.of(p, v, ready.config.seed) for v in views] for p in photos]
-    return train.Examples(store, keys, np.array([place[p.label] for p in photos], dtype=np.int64))
+    return train.Examples(store, keys, _labels(photos, ready))
+
+
+def _labels(photos: Sequence[Photo], ready: Ready) -> np.ndarray:
+    """Class indices, int64 (N,)."""
+    place = {c: i for i, c in enumerate(ready.classes)}
+    return np.array([place[p.label] for p in photos], dtype=np.int64)
+
+
+def _shares(ready: Ready) -> dict[str, list[float]]:
+    """The class shares of the training photos, and those that probabilities stand for after such training."""
+    counts = np.bincount(_labels(ready.part(ready.split.train.tolist()), ready), minlength=len(ready.classes))
+    ways = {"priors": represented(counts, "none"), "stands_for": represented(counts, ready.config.balance)}
+    return {name: shares.tolist() for name, shares in ways.items()}
 
 
 def _assess(
     logits: Callable[[train.Examples], np.ndarray], store: Store, ready: Ready
-) -> tuple[metrics.Figures, list[Prediction], list[Prediction]]:
-    """The figures on the photos reported on, what is said of those, and of the validation photos where they are others."""
+) -> tuple[metrics.Figures, list[Prediction], list[Prediction], float]:
+    """The figures on the photos reported on, what is said of those, and of the validation photos where they are others; the macro recall
+    of the validation photos.
+
+    After balanced training the validation photos are weighted to the class shares that the probabilities stand for: the temperature is
+    to mend confidence, not a difference in shares.
+    """
     reported = store_examples(store, ready.reported(), ready)
     scores = logits(reported)
     calibration = evaluate.Calibration(1.0, False)
     validation: list[Prediction] = []
+    examples, on_validation = reported, scores
     if not ready.validation_is_reported:
         watched = ready.part(ready.split.validation.tolist())
         examples = store_examples(store, watched, ready)
         on_validation = logits(examples)
-        calibration = evaluate.calibrate(on_validation, examples.labels, reported=False)
+        shares = {name: np.array(values) for name, values in _shares(ready).items()}
+        as_met = np.allclose(shares["stands_for"], shares["priors"])
+        weights = None if as_met else photo_weights(examples.labels, shares["stands_for"])
+        calibration = evaluate.calibrate(on_validation, examples.labels, reported=False, weights=weights)
         validation = _predictions(watched, on_validation, calibration.temperature)
     figures = evaluate.figures(scores, reported.labels, ready.classes, calibration, ready.config.seed)
-    return figures, _predictions(ready.reported(), scores, calibration.temperature), validation
+    balanced = class_mean(on_validation.argmax(1) == examples.labels, examples.labels)
+    return figures, _predictions(ready.reported(), scores, calibration.temperature), validation, balanced
 
 
 def _predictions(photos: Sequence[Photo], logits: np.ndarray, temperature: float) -> list[Prediction]:
@@ -514,7 +540,15 @@ def _plain(value: float) -> str:
 
 
 def _headline(row: Row, ready: Ready) -> Row:
-    names = ("accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped")
+    names = (
+        "accuracy",
+        "accuracy_ci",
+        "balanced_accuracy",
+        "balanced_accuracy_ci",
+        "macro_f1",
+        "log_loss",
+        "ece_shipped",
+    )
     return {
         "reported_on": ready.reported_on,
         "photos": len(ready.reported()),

@@ -9,6 +9,7 @@ import numpy as np
 from scipy import optimize, stats
 from sklearn import metrics as sk
 
+from frostline.balance import class_mean
 from frostline.probabilities import softmax
 
 Labels = np.ndarray
@@ -25,6 +26,10 @@ class Figures:
     accuracy: float
     accuracy_ci: tuple[float, float]
     """95 % interval over photos."""
+    balanced_accuracy: float
+    """Macro recall: the mean of the recalls of the classes that have photos, each class counting the same."""
+    balanced_accuracy_ci: tuple[float, float]
+    """95 % interval over photos, drawn class by class."""
     macro_f1: float
     log_loss: float
     """Mean negative log probability of the true class in nats, of the probabilities as shipped (temperature applied)."""
@@ -71,9 +76,12 @@ def figures(
         labels, predicted, labels=index, zero_division=0.0
     )
     present = support > 0
+    right = (predicted == labels).astype(float)
     return Figures(
         accuracy=float((predicted == labels).mean()),
-        accuracy_ci=mean_interval((predicted == labels).astype(float), seed),
+        accuracy_ci=mean_interval(right, seed),
+        balanced_accuracy=class_mean(right, labels),
+        balanced_accuracy_ci=balanced_interval(right, labels, seed),
         macro_f1=float(f1[present].mean()),
         log_loss=log_loss(shipped, labels),
         log_loss_uncalibrated=log_loss(plain, labels),
@@ -111,6 +119,25 @@ def mean_interval(values: np.ndarray, seed: int) -> tuple[float, float]:
     return _bootstrap(values, seed)
 
 
+def balanced_interval(right: np.ndarray, labels: Labels, seed: int) -> tuple[float, float]:
+    """95 % bootstrap interval of the mean over classes of the mean of 0/1 `right` (N,), resampled within each class.
+
+    The number right in a resample of n photos is binomial, so it is drawn as such. In a class whose photos all agree every resample
+    would be the same; its recall is drawn from Jeffreys' posterior instead, so that two of two right are no certainty.
+    """
+    counts = np.bincount(labels)
+    n = counts[counts > 0]
+    k = np.bincount(labels, weights=right)[counts > 0].round()
+    rng = np.random.default_rng(seed)
+    shape = (RESAMPLES, len(n))
+    resampled = rng.binomial(n, k / n, shape) / n
+    unanimous = (k == 0) | (k == n)
+    recalls = np.where(unanimous, rng.beta(k + 0.5, n - k + 0.5, shape), resampled)
+    low, high = np.quantile(recalls.mean(1), (0.025, 0.975))
+    value = float((k / n).mean())
+    return min(float(low), value), max(float(high), value)
+
+
 def _bootstrap(values: np.ndarray, seed: int) -> tuple[float, float]:
     interval = stats.bootstrap(
         (values,), np.mean, n_resamples=RESAMPLES, batch=200, method="BCa", rng=np.random.default_rng(seed)
@@ -126,15 +153,15 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
     return float(sum(gaps) / len(labels))
 
 
-def fit_temperature(logits: np.ndarray, labels: Labels) -> float:
-    """The temperature of least log loss, 0.05 to 20 (Guo et al., ICML 2017)."""
+def fit_temperature(logits: np.ndarray, labels: Labels, weights: np.ndarray | None = None) -> float:
+    """The temperature of least log loss, 0.05 to 20 (Guo et al., ICML 2017); `weights` (N,) of the photos, None = all alike."""
     scores = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:
         scaled = scores / np.exp(log_temperature)
         top = scaled.max(1, keepdims=True)
         log_sum = np.log(np.exp(scaled - top).sum(1)) + top[:, 0]
-        return float((log_sum - scaled[np.arange(len(labels)), labels]).mean())
+        return float(np.average(log_sum - scaled[np.arange(len(labels)), labels], weights=weights))
 
     best = optimize.minimize_scalar(loss, bounds=(np.log(0.05), np.log(20)), method="bounded")
     return float(np.exp(best.x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,11 +15,14 @@ from frostline import manifest
 from frostline.bundle import Bundle, load
 from frostline.errors import DataError, PhotoError, RunError, nearest
 from frostline.manifest import Skip
-from frostline.probabilities import Prediction, softmax
+from frostline.probabilities import Floats, Prediction, estimate_prior, for_prior, softmax
 from frostline.progress import Progress
 from frostline.reading import ahead, groups, pixels
 
 _AHEAD = 64  # photos that may wait for the reader of the results
+
+Prior = str | Mapping[str, float]
+"""Class shares to assume: `train`, `equal`, `estimate`, a share for each class, or text as `probabilities.read_prior` takes it."""
 
 
 class File(NamedTuple):
@@ -30,6 +33,9 @@ class File(NamedTuple):
     """Its class where it is known, else empty."""
     fault: str = ""
     """Why there is nothing to read: a folder that can't be entered."""
+
+
+_Result = tuple[File, np.ndarray | PhotoError]
 
 
 @dataclass(frozen=True)
@@ -46,22 +52,76 @@ class Classified:
     """Of every class."""
 
 
-def predict(bundle: Bundle | str | Path, paths: Iterable[str | Path]) -> Iterator[Classified | Skip]:
+def predict(
+    bundle: Bundle | str | Path,
+    paths: Iterable[str | Path],
+    *,
+    prior: Prior = "",
+    on_photo: Callable[[], None] | None = None,
+) -> Iterator[Classified | Skip]:
     """Classify photos one after the other, as many as there are: files, or folders (all photos in them).
 
     Yields a `Classified` for each photo in the order given, or a `Skip` with the reason for a file that is no readable photo.
+
+    Parameters
+    ----------
+    prior
+        How often each class is expected among these photos; empty = as the bundle was trained. With `estimate` the shares are those that
+        fit the photos best (`probabilities.estimate_prior`): all are read before the first result, and the means of the results'
+        probabilities are the shares found.
+    on_photo
+        Called as each photo has been read.
 
     Raises
     ------
     BundleError
         `bundle` is a path that holds none.
+    ConfigError
+        `prior` can't be used.
     """
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
-    for file, result in _logits(model, _files(paths, model.classes)):
-        yield Skip(file.path, str(result)) if isinstance(result, PhotoError) else _classified(model, file, result)
+    results = _counted(_logits(model, _files(paths, model.classes)), on_photo)
+    shares = _given(model, prior)
+    if prior == "estimate":
+        return _estimated(model, results)
+    return (_result(model, file, result, shares) for file, result in results)
 
 
-def _logits(model: Bundle, files: Iterable[File]) -> Iterator[tuple[File, np.ndarray | PhotoError]]:
+def _counted(results: Iterable[_Result], on_photo: Callable[[], None] | None) -> Iterator[_Result]:
+    for result in results:
+        if on_photo is not None:
+            on_photo()
+        yield result
+
+
+def _given(model: Bundle, prior: Prior) -> Floats | None:
+    """The shares that `prior` names; None where there are none to correct for, or none yet."""
+    if prior == "estimate":
+        model.stands_for()  # raises where there is nothing to start from
+        return None
+    return model.prior(prior) if prior else None
+
+
+def _estimated(model: Bundle, results: Iterable[_Result]) -> Iterator[Classified | Skip]:
+    kept = list(results)
+    good = [result for _, result in kept if not isinstance(result, PhotoError)]
+    shares = estimate_prior(np.stack(good), model.about.temperature, model.stands_for()) if good else None
+    for file, result in kept:
+        yield _result(model, file, result, shares)
+
+
+def _result(model: Bundle, file: File, result: np.ndarray | PhotoError, shares: Floats | None) -> Classified | Skip:
+    if isinstance(result, PhotoError):
+        return Skip(file.path, str(result))
+    return _classified(model, file, _shifted(model, result[None], shares))
+
+
+def _shifted(model: Bundle, logits: np.ndarray, shares: Floats | None) -> np.ndarray:
+    """Logits (N, C) for photos with these class shares; None = as trained."""
+    return logits if shares is None else for_prior(logits, model.about.temperature, model.stands_for(), shares)
+
+
+def _logits(model: Bundle, files: Iterable[File]) -> Iterator[_Result]:
     """Logits (C,) of each file in order, or why there are none. A thread reads, decodes and runs a photo from end to end."""
 
     def work(group: Sequence[File]) -> list[np.ndarray | PhotoError]:
@@ -75,7 +135,8 @@ def _logits(model: Bundle, files: Iterable[File]) -> Iterator[tuple[File, np.nda
 
 
 def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:
-    p = softmax(logits[None], model.about.temperature)[0]
+    """What logits (1, C) come to."""
+    p = softmax(logits, model.about.temperature)[0]
     top = int(p.argmax())
     shares = dict(zip(model.classes, p.tolist(), strict=True))
     return Classified(file.path, file.label, model.classes[top], float(p[top]), shares)
@@ -131,15 +192,20 @@ def _from_row(row: dict[str, str]) -> Classified:
 
 
 def evaluate_on(
-    bundle: Bundle, data: Path, progress: Progress, *, seed: int = 0
+    bundle: Bundle, data: Path, progress: Progress, *, seed: int = 0, prior: Prior = ""
 ) -> tuple[dict[str, Any], list[Prediction], list[Skip]]:
     """Measure a bundle on labelled photos; returns its figures, its predictions and the photos left out.
 
+    With a `prior`, as `predict` takes it, the figures have the shares assumed too. `estimate` looks at no label.
+
     Raises
     ------
+    ConfigError
+        `prior` can't be used.
     DataError
         No readable photos, or a class that the bundle doesn't know.
     """
+    shares = _given(bundle, prior)
     photos = manifest.scan(data, least_classes=1)
     if strange := [c for c in photos.classes if c not in bundle.classes]:
         raise DataError(
@@ -161,11 +227,15 @@ def evaluate_on(
     if not kept:
         raise DataError(f"none of the {len(photos.photos)} photos in {data} could be read; the first: {skipped[0].why}")
     scores, truth = np.stack(logits), np.array([bundle.classes.index(p.label) for p in kept])
+    if prior == "estimate":
+        shares = estimate_prior(scores, bundle.about.temperature, bundle.stands_for())
+    scores = _shifted(bundle, scores, shares)
     calibration = evaluate.Calibration(bundle.about.temperature, True)
     figures = evaluate.figures(scores, truth, bundle.classes, calibration, seed)
-    shares = softmax(scores, calibration.temperature)
+    assumed = {} if shares is None else {"prior": dict(zip(bundle.classes, shares.tolist(), strict=True))}
+    probabilities = softmax(scores, calibration.temperature)
     return (
-        figures.to_dict(),
-        [Prediction(p.path, p.label, q) for p, q in zip(kept, shares, strict=True)],
+        {**figures.to_dict(), **assumed},
+        [Prediction(p.path, p.label, q) for p, q in zip(kept, probabilities, strict=True)],
         skipped,
     )

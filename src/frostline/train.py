@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from frostline import freeze
+from frostline.balance import class_mean, class_weights, equal_draw
 from frostline.cache import Key, Store
 from frostline.compiling import BATCH
-from frostline.config import Precision, Recipe
+from frostline.config import Balance, Precision, Recipe
 from frostline.errors import RunError
 from frostline.files import write_with
 from frostline.folding import fold
@@ -137,8 +138,12 @@ def train(
     progress: Progress,
     title: str,
     on_epoch: Callable[[Epoch], None] | None = None,
+    balance: Balance = "none",
 ) -> State:
     """Train `above` on `examples`; it ends with the kept epoch's weights (the best one with patience, else the last).
+
+    The best epoch is the one of least validation loss. With `balance` that is the mean over classes of each class's mean
+    cross-entropy, the loss that balanced training aims at; the history tells plain cross-entropy all the same.
 
     Parameters
     ----------
@@ -148,12 +153,17 @@ def train(
         Where the state is kept after each epoch, and where it is picked up from; None = nowhere.
     on_epoch
         Told of each epoch as it ends.
+    balance
+        `loss`: each photo's loss is weighted by `balance.class_weights`; `sampling`: photos are drawn by `balance.equal_draw`. Where all
+        classes have as many training photos it changes nothing.
 
     Raises
     ------
     RunError
         The loss is not a number any more, or the checkpoint can't be read or written.
     """
+    if len(np.unique(np.bincount(examples.labels))) == 1:
+        balance = "none"
     _set_threads(above)
     above.to(device).to(memory_format=torch.channels_last)
     optimiser = _optimiser(above, recipe, reduced)
@@ -165,12 +175,16 @@ def train(
     task.advance(state.last * len(examples))
     while state.last < recipe.epochs and not _should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
-        loss, accuracy = _epoch(learner, examples, recipe, (seed, dice, number), device, precision, task.advance)
-        val_loss, val_accuracy = measure(learner.kept, validation, device, precision)
+        loss, accuracy = _epoch(
+            learner, examples, recipe, (seed, dice, number), device, precision, task.advance, balance
+        )
+        logits = predict_logits(learner.kept, validation, device, precision)
+        val_loss, val_accuracy = _scores(logits, validation)
         if not math.isfinite(loss + val_loss):
             raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
-        _remember(state, learner.kept, recipe)
+        watched = val_loss if balance == "none" else _balanced_loss(logits, validation)
+        _remember(state, learner.kept, recipe, watched)
         if checkpoint is not None:
             _save(checkpoint, stage, state, learner)
         if on_epoch is not None:
@@ -207,12 +221,13 @@ def _should_stop(state: State, recipe: Recipe) -> bool:
     return bool(recipe.patience) and state.last - state.best_epoch >= recipe.patience
 
 
-def _remember(state: State, above: Above, recipe: Recipe) -> None:
+def _remember(state: State, above: Above, recipe: Recipe, watched: float) -> None:
+    """Keep the weights where `watched`, the validation loss that training aims at, is the lowest so far."""
     row = state.history[-1]
     if not recipe.patience:
         state.best_epoch = row.epoch
-    elif row.val_loss < state.best_loss:
-        state.best_epoch, state.best_loss = row.epoch, row.val_loss
+    elif watched < state.best_loss:
+        state.best_epoch, state.best_loss = row.epoch, watched
         state.best = {k: v.detach().clone() for k, v in above.state_dict().items()}
 
 
@@ -224,6 +239,7 @@ def _epoch(
     device: torch.device,
     precision: Precision,
     advance: Callable[[int], None],
+    balance: Balance,
 ) -> tuple[float, float]:
     """One pass over the photos; returns (mean loss, accuracy) as seen while learning."""
     above, optimiser = learner.above, learner.optimiser
@@ -231,7 +247,12 @@ def _epoch(
     rng = np.random.default_rng(_seed_of(dice))
     torch.manual_seed(_seed_of(dice))
     order = rng.permutation(len(examples))
-    views = rng.integers(0, recipe.views, len(examples))
+    photos, views = np.arange(len(examples)), rng.integers(0, recipe.views, len(examples))
+    if balance == "sampling":
+        photos, views = equal_draw(examples.labels, recipe.views, rng)
+    weights = (
+        torch.from_numpy(class_weights(np.bincount(examples.labels))).float().to(device) if balance == "loss" else None
+    )
     total_loss, right = 0.0, 0
     size = _slice(above, examples)
     batches = list(_batches(order, recipe.batch_size))
@@ -239,16 +260,13 @@ def _epoch(
         _set_rates(optimiser, recipe, dice[2] - 1 + step / len(batches))
         optimiser.zero_grad(set_to_none=True)
         for some in np.array_split(indices, -(-len(indices) // size)):
-            live, labels = examples.batch(some.tolist(), views[some].tolist(), device)
-            live = _floating(live, precision)
+            live, labels = examples.batch(photos[some].tolist(), views[some].tolist(), device)
             share, partners = _pairs(len(some), recipe, rng)
             with arithmetic(device, precision):
-                logits = above(*(_mixed(t, share, partners) for t in live)).float()
-                losses = [
-                    nn.functional.cross_entropy(logits, target, label_smoothing=recipe.label_smoothing)
-                    for target in (labels, labels[partners])[: 1 if share == 1 else 2]
-                ]
-                loss = losses[0] if share == 1 else share * losses[0] + (1 - share) * losses[1]
+                logits = above(*(_mixed(t, share, partners) for t in _floating(live, precision))).float()
+                loss = share * _loss(logits, labels, recipe, weights)
+                if share < 1:
+                    loss = loss + (1 - share) * _loss(logits, labels[partners], recipe, weights)
             (loss * (len(some) / len(indices))).backward()  # type: ignore[no-untyped-call]
             plain = nn.functional.cross_entropy(logits.detach(), labels)  # what validation measures too: no smoothing
             total_loss += plain.item() * len(some)
@@ -278,6 +296,14 @@ def _mixed(t: Tensor, share: float, partners: Tensor) -> Tensor:
     )
 
 
+def _loss(logits: Tensor, labels: Tensor, recipe: Recipe, weights: Tensor | None) -> Tensor:
+    """Mean cross-entropy, each photo's times the weight of its class: PyTorch's own weights would divide by their sum in the batch."""
+    if weights is None:
+        return nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    each = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="none")
+    return (each * weights[labels]).mean()
+
+
 def _slice(above: Above, examples: Examples) -> int:
     """How many photos go through the network at a time; the gradients of a batch's slices add up to the batch's own.
 
@@ -298,9 +324,18 @@ def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
 
 def measure(above: Above, examples: Examples, device: torch.device, precision: Precision) -> tuple[float, float]:
     """(mean cross-entropy, accuracy) on clean views."""
-    logits = predict_logits(above, examples, device, precision)
+    return _scores(predict_logits(above, examples, device, precision), examples)
+
+
+def _scores(logits: Tensor, examples: Examples) -> tuple[float, float]:
     labels = torch.from_numpy(examples.labels)
     return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
+
+
+def _balanced_loss(logits: Tensor, examples: Examples) -> float:
+    """Mean over classes of each class's mean cross-entropy."""
+    each = nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels), reduction="none")
+    return class_mean(each.numpy(), examples.labels)
 
 
 def predict_logits(
