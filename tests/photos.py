@@ -29,6 +29,16 @@ def picture(seed: int = 0, width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray(np.clip(pixels + dice.integers(-12, 13, pixels.shape), 0, 255).astype(np.uint8))
 
 
+def textured(kind: int, seed: int, side: int = 64) -> Image.Image:
+    """A grating in noise; kinds differ in its direction alone, and each picture's own direction strays: neighbours look alike."""
+    dice = np.random.default_rng(seed)
+    angle = np.deg2rad(14 * kind + dice.normal(0, 8))
+    down, across = np.mgrid[:side, :side] * (2 * np.pi / 12)
+    wave = np.sin(np.cos(angle) * across + np.sin(angle) * down + dice.uniform(0, 2 * np.pi))
+    grey = 128 + 50 * wave[..., None] + dice.normal(0, 60, (side, side, 3))
+    return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
+
+
 def encoded(image: Image.Image, kind: str = "JPEG", **options: object) -> bytes:
     stream = io.BytesIO()
     image.save(stream, kind, **options)

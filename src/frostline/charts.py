@@ -56,13 +56,16 @@ def epochs(strategy: Row) -> list[Row]:
     ]
 
 
-def specifications(strategies: Sequence[Row]) -> dict[str, Row]:
+def specifications(strategies: Sequence[Row], *, macro: bool = False) -> dict[str, Row]:
     """Specifications by the name that the template places them under: accuracy, recall, f1, accuracy-0.., loss-0..
 
-    A chart without a single number is left out. Each strategy of study.json needs a "colour" and "shape".
+    With `macro` the first shows macro recall. A chart without a single number is left out. Each strategy of study.json needs a
+    "colour" and "shape".
     """
     charts = {
-        "accuracy": _dot_plot(strategies),
+        "accuracy": _dot_plot(
+            strategies, *(("balanced_accuracy", "macro recall") if macro else ("accuracy", "accuracy"))
+        ),
         "recall": _class_plot(strategies, "recall"),
         "f1": _class_plot(strategies, "f1"),
     }
@@ -119,23 +122,23 @@ def _domain(values: Iterable[float], step: float, top: float) -> list[float]:
     return [round(max(0, low), 6), round(min(top, high), 6)]
 
 
-def _dot_plot(strategies: Sequence[Row]) -> Any:
-    """Accuracy with its interval, a strategy a row."""
+def _dot_plot(strategies: Sequence[Row], metric: str, title: str) -> Any:
+    """Accuracy or macro recall with its interval, a strategy a row."""
     import altair as alt  # 0.4 s: only who builds a report pays
 
     rows = []
-    for s in (s for s in strategies if s.get("accuracy") is not None):
-        low, high = s.get("accuracy_ci") or (None, None)
-        value = 100 * s["accuracy"]
+    for s in (s for s in strategies if s.get(metric) is not None):
+        low, high = s.get(f"{metric}_ci") or (None, None)
+        value = 100 * s[metric]
         ends = {"low": value if low is None else 100 * low, "high": value if high is None else 100 * high}
         rows.append({"strategy": s["name"], "value": value, **ends, "label": f"{value:.1f}\u00a0%"})
     if not rows:
         return None
     scale = alt.Scale(domain=_domain((row[end] for row in rows for end in ("low", "high")), 5, 100), nice=False)
     base = _chart(alt, rows).encode(y=alt.Y("strategy:N", sort=None, title=None))
-    axis = alt.Axis(tickCount=6, title="accuracy in %, with its 95 % interval")
+    axis = alt.Axis(tickCount=6, title=f"{title} in %, with its 95 % interval")
     x, low_end = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
-    names = {"value": "accuracy, %", "low": "interval from", "high": "to"}
+    names = {"value": f"{title}, %", "low": "interval from", "high": "to"}
     figures = [alt.Tooltip(f"{key}:Q", title=title, format=".1f") for key, title in names.items()]
     tips = [alt.Tooltip("strategy:N"), *figures]
     sign = _sign(alt, strategies, legend=None)
@@ -143,7 +146,7 @@ def _dot_plot(strategies: Sequence[Row]) -> Any:
     bar = bar.encode(x=low_end, x2="high:Q", color=sign["color"])
     dot = base.mark_point(filled=True, size=150, opacity=1).encode(x=x, tooltip=tips, **sign)
     text = base.mark_text(dy=-17, fontSize=13, fontWeight=600).encode(x=x, text="label:N")
-    said = "Accuracy of each strategy with its 95 % interval; the table beside it holds the figures."
+    said = f"{title.capitalize()} of each strategy with its 95 % interval; the table beside it holds the figures."
     return alt.layer(bar, dot, text).properties(height=56 * len(rows), description=said)
 
 

@@ -59,6 +59,16 @@ Engine = Annotated[str, typer.Option(help="What runs the frozen layers: auto, op
 Device = Annotated[str, typer.Option(help="Where training runs: auto, cpu or cuda.")]
 Precision = Annotated[str, typer.Option(help="Arithmetic of training: auto, float32 or bfloat16.")]
 StoredAs = Annotated[str, typer.Option(help="Activations on disk: float16 or float32.")]
+Balance = Annotated[
+    str, typer.Option(help="Unequal classes in training: none, loss (weighted) or sampling (drawn equally).")
+]
+Prior = Annotated[
+    str,
+    typer.Option(
+        help="How often each class is expected: train, equal, estimate (from these photos), rose=0.7,tulip=0.3 or a CSV (class,share). "
+        "Default: as trained."
+    ),
+]
 Line = Annotated[str | None, typer.Option(help="Freeze line of the fine-tuned strategy: a layer number, top or top-6.")]
 CacheLimit = Annotated[
     str,
@@ -108,6 +118,7 @@ def study(
     device: Device = "auto",
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
+    balance: Balance = "none",
     cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
@@ -121,7 +132,7 @@ def study(
         context, data, out, settings, resume,
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
-        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as,
+        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance,
     )  # fmt: skip
     count = _seed_count(seeds, data, out, settings, resume)
     run = _run if count == 1 else partial(_run_several, count=count)
@@ -150,6 +161,7 @@ def fit(
     device: Device = "auto",
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
+    balance: Balance = "none",
     cache_limit: CacheLimit = "",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -161,7 +173,7 @@ def fit(
     config = _configuration(
         context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
-        device=device, precision=precision, stored_as=stored_as,
+        device=device, precision=precision, stored_as=stored_as, balance=balance,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
 
@@ -336,10 +348,11 @@ def _run_folder(config: Config, out: str, existing: Existing) -> Path:
 
 
 def _ended(row: dict[str, Any], document: dict[str, Any]) -> str:
-    """What a strategy came to, as soon as it is known."""
-    low, high = (100 * x for x in row["accuracy_ci"])
+    """A strategy's figures, told as it ends."""
+    from frostline import words
+
     return (
-        f"{row['name']}: {100 * row['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) "
+        f"{row['name']}: {words.headline(row, document['dataset'].get('unequal', False))} "
         f"on {document['reported_on']} photos, after {row['seconds']['total']:.0f} s"
     )
 
@@ -359,23 +372,22 @@ def _print_study(document: dict[str, Any], run: Path) -> None:
 
     console = _console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in (
-        "strategy",
-        "accuracy",
-        "95 % interval",
-        "macro F1",
-        "calibration error",
-        "trainable",
-        "total",
-        "time",
-    ):
+    unequal = document["dataset"].get("unequal", False)
+    figures = (
+        ("macro recall", "95 % interval", "macro F1", "accuracy")
+        if unequal
+        else ("accuracy", "95 % interval", "macro F1")
+    )
+    for column in ("strategy", *figures, "calibration error", "trainable", "total", "time"):
         table.add_column(
             column, justify="left" if column == "strategy" else "right", no_wrap=column != "calibration error"
         )
     for row in document["strategies"]:
-        low, high = (100 * x for x in row["accuracy_ci"])
+        metric = "balanced_accuracy" if unequal else "accuracy"
+        low, high = (100 * x for x in row[f"{metric}_ci"])
+        plain = [f"{100 * row['accuracy']:.1f} %"] if unequal else []
         table.add_row(
-            row["name"], f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}", f"{row['macro_f1']:.3f}",
+            row["name"], f"{100 * row[metric]:.1f} %", f"{low:.1f} to {high:.1f}", f"{row['macro_f1']:.3f}", *plain,
             f"{row['ece_shipped']:.3f}", f"{row['parameters']['trainable']:,}", f"{row['parameters']['total']:,}",
             words.duration(row["seconds"]["total"]),
         )  # fmt: skip
@@ -506,6 +518,7 @@ def predict(
         str, typer.Option("--out", help="A .csv or .jsonl file, as its name says; default: CSV on stdout.")
     ] = "",
     engine: Engine = "auto",
+    prior: Prior = "",
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON lines on stdout; with --out a summary of it, photos left out included.")
     ] = False,
@@ -531,9 +544,9 @@ def predict(
     listed: list[dict[str, str]] = []  # kept for the summary alone
     with _progress(quiet) as progress, _sink(out) as sink:
         task = progress.task("Classifying")
+        results = classify(model, paths, prior=prior, on_photo=lambda: task.advance(1))
         write = _json_writer(sink) if lines_of_json else _csv_writer(sink, model.classes)
-        for result in classify(model, paths):
-            task.advance(1)
+        for result in results:
             if isinstance(result, Skip):
                 skipped += 1
                 typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
@@ -614,6 +627,7 @@ def evaluate(
     bundle: Annotated[str, typer.Argument(help="Bundle folder.")],
     data: Annotated[str, typer.Argument(help="Labelled photos, as for study.")],
     out: Annotated[str, typer.Option("--out", help="Write the predictions to this .csv file.")] = "",
+    prior: Prior = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -624,7 +638,7 @@ def evaluate(
 
     model = load(bundle)
     with _progress(quiet) as progress:
-        figures, predictions, skipped = evaluate_on(model, Path(data), progress)
+        figures, predictions, skipped = evaluate_on(model, Path(data), progress, prior=prior)
     if out:
         write_predictions(Path(out), predictions, model.classes)
     listed = [{"path": s.path, "why": s.why} for s in skipped]
@@ -638,12 +652,17 @@ def _print_figures(figures: dict[str, Any], count: int, skipped: list[dict[str, 
     from rich import box
     from rich.table import Table
 
+    from frostline import words
+    from frostline.balance import unequal
+
     console = _console()
-    low, high = (100 * x for x in figures["accuracy_ci"])
     console.print(
-        f"{100 * figures['accuracy']:.1f} % right (95 % interval {low:.1f} to {high:.1f}) on {count:,} photos; "
+        f"{words.headline(figures, unequal(row['support'] for row in figures['per_class']))} on {count:,} photos; "
         f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_shipped']:.3f}"
     )
+    if "prior" in figures:
+        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures["prior"].items())
+        console.print(f"Class shares assumed: {shares}", markup=False, soft_wrap=True)
     table = Table("class", "precision", "recall", "F1", "photos", box=box.SIMPLE_HEAD, pad_edge=False)
     for row in figures["per_class"]:
         cells = (f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))

@@ -74,10 +74,10 @@ def _contents(run: Path, study: Row) -> Row:
         "study": study,
         "dataset": dataset,
         "strategies": strategies,
-        "best": _best(strategies),
-        "answer": study.get("answer") or _answer(strategies),
+        "best": _best(strategies, bool(dataset.get("unequal"))),
+        "answer": study.get("answer") or _answer(strategies, bool(dataset.get("unequal"))),
         "waiting": [s for s in _wanted(wanted) if s not in names] if study.get("status") == "running" else [],
-        "charts": charts.specifications(strategies),
+        "charts": charts.specifications(strategies, macro=bool(dataset.get("unequal"))),
         "curves": {s["name"]: charts.epochs(s) for s in strategies},
         "confusions": {s["name"]: _confusion(s.get("confusion") or [], classes) for s in strategies},
         "class_tables": [_class_table(strategies, metric) for metric in ("recall", "f1")] if strategies else [],
@@ -183,12 +183,15 @@ def _shared_pass(strategies: Sequence[Row]) -> list[float]:
     return list(dict.fromkeys(float(s) for s in seconds if s and words.known(s)))
 
 
-def _answer(strategies: Sequence[Row]) -> str:
+def _answer(strategies: Sequence[Row], macro: bool) -> str:
     """What can be said when the study has not yet drawn its conclusion."""
-    best = _best(strategies)
+    best = _best(strategies, macro)
     if best is None:
         return "No strategy has ended yet: the figures will stand here when the first one does."
     figures = f"{words.percent(best['accuracy'])} right (95 % interval {words.span(best.get('accuracy_ci'))})"
+    if macro:
+        span = words.span(best.get("balanced_accuracy_ci"))
+        figures = f"macro recall {words.percent(best.get('balanced_accuracy'))} (95 % interval {span})"
     return (
         f"So far {best['name']} leads: {figures}."
         if len(strategies) > 1
@@ -196,9 +199,11 @@ def _answer(strategies: Sequence[Row]) -> str:
     )
 
 
-def _best(strategies: Sequence[Row]) -> Row | None:
+def _best(strategies: Sequence[Row], macro: bool) -> Row | None:
     """The one that the study's answer names: chosen by validation photos, so never by those that are reported."""
-    by = "validation_accuracy" if all(words.known(s.get("validation_accuracy")) for s in strategies) else "accuracy"
+    by = "balanced_accuracy" if macro else "accuracy"
+    if all(words.known(s.get(f"validation_{by}")) for s in strategies):
+        by = f"validation_{by}"
     scored = [s for s in strategies if words.known(s.get(by))]
     return max(scored, key=lambda s: (s[by], -((s.get("parameters") or {}).get("trainable") or 0)), default=None)
 

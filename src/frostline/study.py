@@ -20,7 +20,8 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import claims, freeze, metrics, report, sample, upkeep
+from frostline import claims, freeze, metrics, report, sample, upkeep, words
+from frostline.balance import unequal
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.errors import ConfigError, RunError
 from frostline.files import disk_errors, write_json
@@ -300,6 +301,7 @@ def begin(ready: Ready) -> dict[str, Any]:
         "seed": ready.config.seed,
         "protocol": ready.config.protocol,
         "preset": ready.config.preset,
+        "balance": ready.config.balance,
         "reported_on": ready.reported_on,
         "dataset": _dataset(ready),
         "strategies": [],
@@ -331,6 +333,7 @@ def _dataset(ready: Ready) -> dict[str, Any]:
         "photos": len(photos.photos),
         "classes": ready.classes,
         "counts": photos.counts(),
+        "unequal": unequal(photos.counts().values()),
         "train": len(ready.split.train),
         "validation": len(ready.split.validation),
         "test": len(others.photos) if others else len(ready.split.test),
@@ -449,16 +452,15 @@ def _comparisons(predictions: dict[str, list[Classified]], seed: int) -> list[di
 
 def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
     """The question's answer in a sentence (the strategy that validation prefers, and how sure its figure is), and how it compares."""
-    best = max(rows, key=lambda row: (row["validation_accuracy"], -row["parameters"]["trainable"]))
-    low, high = (100 * x for x in best["accuracy_ci"])
     dataset = document["dataset"]
+    unlike = dataset.get("unequal", False)  # an older run's rows have no macro recall
+    watched = "validation_balanced_accuracy" if unlike else "validation_accuracy"
+    best = max(rows, key=lambda row: (row[watched], -row["parameters"]["trainable"]))
     count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
-    text = (
-        f"{advice(best['name'])}: {100 * best['accuracy']:.1f} % right "
-        f"(95 % interval {low:.1f} to {high:.1f}) on {count:,} {photos_reported(document)}."
-    )
+    text = f"{advice(best['name'])}: {words.headline(best, unlike)} on {count:,} {photos_reported(document)}."
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
-    return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
+    detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
+    return text, f"By plain accuracy: {detail}" if unlike and detail else detail
 
 
 def photos_reported(document: dict[str, Any]) -> str:

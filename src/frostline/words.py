@@ -18,6 +18,16 @@ def percent(fraction: Any) -> str:
     return f"{100 * fraction:.1f}\u00a0%" if known(fraction) else NONE
 
 
+def headline(row: Any, unequal: bool) -> str:
+    """A model's figure with its interval: "91.2 % right (95 % interval 89.1 to 93.0)"; macro recall first where classes are unequal."""
+    low, high = (100 * bound for bound in row["balanced_accuracy_ci" if unequal else "accuracy_ci"])
+    interval = f"(95 % interval {low:.1f} to {high:.1f})"
+    right = f"{100 * row['accuracy']:.1f} % right"
+    return (
+        f"macro recall {100 * row['balanced_accuracy']:.1f} % {interval}, {right}" if unequal else f"{right} {interval}"
+    )
+
+
 def span(bounds: Any) -> str:
     """(0.891, 0.93) -> "89.1 to 93.0", in percent or points."""
     return " to ".join(_signed(100 * bound, ".1f") for bound in bounds) if bounds and all(map(known, bounds)) else NONE
