@@ -208,7 +208,10 @@ def test_repeats_draw_other_photos_from_the_same_activations(
     pretrained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / "cache"))
-    must("sweep", photos, "--out", tmp_path / "run", *OVER_PHOTOS, "--weights", pretrained)
+    said = must("sweep", photos, "--out", tmp_path / "run", *OVER_PHOTOS, "--weights", pretrained)
+    assert (
+        said.err.count("Photos through the frozen layers: ") == 2
+    )  # the clean views, and the others, each for both lines at once
     train, rest = 2 * PARTS["train"], 2 * (PARTS["validation"] + PARTS["test"])
     for names in (tmp_path / "cache" / "activations").glob("*/names.txt"):
         views = Counter(line.split()[1] for line in names.read_text(encoding="ascii").splitlines())

@@ -281,7 +281,7 @@ def _line_charts(lines: Sequence[Row]) -> dict[str, Any]:
     return {
         "accuracy": _line_accuracy(lines, names),
         "trainable": _line_bars(lines, names, "trainable", "trainable parameters", "~s"),
-        "seconds": _line_bars(lines, names, "seconds", "seconds of training, its head's included", "~s"),
+        "seconds": _line_bars(lines, names, "seconds", "seconds of training", "~s"),
     }
 
 

@@ -59,7 +59,7 @@ class Ready:
     precision: Precision
     prefix_seconds: float
     """The one pass of all photos through the frozen layers, all lines of the run at once."""
-    training_seed: int = 0
+    training_seed: int
     """Starting weights of the head, the order of photos and dropout; the split and the augmented views keep the configuration's."""
 
     @property

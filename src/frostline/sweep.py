@@ -402,8 +402,9 @@ def _photos(
     labels = [p.label for p in training]
     sizes = _sizes(plan.photos, labels, progress)
     done = {row["name"] for row in document[plan.kind]}
-    total = plan.repeats * sum(min(size, labels.count(c)) for size in sizes for c in ready.classes)
-    task = progress.task("Numbers of photos", total * len(config.strategies))
+    counts = {size: sum(min(size, labels.count(c)) for c in ready.classes) for size in sizes}
+    cost = {size: count + len(ready.split.validation) for size, count in counts.items()}  # what an epoch goes through
+    task = progress.task("All numbers of photos", plan.repeats * len(config.strategies) * sum(cost.values()))
     for repeat in range(plan.repeats):
         places = subsets(labels, [p.sha256 for p in training], list(sizes), config.seed, repeat)
         for size, name in sizes.items():
@@ -418,10 +419,10 @@ def _photos(
                     first = head_from(s, config, rows)
                     head = heads[first["name"]] if first else None
                     rows[s.name], heads[s.name] = _point(s, some, run / f"{point}.csv", head, progress, log)
-                    row = _told(rows[s.name], point, name, repeat, len(places[size]), len(ready.classes))
+                    row = _told(rows[s.name], point, name, repeat, counts[size], len(ready.classes))
                     document[plan.kind].append(row)
                     yield row
-                task.advance(len(places[size]))
+                task.advance(cost[size])
 
 
 def _sizes(photos: Sequence[int | str], labels: Sequence[str], progress: Progress) -> dict[int, int | str]:
