@@ -257,6 +257,8 @@ class PairAcross(Across):
 
     a: str
     b: str
+    p_value: float
+    """McNemar's exact test over photos: each counts once, for the model that was right about it with more seeds."""
     verdict: str
     """The comparison in words."""
 
@@ -266,9 +268,9 @@ def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
 
     Photos and seeds are resampled independently and their weights multiply: the pigeonhole bootstrap (Owen, Annals of Applied
     Statistics, 2007). A photo that several seeds tested is one cluster: it comes with all its answers or not at all. That bootstrap
-    counts the noise of a single answer three times, as Owen shows: little where each photo has many answers, but here most have
-    one, and the interval would be half as wide again as it should be. So the draws are moved towards their mean (or away from it)
-    until their variance is the one that `_variance` finds; the bootstrap decides the interval's shape.
+    counts the noise of a single answer three times, as Owen shows: little where each photo has many answers, but here most have one,
+    and intervals would be half as wide again as they should be. The excess sits in what the drawing of seeds adds, for seeds differ
+    through their photos too. So that part is scaled to the variance that seeds have beyond their photos' (`_beyond_photos`).
 
     The interval is for other photos of this kind and other seeds (split, starting weights, order of photos). It is not for another
     collection to train on: all seeds share one. And few seeds tell little of how far seeds scatter: where they scatter no more than
@@ -293,6 +295,9 @@ def compare_across(
 ) -> PairAcross:
     """Compare two models over photos and seeds: `mean_across` of the paired differences.
 
+    "Beats" asks for both: an interval that leaves 0 out, which accounts for photos and seeds, and McNemar's exact test over photos,
+    since where models disagree on a handful of photos a bootstrap is too sure.
+
     Parameters
     ----------
     right_a, right_b
@@ -301,16 +306,17 @@ def compare_across(
         (N, S) How many answers there were of each.
     """
     found = _across(right_a - right_b, counts, seed, least=-1.0)
-    return PairAcross(**asdict(found), a=a, b=b, verdict=_verdict_across(a, b, found))
+    ahead = (right_a - right_b).sum(1)
+    only_a, only_b = int((ahead > 0).sum()), int((ahead < 0).sum())
+    p = float(stats.binomtest(only_a, only_a + only_b).pvalue) if only_a + only_b else 1.0
+    return PairAcross(**asdict(found), a=a, b=b, p_value=p, verdict=_verdict_across(a, b, found, p))
 
 
 def _across(sums: np.ndarray, counts: np.ndarray, seed: int, least: float) -> Across:
     means = sums.sum(0) / counts.sum(0)
     values = sums[counts > 0] / counts[counts > 0]
     if values.min() < values.max():
-        draws, centre = _pigeonhole(sums, counts, seed), means.mean()
-        stretch = np.sqrt(_variance(sums, counts) / draws.var())
-        low, high = centre + stretch * (np.quantile(draws, (0.025, 0.975)) - centre)
+        low, high = np.quantile(_pigeonhole(sums, counts, seed), (0.025, 0.975))
     else:  # a bootstrap would claim certainty
         same = np.full(len(sums), values[0])
         low, high = mean_interval(same, seed) if least == 0 else _unanimous(same)
@@ -324,19 +330,25 @@ def _across(sums: np.ndarray, counts: np.ndarray, seed: int, least: float) -> Ac
 
 
 def _pigeonhole(sums: np.ndarray, counts: np.ndarray, seed: int, batch: int = 200) -> np.ndarray:
-    """Means (RESAMPLES,) of the seeds' accuracies, photos and seeds drawn anew for each."""
+    """Means (RESAMPLES,) of the seeds' accuracies, photos and seeds drawn anew for each; see `mean_across`."""
     rng = np.random.default_rng(seed)
     photos, seeds = sums.shape
     observed = sums.sum(0) / counts.sum(0)
-    draws = []
+    by_photos, by_seeds = [], []
     for _ in range(RESAMPLES // batch):
         drawn = _times_drawn(rng, batch, photos)
         asked = drawn @ counts  # (batch, seeds)
         each = np.where(
             asked > 0, (drawn @ sums) / np.maximum(asked, 1), observed
         )  # few photos: a seed's may all be missing
-        draws.append((_times_drawn(rng, batch, seeds) * each).sum(1) / seeds)
-    return np.concatenate(draws)
+        by_photos.append(each.mean(1))
+        by_seeds.append(
+            ((_times_drawn(rng, batch, seeds) - 1) * each).mean(1)
+        )  # their sum is the bootstrap as Owen has it
+    shift = np.concatenate(by_seeds)
+    scale = np.sqrt(_beyond_photos(sums, counts) / shift.var()) if shift.any() else 0.0
+    draws: np.ndarray = np.concatenate(by_photos) + scale * shift
+    return draws
 
 
 def _times_drawn(rng: np.random.Generator, draws: int, things: int) -> np.ndarray:
@@ -345,29 +357,27 @@ def _times_drawn(rng: np.random.Generator, draws: int, things: int) -> np.ndarra
     return np.bincount(picked.ravel(), minlength=draws * things).reshape(draws, things).astype(float)
 
 
-def _variance(sums: np.ndarray, counts: np.ndarray) -> float:
-    """Variance of the mean over seeds: what photos give, and what seeds give beyond that (method of moments; never below 0).
+def _beyond_photos(sums: np.ndarray, counts: np.ndarray) -> float:
+    """Variance of the mean that seeds give beyond what their photos do (method of moments; 0 where that comes out below 0).
 
-    Seeds that don't differ at all still show different accuracies, for their photos differ; how much of the difference that explains
-    follows from each photo's part in each seed's accuracy, less what seeds have in common through the photos that they share.
+    Seeds that don't differ at all still show different accuracies, for their photos differ. How far they would follows from each
+    photo's part in each seed's accuracy, less what seeds have in common through the photos that they share.
     """
-    photos, seeds = sums.shape
+    seeds = sums.shape[1]
     means = sums.sum(0) / counts.sum(0)
     parts = (sums - means * counts) / counts.sum(0) / seeds  # (photos, seeds), each column adds up to 0
-    from_photos = float((parts.sum(1) ** 2).sum()) * (photos / max(photos - 1, 1))
     alone = float((parts**2).sum())
     shared = float((parts.sum(1) ** 2).sum()) - alone
-    by_chance = alone - shared / (seeds - 1)
-    return float(from_photos + max(0.0, means.var(ddof=1) / seeds - by_chance))
+    return float(max(0.0, means.var(ddof=1) / seeds - (alone - shared / (seeds - 1))))
 
 
-def _verdict_across(a: str, b: str, found: Across) -> str:
+def _verdict_across(a: str, b: str, found: Across, p: float) -> str:
     first, second, sign = (a, b, 1) if found.mean >= 0 else (b, a, -1)
-    low, high = sorted((100 * sign * found.ci[0], 100 * sign * found.ci[1]))
+    low, high = sorted(100 * sign * end + 0.0 for end in found.ci)  # + 0.0: no "-0.0"
     span, points = f"95 % interval {low:.1f} to {high:.1f}", f"{100 * abs(found.mean):.1f} points"
     ahead = f"ahead with {sum(sign * d > 0 for d in found.seeds)} of {len(found.seeds)} seeds"
-    if low > 0:
+    if low > 0 and p < 0.05:
         return f"{first} beats {second} by {points} on average, {span}, {ahead}"
-    if found.mean == 0:
+    if abs(found.mean) < 1e-9:  # seeds that cancel out
         return f"{a} and {b} are equally accurate here on average, {span} points"
-    return f"{first} is {points} ahead of {second} on average, but that may be chance ({span}, {ahead})"
+    return f"{first} is {points} ahead of {second} on average, but that may be chance ({span}, {ahead}, p = {p:.2f})"
