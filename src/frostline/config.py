@@ -7,7 +7,6 @@ protocols and presets are rows of the tables below: a new one is a new row.
 from __future__ import annotations
 
 import dataclasses
-import math
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field, replace
@@ -48,8 +47,6 @@ class Recipe:
     """Decoupled weight decay (AdamW) on weight matrices; biases and norms are left out."""
     schedule: Schedule = "constant"
     """Step size from step to step: constant, or down a half cosine to nothing."""
-    warm_up: float = 0.0
-    """Epochs, or parts of one, in which the step size first rises from nothing to its full value."""
     patience: int = 0
     """Stop after so many epochs without a lower validation loss and keep the best epoch; 0 = fixed epochs, keep the last."""
     label_smoothing: float = 0.0
@@ -60,12 +57,8 @@ class Recipe:
     """Share of the hidden units dropped in training, 0 to below 1."""
     views: int = 1
     """Stored views of each training photo; view 0 is the clean one, the others are augmented."""
-    mixup: float = 0.0
-    """Pairs of photos are mixed at the line, in shares drawn from Beta(mixup, mixup) (Zhang et al., ICLR 2018); 0 = none."""
     averaging: float = 0.0
     """What stays of the running mean of the weights at each step, e.g. 0.99; the mean is validated and kept; 0 = none."""
-    layer_decay: float = 1.0
-    """Each layer takes this much of the step size of the next one up (ULMFiT; Howard and Ruder, ACL 2018)."""
 
 
 @dataclass(frozen=True)
@@ -309,10 +302,8 @@ _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
     # what is expected, and its test; NaN fails each
     **dict.fromkeys(("epochs", "batch_size", "views"), ("1 or more", lambda x: x >= 1)),
     **dict.fromkeys(("hidden", "patience", "weight_decay"), ("0 or more", lambda x: x >= 0)),
-    **dict.fromkeys(("warm_up", "mixup"), ("0 or more", lambda x: 0 <= x < math.inf)),
     **dict.fromkeys(("dropout", "label_smoothing", "averaging"), ("0 to below 1", lambda x: 0 <= x < 1)),
     **dict.fromkeys(("learning_rate", "learning_rate_above_line"), ("above 0 and below 10", lambda x: 0 < x < 10)),
-    "layer_decay": ("above 0, at most 1", lambda x: 0 < x <= 1),
 }
 
 

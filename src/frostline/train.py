@@ -21,7 +21,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 
 from frostline import freeze
 from frostline.balance import class_mean, class_weights, equal_draw
@@ -37,7 +37,6 @@ from frostline.reading import thread_count
 Stage = Literal["head", "own"]
 
 _PHOTOS_AT_A_TIME = 8
-_FIRST = 0.01  # epochs: a warm-up begins with a small step, not with none
 
 
 def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Sequential:
@@ -211,10 +210,19 @@ class _Learner:
 
 
 def _averaged(above: Above, recipe: Recipe) -> AveragedModel | None:
+    """The running mean of the weights. It reaches back no further than a tenth of the steps so far: few photos make few steps."""
     if not recipe.averaging:
         return None
-    mean = get_ema_multi_avg_fn(recipe.averaging)  # type: ignore[no-untyped-call]
-    return AveragedModel(above, multi_avg_fn=mean, use_buffers=True)
+
+    def average(means: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        count = int(steps)
+        kept = min(recipe.averaging, (1 + count) / (10 + count))
+        if means[0].is_floating_point():
+            torch._foreach_lerp_(list(means), list(weights), 1 - kept)
+        else:  # a batch norm's counter of steps
+            torch._foreach_copy_(list(means), list(weights))
+
+    return AveragedModel(above, multi_avg_fn=average, use_buffers=True)
 
 
 def _should_stop(state: State, recipe: Recipe) -> bool:
@@ -261,12 +269,9 @@ def _epoch(
         optimiser.zero_grad(set_to_none=True)
         for some in np.array_split(indices, -(-len(indices) // size)):
             live, labels = examples.batch(photos[some].tolist(), views[some].tolist(), device)
-            share, partners = _pairs(len(some), recipe, rng)
             with arithmetic(device, precision):
-                logits = above(*(_mixed(t, share, partners) for t in _floating(live, precision))).float()
-                loss = share * _loss(logits, labels, recipe, weights)
-                if share < 1:
-                    loss = loss + (1 - share) * _loss(logits, labels[partners], recipe, weights)
+                logits = above(*_floating(live, precision)).float()
+                loss = _loss(logits, labels, recipe, weights)
             (loss * (len(some) / len(indices))).backward()  # type: ignore[no-untyped-call]
             plain = nn.functional.cross_entropy(logits.detach(), labels)  # what validation measures too: no smoothing
             total_loss += plain.item() * len(some)
@@ -276,24 +281,6 @@ def _epoch(
             learner.average.update_parameters(above)
         advance(len(indices))
     return total_loss / len(examples), right / len(examples)
-
-
-def _pairs(count: int, recipe: Recipe, rng: np.random.Generator) -> tuple[float, Tensor]:
-    """What share of itself each photo keeps, at least a half, and who gives the rest."""
-    if not recipe.mixup:
-        return 1.0, torch.arange(count)
-    share = float(rng.beta(recipe.mixup, recipe.mixup))
-    return max(share, 1 - share), torch.from_numpy(rng.permutation(count))
-
-
-def _mixed(t: Tensor, share: float, partners: Tensor) -> Tensor:
-    return (
-        t
-        if share == 1
-        else torch.lerp(t[partners].to(t.dtype), t, share)
-        if t.is_floating_point()
-        else (share * t.float() + (1 - share) * t[partners].float())
-    )
 
 
 def _loss(logits: Tensor, labels: Tensor, recipe: Recipe, weights: Tensor | None) -> Tensor:
@@ -399,11 +386,12 @@ def arithmetic(device: torch.device, precision: Precision) -> AbstractContextMan
 
 def _optimiser(above: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optimizer:
     groups = []
-    own = recipe.learning_rate_above_line if reduced else recipe.learning_rate
-    owners = [m for m in above.suffix.modules() if any(True for _ in m.parameters(recurse=False))]
-    layers = [(own * recipe.layer_decay**depth, layer) for depth, layer in enumerate(reversed(owners))]
-    for rate, part in [(recipe.learning_rate, above.head), *layers]:
-        parameters = list(part.parameters(recurse=part is above.head))
+    rates = {
+        "suffix": recipe.learning_rate_above_line if reduced else recipe.learning_rate,
+        "head": recipe.learning_rate,
+    }
+    for part, rate in rates.items():
+        parameters = list(getattr(above, part).parameters())
         matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
         for members, decay in ((matrices, recipe.weight_decay), (vectors, 0.0)):
             if members:
@@ -412,12 +400,8 @@ def _optimiser(above: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optim
 
 
 def _set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, epochs: float) -> None:
-    """The step sizes after so many epochs: constant, or down a half cosine to nothing at the end, after the warm-up if there is one."""
-    share = 1.0
-    if recipe.schedule == "cosine":
-        share = 0.5 * (1 + math.cos(math.pi * epochs / recipe.epochs))
-    if epochs < recipe.warm_up:
-        share *= (epochs + _FIRST) / (recipe.warm_up + _FIRST)
+    """The step sizes after so many epochs: constant, or down a half cosine to nothing at the end."""
+    share = 0.5 * (1 + math.cos(math.pi * epochs / recipe.epochs)) if recipe.schedule == "cosine" else 1.0
     for group in optimiser.param_groups:
         group["lr"] = share * group["full_rate"]
 
