@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,8 +13,8 @@ from frostline import weights
 from frostline.errors import WeightsError
 from runs import Run, held_out, tangled
 
-# found before the session's cache folder takes its place: a developer's own copy saves a download
-_OWN_COPY = weights.cached_path(weights.KNOWN["mobilenet_v2"])
+# found before the session's cache folder takes its place: a developer's own copies save downloads
+_OWN_COPIES = {name: weights.cached_path(spec) for name, spec in weights.KNOWN.items()}
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -31,17 +31,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def pretrained(cache: Path) -> Path:
-    """mobilenet_v2's published weights in the session's cache folder; skips when no source can be reached."""
-    spec = weights.KNOWN["mobilenet_v2"]
-    if spec.holds(_OWN_COPY):
+def published(cache: Path) -> Callable[[str], Path]:
+    """A network's published weights in the session's cache folder; skips when no source can be reached."""
+
+    def fetched(name: str) -> Path:
+        spec = weights.KNOWN[name]
         target = weights.cached_path(spec)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(_OWN_COPY.read_bytes())
-    try:
-        return weights.fetch(spec)
-    except WeightsError as error:
-        pytest.skip(f"no source of mobilenet_v2's weights can be reached: {error}")
+        if not target.exists() and spec.holds(_OWN_COPIES[name]):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(_OWN_COPIES[name].read_bytes())
+        try:
+            return weights.fetch(spec)
+        except WeightsError as error:
+            pytest.skip(f"no source of {name}'s weights can be reached: {error}")
+
+    return fetched
+
+
+@pytest.fixture(scope="session")
+def pretrained(published: Callable[[str], Path]) -> Path:
+    """mobilenet_v2's."""
+    return published("mobilenet_v2")
 
 
 @pytest.fixture(scope="session")

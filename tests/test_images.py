@@ -435,9 +435,11 @@ def test_decoding_in_threads_gives_the_same_pixels() -> None:
 
 
 def test_transform_goes_through_json_and_back() -> None:
-    transform = Transform(192, "crop", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3))
+    transform = Transform(192, "crop", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "bicubic", 0.9)
     value = transform.to_dict()
-    assert value == {"size": 192, "resize": "crop", "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3]}
+    assert value == {
+        "size": 192, "resize": "crop", "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3], "interpolation": "bicubic", "crop_pct": 0.9,
+    }  # fmt: skip
     assert Transform.from_dict(value) == transform
     assert Transform.from_dict(Transform().to_dict()) == Transform()
 
@@ -452,6 +454,8 @@ def test_transform_goes_through_json_and_back() -> None:
         ({"mean": 3}, "mean and std"),
         ({"std": [0.1, 0.2, 0]}, "above 0"),
         ({"std": [0.1, 0.2, "x"]}, "three numbers"),
+        ({"interpolation": "lanczos"}, "interpolation 'lanczos': must be one of bilinear, bicubic"),
+        ({"crop_pct": 1.5}, "crop_pct 1.5: must be above 0 and at most 1"),
         ({"extra": 1}, "expected mean, resize, size, std"),
     ],
 )

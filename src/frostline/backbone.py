@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import difflib
+import sys
 import threading
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, fx, nn
 from frostline import freeze, weights
 from frostline.config import Weights
 from frostline.errors import ConfigError, WeightsError, nearest
-from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Resize, Transform
+from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
 from frostline.progress import Progress
 
 
@@ -82,13 +83,21 @@ class Info:
     """Divided by."""
     source: weights.WeightsSpec | None
     """Where its published weights are known to be, or None (timm's hub, or no published weights)."""
+    interpolation: Interpolation = "bilinear"
+    """How its publisher resamples photos."""
+    crop_pct: float = 0.875
+    """Side of the central square that its publisher cuts, as a share of the photo's shorter side."""
+    hub: str = ""
+    """Where timm has its published weights: a repository on the hub or a URL; empty: nowhere."""
 
     def transform(self, image_size: int, resize: Resize) -> Transform:
         """The transform of its photos; `image_size` 0 takes the backbone's own."""
-        return Transform(image_size or self.image_size, resize, self.mean, self.std)
+        size = image_size or self.image_size
+        return Transform(size, resize, self.mean, self.std, self.interpolation, self.crop_pct)
 
 
-EMBEDDED = ("small_cnn", "mobilenet_v2")
+EMBEDDED = ("small_cnn", "mobilenet_v2", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+"""The networks that `frostline backbones` lists first: their weights come from the package index if need be."""
 
 
 def info(name: str) -> Info:
@@ -97,25 +106,46 @@ def info(name: str) -> Info:
     Raises
     ------
     ConfigError
-        Neither frostline's own nor one of timm's; the nearest name is suggested.
+        Neither frostline's own nor one of timm's (the nearest name is suggested), or one that takes no square RGB photos.
     """
     if name == "small_cnn":
         return Info(name, "frostline", 224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
     if name == "mobilenet_v2":
         return Info(name, "torchvision", 224, IMAGENET_MEAN, IMAGENET_STD, weights.KNOWN[name])
-    import timm
+    published = _published(name)
+    channels, height, width = published.input_size
+    if channels != 3 or height != width or len(published.mean) != 3:
+        size = " x ".join(map(str, published.input_size))
+        raise ConfigError(f"{name} takes {size} (channels x height x width): choose one that takes square RGB photos")
+    return Info(
+        name,
+        "timm",
+        height,
+        tuple(published.mean),
+        tuple(published.std),
+        weights.KNOWN.get(name),
+        "bilinear" if published.interpolation == "bilinear" else "bicubic",  # what timm itself takes for any other word
+        published.crop_pct,
+        published.hf_hub_id or published.url or "",
+    )
 
-    if name.partition(".")[0] not in timm.list_models():
+
+def _published(name: str) -> Any:
+    """What timm has published of a network and its weights (a `PretrainedCfg`)."""
+    import timm
+    from timm.models import get_arch_pretrained_cfgs
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or name.endswith("."):
         close = difflib.get_close_matches(name, [*EMBEDDED, *timm.list_models()], n=1, cutoff=0.4)
         known = (
             nearest(name, EMBEDDED) if not close else f"; did you mean '{close[0]}'? ('frostline backbones' lists them)"
         )
         raise ConfigError(f"unknown backbone '{name}'{known}")
-    published = timm.get_pretrained_cfg(name)
-    settings: dict[str, Any] = dataclasses.asdict(published) if published else {}
-    size = int(settings.get("input_size", (3, 224, 224))[-1])
-    mean, std = (tuple(settings.get(key, usual)) for key, usual in (("mean", IMAGENET_MEAN), ("std", IMAGENET_STD)))
-    return Info(name, "timm", size, mean, std, weights.KNOWN.get(name))
+    tags = [key.partition(".")[2] for key in get_arch_pretrained_cfgs(architecture)]
+    if tag not in ("", *tags):
+        raise ConfigError(f"{architecture} has no published weights '{tag}'{nearest(tag, tags)}")
+    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
 
 
 @dataclass(frozen=True)
@@ -137,6 +167,11 @@ class Backbone:
         """Number of layers that the line can count."""
         return len(freeze.layers(self.traced))
 
+    @property
+    def blocks(self) -> list[str]:
+        """The layers that are whole blocks, because they could not be recorded inside."""
+        return freeze.blocks(self.traced)
+
     def example(self) -> Tensor:
         """One black photo, (1, H, W, 3) uint8."""
         return torch.zeros(1, self.transform.size, self.transform.size, 3, dtype=torch.uint8)
@@ -144,8 +179,9 @@ class Backbone:
 
 def preload(names: Iterable[str]) -> None:
     """Start to import, in a thread, what these backbones are built with: 1.5 s in which photos can be listed."""
-    if "mobilenet_v2" in names:
-        threading.Thread(target=import_module, args=("torchvision.models.mobilenetv2",), daemon=True).start()
+    homes = {"mobilenet_v2": "torchvision.models.mobilenetv2", "small_cnn": ""}
+    for module in {homes.get(name, "timm") for name in names} - {""}:
+        threading.Thread(target=import_module, args=(module,), daemon=True).start()
 
 
 def build(
@@ -169,13 +205,20 @@ def build(
     """
     about = info(name)
     transform = about.transform(image_size, resize)
-    network = Scaled(_body(about, seed, start, path, progress), transform).eval()
-    return assemble(name, network, transform)
+    network = Scaled(_body(about, transform.size, seed, start, path, progress), transform).eval()
+    backbone = assemble(name, network, transform)
+    if backbone.blocks and progress is not None:
+        kinds = {type(backbone.traced.get_submodule(block)).__name__ for block in backbone.blocks}
+        progress.say(
+            f"{name}: {len(backbone.blocks)} of its {backbone.layer_count} layers are whole blocks ({', '.join(sorted(kinds))}) that "
+            "can't be recorded inside; the freeze line counts each as one"
+        )
+    return backbone
 
 
 def skeleton(name: str, transform: Transform) -> Backbone:
     """The architecture alone, for a bundle that brings its own weights."""
-    return assemble(name, Scaled(_architecture(info(name)), transform).eval(), transform)
+    return assemble(name, Scaled(architecture(info(name), transform.size), transform).eval(), transform)
 
 
 def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
@@ -183,24 +226,23 @@ def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
     for layer in network.modules():
         if getattr(layer, "inplace", False):  # it would overwrite the tensors at the line, which are kept
             layer.inplace = False  # type: ignore[assignment]
-    example = torch.zeros(2, transform.size, transform.size, 3, dtype=torch.uint8)
-    traced = freeze.trace(network, example)
-    with torch.no_grad():
-        features = int(network(example).shape[1])
-    return Backbone(name, network, traced, transform, features)
+    side = transform.size
+    noise = torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    traced = freeze.trace(network, noise)
+    return Backbone(name, network, traced, transform, freeze.features(traced))
 
 
-def _body(about: Info, seed: int, start: Weights, path: Path | None, progress: Progress | None) -> nn.Module:
+def _body(about: Info, size: int, seed: int, start: Weights, path: Path | None, progress: Progress | None) -> nn.Module:
     if start == "pretrained" and about.home == "frostline":
         raise ConfigError(f"{about.name} has no published weights: start it from random weights")
     file = _weights_file(about, path, progress) if start == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if start == "pretrained" and file is None:
-            return _from_hub(about.name)
-        body = _architecture(about)
-    if file is not None:
-        _load(body, weights.load_state_dict(file), about.name)
+        body = architecture(about, size)
+        if file is not None:
+            load(body, weights.load_state_dict(file), about.name)
+        elif start == "pretrained":
+            load(body, _from_hub(about, size, progress), about.name)
     return body
 
 
@@ -213,69 +255,132 @@ def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> 
     return path
 
 
-def _architecture(about: Info) -> nn.Module:
+def architecture(about: Info, size: int = 0) -> nn.Module:
+    """The network without its classifier, before `Scaled`; `size`: side of its photos in pixels, 0 = its own."""
     if about.home == "frostline":
         return SmallCNN()
     if about.home == "torchvision":
         from torchvision.models import mobilenet_v2
 
         return _Pooled(mobilenet_v2().features)
+    return _timm(about, size, num_classes=0)
+
+
+def _timm(about: Info, size: int, **options: Any) -> nn.Module:
+    """One of timm's networks. Those made for one size of photo (most transformers) are told another one."""
     import timm
 
-    return timm.create_model(about.name, pretrained=False, num_classes=0)
-
-
-def _from_hub(name: str) -> nn.Module:
-    import timm
-
+    published = timm.get_pretrained_cfg(about.name)
+    resized = bool(published and published.fixed_input_size and size not in (0, about.image_size))
     try:
-        return timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # the hub's client raises a different family of errors in each version
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise WeightsError(
-            f"no weights for '{name}': timm's hub answered: {reason[:200]}; connect to the hub or choose mobilenet_v2"
+        return timm.create_model(about.name, **(options | ({"img_size": size} if resized else {})))
+    except (TypeError, AssertionError) as error:
+        if not resized:
+            raise
+        side = about.image_size
+        raise ConfigError(
+            f"{about.name} takes photos of {side} x {side} pixels only: leave --image-size out"
         ) from error
 
 
-def _load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
-    """Fill a network without its classifier from a publisher's file, which has one.
+def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Tensor]:
+    """The published tensors, as timm's own loader brings them: safetensors first, nothing pickled is executed.
 
-    Where a publisher names the tensors otherwise (the EfficientNet-Lites), they stand in the same order: they are renamed by
-    position, and every shape must agree.
+    With the classifier, though it is not needed: only so does timm insist on every tensor. What the hub's client keeps in its cache is
+    taken from there without asking; where the hub does not answer, its client would try for a minute.
+    """
+    if not about.hub:
+        raise WeightsError(
+            f"{about.name}: nobody has published weights that timm knows of; give a file with --weights PATH"
+        )
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # --quiet and --json leave no place for bars of others
+    kept = hub_file(about)
+    task = progress.task(f"Fetching {about.name} from timm's hub") if progress and not kept else None
+    try:
+        if not kept:
+            weights.Url(about.hub if "://" in about.hub else constants.ENDPOINT).knock()
+        overlay = {"pretrained_cfg_overlay": {"file": str(kept)}} if kept else {}
+        return dict(_timm(about, size, pretrained=True, **overlay).state_dict())
+    except ConfigError:
+        raise
+    except Exception as error:  # the hub's client raises a different family of errors in each version
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where, at_hand = f"timm's hub ({about.hub})", ", ".join(weights.KNOWN)
+        raise WeightsError(
+            f"no weights for '{about.name}' from {kept or where}: {reason[:200]}; connect to the hub "
+            f"(HF_ENDPOINT names a mirror), give the file with --weights PATH, or choose one that the package index has: {at_hand}"
+        ) from error
+    finally:
+        if task:
+            task.finish()
+
+
+def hub_file(about: Info) -> Path | None:
+    """The published file in the cache of the hub's client, None where it is not there."""
+    if about.home != "timm" or not about.hub or "://" in about.hub:
+        return None
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    published = timm.get_pretrained_cfg(about.name)
+    if published is None or published.custom_load:  # not one file of tensors
+        return None
+    names = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (try_to_load_from_cache(about.hub, name) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Fill a network without its classifier from a publisher's file, which may have one.
+
+    Where a publisher names the tensors otherwise, timm's own rules rename them if it has some. Else they have to stand in the
+    same order (the EfficientNet-Lites): they are renamed by position, and each has to be of the same kind (weight, bias, running
+    mean, ...) and shape; only a classifier's weight and bias may be left over.
+
+    Raises
+    ------
+    WeightsError
+        The file is another network's.
     """
     wanted = body.state_dict()
-    if not set(wanted) <= set(state):
-        counters = {k for k in wanted if k.endswith("num_batches_tracked")}
-        learnt = [(k, v) for k, v in wanted.items() if k not in counters]
-        found = [v for k, v in state.items() if not k.endswith("num_batches_tracked")]
-        if len(found) < len(learnt) or any(v.shape != f.shape for (_, v), f in zip(learnt, found, strict=False)):
-            raise WeightsError(f"the weights are not those of {name}: its tensors have other shapes")
-        state = {k: f for (k, _), f in zip(learnt, found, strict=False)} | {k: wanted[k] for k in counters}
-    try:
-        body.load_state_dict({k: state[k] for k in wanted})
-    except RuntimeError as error:
-        raise WeightsError(f"the weights are not those of {name}: {' '.join(str(error).split())[:200]}") from error
+    rules = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    if rules and not _fits(wanted, state):
+        with suppress(Exception):  # they were written for files of the right kind, and fail in many ways on others
+            state = rules(dict(state), body)
+    if not _fits(wanted, state):
+        state = _by_position(wanted, state, name)
+    body.load_state_dict({key: state[key] for key in wanted})
 
 
-def listing(find: str = "") -> list[dict[str, Any]]:
-    """What `frostline backbones` shows: the embedded networks, or timm's whose names hold `find`."""
-    import timm
-
-    names = timm.list_models(f"*{find}*") if find else list(EMBEDDED)
-    if find:
-        names = [n for n in EMBEDDED if find in n] + [n for n in names if n not in EMBEDDED]
-    return [_row(info(name)) for name in names]
+def _fits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
+    return all(key in state and state[key].shape == tensor.shape for key, tensor in wanted.items())
 
 
-def _row(about: Info) -> dict[str, Any]:
-    with torch.device("meta"):  # the shapes alone: no memory, no initialisation
-        body = _architecture(about)
-    cached = about.source is not None and weights.status(about.source)["cached"] == "yes"
-    start = "in the cache" if cached else "package index" if about.source else "timm's hub"
-    return {
-        "name": about.name,
-        "home": about.home,
-        "parameters": sum(p.numel() for p in body.parameters()),
-        "photos": f"{about.image_size} x {about.image_size}",
-        "weights": "none (from scratch)" if about.home == "frostline" else start,
-    }
+def _by_position(wanted: dict[str, Tensor], state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """`state` under the names of `wanted`. Counters of steps are left as they are: not every publisher kept them."""
+    counters, learnt = _sorted_out(wanted)
+    _, found = _sorted_out(state)
+    for (key, tensor), (other, came) in zip(learnt.items(), found.items(), strict=False):
+        if tensor.shape != came.shape or _kind(key) != _kind(other):
+            raise WeightsError(
+                f"the weights are not those of {name}: {other} {tuple(came.shape)} stands where {key} {tuple(tensor.shape)} is expected"
+            )
+    rest = list(found)[len(learnt) :]
+    if len(found) < len(learnt) or [_kind(key) for key in rest] not in ([], ["weight"], ["weight", "bias"]):
+        raise WeightsError(
+            f"the weights are not those of {name}: {len(found)} tensors, expected {len(learnt)} and a classifier's two"
+        )
+    return dict(zip(learnt, found.values(), strict=False)) | counters
+
+
+def _sorted_out(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(the counters that batch norms keep, all other tensors)."""
+    counters = {k: v for k, v in state.items() if _kind(k) == "num_batches_tracked"}
+    return counters, {k: v for k, v in state.items() if k not in counters}
+
+
+def _kind(key: str) -> str:
+    return key.rpartition(".")[2]

@@ -205,13 +205,17 @@ def tap(backbone: Backbone, line: int, kind: EngineKind, device: torch.device, s
     """Open (or start) the store of `backbone` cut at `line`."""
     cut = freeze.cut(backbone.traced, line)
     dtypes = [np.dtype(np.uint8) if d == torch.uint8 else np.dtype(stored_as) for d in cut.dtypes]
+    frame = backbone.transform.frame()
     shaped_by: dict[str, object] = {
         "version": _VERSION,
-        "size": backbone.transform.size,
-        "resize": backbone.transform.resize,
+        "size": frame.size,
+        "resize": frame.resize,
         "pillow": PIL.__version__,
         "line": line,
     }
+    # what came later joins only where it is not as it always was: stores that are filled keep their names
+    later = {"interpolation": frame.interpolation, "crop_pct": frame.crop_pct}
+    shaped_by |= {k: v for k, v in later.items() if v != getattr(Transform, k)}
     if line > 0:
         engine = settle(kind, cuda=device.type == "cuda")
         shaped_by |= {
@@ -282,7 +286,7 @@ def _by_transform(taps: Sequence[Tap]) -> dict[Transform, list[Tap]]:
     """Taps that can share decoded photos; what the graph normalises with makes no difference to those."""
     groups: dict[Transform, list[Tap]] = {}
     for t in taps:
-        groups.setdefault(Transform(t.backbone.transform.size, t.backbone.transform.resize), []).append(t)
+        groups.setdefault(t.backbone.transform.frame(), []).append(t)
     return groups
 
 

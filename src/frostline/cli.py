@@ -696,19 +696,21 @@ def report(
 @app.command()
 def backbones(
     find: Annotated[str, typer.Argument(help="Part of a name: lists timm's networks that have it.")] = "",
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure how many photos/s each takes here, a few seconds each; it is kept.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List the networks that a study can use."""
-    from frostline import backbone as known
+    from frostline.networks import listing
 
-    rows = known.listing(find)
-    if not rows:
-        raise ConfigError(f"no network has '{find}' in its name: give a shorter part, e.g. 'resnet'")
+    with _progress(quiet) as progress:
+        rows = listing(find, speed=speed, progress=progress)
     if as_json:
         typer.echo(json.dumps(rows))
     elif not quiet:
-        _table(rows)
+        _table([{k: v for k, v in row.items() if k != "home"} for row in rows])
 
 
 @app.command()

@@ -8,6 +8,7 @@ into a compiled file is `frostline.compiling`.
 
 from __future__ import annotations
 
+import platform
 import threading
 from collections.abc import Sequence
 from functools import cache
@@ -140,6 +141,17 @@ def opened(kind: Settled, model: Path | bytes, *, half: bool) -> Engine:
         alike; not for what was trained on top of it.
     """
     return OpenVinoEngine(model, half=half) if kind == "openvino" else OnnxEngine(model)
+
+
+def processor() -> str:
+    """What this machine's processor calls itself."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
 
 
 @cache

@@ -17,7 +17,6 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
-from torch.fx.passes.shape_prop import ShapeProp
 
 from frostline.errors import ConfigError
 
@@ -31,37 +30,119 @@ class _LayerTracer(fx.Tracer):
     def __init__(self, opaque: tuple[type[nn.Module], ...], functions: tuple[Callable[..., Any], ...]) -> None:
         super().__init__(autowrap_functions=functions)
         self._opaque = opaque
+        self.failed: nn.Module | None = None
+        """The innermost module that could not be recorded."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:  # noqa: ARG002
         return not any(True for _ in m.children()) or isinstance(m, self._opaque)
 
+    def call_module(
+        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        try:
+            return super().call_module(m, forward, args, kwargs)
+        except Exception:
+            self.failed = self.failed or m
+            raise
+
+
+class _Shapes(fx.Interpreter):
+    """Runs a graph once to learn what each value is, and remembers which one could not be computed."""
+
+    failed: fx.Node | None = None
+
+    def run_node(self, n: fx.Node) -> Any:
+        try:
+            value = super().run_node(n)
+        except Exception:
+            self.failed = n
+            raise
+        n.meta["type"] = type(value)
+        if isinstance(value, Tensor):
+            n.meta["like"] = value.detach().to("meta")  # shape and type, no data
+        return value
+
 
 def trace(network: nn.Module, photos: Tensor) -> fx.GraphModule:
     """Record `network` as a graph whose modules are its layers, in execution order.
+
+    A block whose Python can't be recorded (control flow that depends on the data or its shape) counts as one layer: the
+    innermost such block, so that all around it is still recorded layer by layer. `blocks` tells which.
 
     Parameters
     ----------
     network
         Takes one tensor. Left in evaluation mode: the graph shares its layers.
     photos
-        An example input, used once to learn which values of the graph are tensors.
+        An example input, used once to learn which values of the graph are tensors, and that the graph computes the same; on the
+        device "meta" it only gives the shapes.
 
     Raises
     ------
     ConfigError
-        The network's Python can't be recorded (control flow that depends on the data).
+        It can't be recorded at all.
     """
-    tracer = _LayerTracer(*_opaque())
     network.eval()
-    try:
-        graph = tracer.trace(network)
-        traced = fx.GraphModule(network, graph)
-        with torch.no_grad():
-            ShapeProp(traced).propagate(photos)
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ConfigError(f"{type(network).__name__} can't be recorded layer by layer: {reason}") from error
-    return traced
+    opaque, functions = _opaque()
+    while True:
+        tracer = _LayerTracer(opaque, functions)
+        shapes: _Shapes | None = None
+        try:
+            traced = fx.GraphModule(network, tracer.trace(network))
+            shapes = _Shapes(traced)
+            with torch.no_grad():
+                _check_same(shapes.run(photos), network(photos))
+        except Exception as error:
+            block = tracer.failed if shapes is None else _around(network, tracer, shapes.failed)
+            if block is None or type(block) in (type(network), *opaque):
+                reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+                raise ConfigError(f"{type(network).__name__} can't be recorded layer by layer: {reason}") from error
+            opaque = (*opaque, type(block))
+        else:
+            return traced
+
+
+def _check_same(recorded: Tensor, whole: Tensor) -> None:
+    """Refuse a recording in which Python's decisions for the example were taken for good."""
+    if not whole.is_meta and not torch.allclose(recorded, whole, rtol=1e-4, atol=1e-6, equal_nan=True):
+        raise ValueError("it would compute something else")
+
+
+def features(traced: fx.GraphModule) -> int:
+    """Length F of the feature vectors (N, F) that a recorded network gives.
+
+    Raises
+    ------
+    ConfigError
+        It gives something else.
+    """
+    (output,) = (n for n in traced.graph.nodes if n.op == "output")
+    like = output.meta.get("like")
+    if like is None or like.dim() != 2:
+        shape = "no tensor" if like is None else " x ".join(map(str, like.shape))
+        raise ConfigError(f"the network gives {shape}, expected a feature vector for each photo: choose another one")
+    return int(like.shape[1])
+
+
+def _around(network: nn.Module, tracer: _LayerTracer, node: fx.Node | None) -> nn.Module | None:
+    """The innermost module that was looked into when `node` was recorded; without a node all that the network holds."""
+    if node is None:
+        return next(network.children(), None)
+    stack = node.meta.get("nn_module_stack", {})
+    for name, _ in reversed(stack.values()):
+        module = network.get_submodule(name)
+        if not tracer.is_leaf_module(module, name):
+            return module
+    return None
+
+
+def blocks(traced: fx.GraphModule) -> list[str]:
+    """The dotted names of the layers that hold further layers with weights, since what goes on inside could not be recorded."""
+    return [
+        name
+        for name in layers(traced)
+        if any(True for child in traced.get_submodule(name).children() for _ in child.parameters())
+    ]
 
 
 def _opaque() -> tuple[tuple[type[nn.Module], ...], tuple[Callable[..., Any], ...]]:
@@ -131,7 +212,7 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
     live, again = _crossing(nodes, below, above)
     prefix = _subgraph(traced, [n for n in nodes if n in below or n.op == "placeholder"], inputs=[], outputs=live)
     suffix = _subgraph(traced, [n for n in nodes if n in again or n in above], inputs=live, outputs=None)
-    metas = [n.meta["tensor_meta"] for n in live]
+    metas = [n.meta["like"] for n in live]
     return Cut(
         prefix, suffix, line, tuple(tuple(int(s) for s in m.shape[1:]) for m in metas), tuple(m.dtype for m in metas)
     )

@@ -23,9 +23,9 @@ ICC profile            ignored
 EXIF orientation       applied, also to PNG, WebP and TIFF; a damaged one counts as upright
 =====================  ==============================================================================================
 
-Then the photo is brought to size x size, bilinear with antialiasing: ``squash`` takes the whole photo, whatever its
-shape; ``crop`` takes the central square whose side is 224/256 of the shorter side (the usual "resize to 256, cut 224"
-in one step, for any size).
+Then the photo is brought to size x size, bilinear or bicubic, with antialiasing: ``squash`` takes the whole photo,
+whatever its shape; ``crop`` takes the central square whose side is `crop_pct` of the shorter side (224/256 gives the
+usual "resize to 256, cut 224" in one step, for any size).
 
 Cost: a JPEG of over twice the needed size is decoded at 1/2, 1/4 or 1/8 by its own DCT, never below twice the needed
 size, and what is still over three times the needed size is first box-averaged by a whole number. All functions may be
@@ -42,7 +42,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -68,9 +68,10 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 Resize = Literal["squash", "crop"]
+Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the upright photo
 
-_CROP = 224 / 256
+_RESAMPLING = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC}
 _DRAFT_GAP = 2  # a JPEG is decoded at no less than this many times the needed size
 _REDUCING_GAP = 3.0  # Pillow: "close to fair resampling"
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
@@ -86,7 +87,8 @@ class Transform:
     """What a network gets to see of a photo. Travels inside every bundle and export.
 
     `mean` and `std` are in units of 0..1 per channel (RGB); the engine's graph normalises with them, this module only
-    resizes. Raises ConfigError for a size below 1, an unknown `resize`, or a `std` that is not positive.
+    resizes. Raises ConfigError for a size below 1, an unknown `resize` or `interpolation`, a `std` that is not positive, or
+    a `crop_pct` outside 0..1.
     """
 
     size: int = 224
@@ -95,34 +97,51 @@ class Transform:
     """"squash" (the whole photo) or "crop" (its central square)."""
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+    """How pixels are resampled."""
+    crop_pct: float = 0.875
+    """For "crop": the square's side as a share of the photo's shorter side, above 0 and at most 1."""
 
     def __post_init__(self) -> None:
         if type(self.size) is not int or self.size < 1:
             raise ConfigError(f"image size {self.size!r}: must be a whole number of pixels, at least 1")
         if self.resize not in get_args(Resize):
             raise ConfigError(f"resize {self.resize!r}: must be one of {', '.join(get_args(Resize))}")
+        if self.interpolation not in get_args(Interpolation):
+            known = ", ".join(get_args(Interpolation))
+            raise ConfigError(f"interpolation {self.interpolation!r}: must be one of {known}")
+        if not isinstance(self.crop_pct, int | float) or not 0 < self.crop_pct <= 1:
+            raise ConfigError(f"crop_pct {self.crop_pct!r}: must be above 0 and at most 1")
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != 3 or not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
                 raise ConfigError(f"{name} {values!r}: must be three numbers, one for each of red, green and blue")
         if min(self.std) <= 0:
             raise ConfigError(f"std {self.std!r}: must be above 0")
 
+    def frame(self) -> Transform:
+        """What of it shapes pixels: `mean` and `std` work inside the network, and `crop_pct` only where a square is cut."""
+        share = self.crop_pct if self.resize == "crop" else Transform.crop_pct
+        return Transform(self.size, self.resize, interpolation=self.interpolation, crop_pct=share)
+
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form: ``{"size", "resize", "mean": [3], "std": [3]}``."""
+        """The JSON form: ``{"size", "resize", "mean": [3], "std": [3], "interpolation", "crop_pct"}``."""
         return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> Transform:
-        """The inverse of `to_dict`. Raises ConfigError when a key is missing, unknown or of a wrong kind."""
+        """The inverse of `to_dict`. Raises ConfigError when a key is missing, unknown or of a wrong kind.
+
+        What came after size, resize, mean and std may be missing: an older frostline wrote it.
+        """
         expected = {"size", "resize", "mean", "std"}
-        if not isinstance(value, dict) or set(value) != expected:
+        if not isinstance(value, dict) or not expected <= set(value) <= {f.name for f in fields(cls)}:
             came = ", ".join(sorted(map(str, value))) if isinstance(value, dict) else repr(value)
             raise ConfigError(f"transform: came with {came or 'nothing'}, expected {', '.join(sorted(expected))}")
         try:
             mean, std = tuple(value["mean"]), tuple(value["std"])
         except TypeError as error:
             raise ConfigError("transform: mean and std must be lists of three numbers") from error
-        return cls(value["size"], value["resize"], mean, std)
+        return cls(**{**value, "mean": mean, "std": std})
 
 
 @dataclass(frozen=True)
@@ -157,10 +176,10 @@ def prepare(data: bytes, transform: Transform, view: View | None = None) -> Pixe
     dice = _dice(data, view) if view is not None and view.index > 0 else None
     with _readable(data):
         image, turn = _open(data)
-        box = _window(image, turn, transform.resize, dice)
+        box = _window(image, turn, transform, dice)
         rgb = _pixels(image, turn, box, transform.size)
         size = (transform.size, transform.size)
-        small = rgb.resize(size, Image.Resampling.BILINEAR, _scaled(box, rgb.size), _REDUCING_GAP)
+        small = rgb.resize(size, _RESAMPLING[transform.interpolation], _scaled(box, rgb.size), _REDUCING_GAP)
         if dice is not None:
             small = _recoloured(small, dice)
         elif view is not None and view.index == MIRROR:
@@ -312,14 +331,14 @@ def _dice(data: bytes, view: View) -> np.random.Generator:
     return np.random.default_rng(int.from_bytes(key.digest(), "big"))
 
 
-def _window(image: Image.Image, turn: int, resize: Resize, dice: np.random.Generator | None) -> Box:
+def _window(image: Image.Image, turn: int, transform: Transform, dice: np.random.Generator | None) -> Box:
     """The part of the upright photo that will fill the square."""
     width, height = image.size if turn < 5 else image.size[::-1]
     if dice is not None:
-        return _random_window(dice, 1.0 if resize == "squash" else height / width)
-    if resize == "squash":
+        return _random_window(dice, 1.0 if transform.resize == "squash" else height / width)
+    if transform.resize == "squash":
         return _WHOLE
-    side = _CROP * min(width, height)
+    side = transform.crop_pct * min(width, height)
     x, y = side / width / 2, side / height / 2
     return (0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y)
 

@@ -23,6 +23,7 @@ import frostline
 from frostline import claims, freeze, metrics, report, sample, upkeep, words
 from frostline.balance import unequal
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
+from frostline.engine import processor
 from frostline.errors import ConfigError, RunError
 from frostline.files import disk_errors, write_json
 from frostline.fit import Ready, Row, discard_checkpoints, fit, prepare
@@ -311,7 +312,7 @@ def begin(ready: Ready) -> dict[str, Any]:
         "answer_detail": "",
         "seconds": 0.0,
         "machine": {
-            "cpu": _cpu(),
+            "cpu": processor(),
             "cores": thread_count(),
             "python": platform.python_version(),
             "torch": torch.__version__,
@@ -351,16 +352,6 @@ def _is_sample(folder: Path) -> bool:
 
 def _paths(photos: Manifest) -> list[list[str]]:
     return [[p.path for p in group] for group in photos.twins()]
-
-
-def _cpu() -> str:
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()
 
 
 def _write(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:

@@ -158,6 +158,16 @@ class Url:
             except httpx.InvalidURL as error:
                 raise SourceError(f"not a URL: {error}") from error
 
+    def knock(self) -> None:
+        """Raise SourceError, with the reason, when nobody answers there; an answer of any kind will do."""
+        import httpx
+
+        try:
+            with self._answer(0):
+                pass
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SourceError(_words(error)) from error
+
     @contextmanager
     def _answer(self, start: int) -> Iterator[httpx.Response]:
         """The server's answer to a request for the file from byte `start`, its body not yet read.
