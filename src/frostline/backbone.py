@@ -19,6 +19,7 @@ from frostline import freeze, weights
 from frostline.config import Weights
 from frostline.errors import ConfigError, WeightsError, nearest
 from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
+from frostline.joint import MARK, Joint, Part, in_turns
 from frostline.progress import Progress
 
 
@@ -89,6 +90,10 @@ class Info:
     """Side of the central square that its publisher cuts, as a share of the photo's shorter side."""
     hub: str = ""
     """Where timm has its published weights: a repository on the hub or a URL; empty: nowhere."""
+    fixed: bool = False
+    """Made for photos of one size (most transformers)."""
+    parts: tuple[Info, ...] = ()
+    """The networks that stand side by side, where it is several."""
 
     def transform(self, image_size: int, resize: Resize) -> Transform:
         """The transform of its photos; `image_size` 0 takes the backbone's own."""
@@ -96,6 +101,7 @@ class Info:
         return Transform(size, resize, self.mean, self.std, self.interpolation, self.crop_pct)
 
 
+_EXAMPLE = "mobilenet_v2+tf_efficientnet_lite0"
 EMBEDDED = ("small_cnn", "mobilenet_v2", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 """The networks that `frostline backbones` lists first: their weights come from the package index if need be."""
 
@@ -108,6 +114,8 @@ def info(name: str) -> Info:
     ConfigError
         Neither frostline's own nor one of timm's (the nearest name is suggested), or one that takes no square RGB photos.
     """
+    if MARK in name:
+        return _side_by_side(name)
     if name == "small_cnn":
         return Info(name, "frostline", 224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
     if name == "mobilenet_v2":
@@ -127,7 +135,23 @@ def info(name: str) -> Info:
         "bilinear" if published.interpolation == "bilinear" else "bicubic",  # what timm itself takes for any other word
         published.crop_pct,
         published.hf_hub_id or published.url or "",
+        bool(published.fixed_input_size),
     )
+
+
+def _side_by_side(name: str) -> Info:
+    """Several networks as one: photos of the largest one's size, 0..1; each part scales them further."""
+    parts = tuple(info(part.strip()) for part in name.split(MARK))
+    if any(part.name == "small_cnn" or part.fixed for part in parts):
+        raise ConfigError(f"{name}: expected pretrained networks that take photos of any size, such as {_EXAMPLE}")
+    size = max(part.image_size for part in parts)
+    return Info(name, "joint", size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None, parts=parts)
+
+
+def enlarged(name: str, factor: float) -> int:
+    """Side of the photos in pixels, `factor` times a backbone's own, rounded to 32; 0 (its own) where it takes no other."""
+    about = info(name)
+    return 0 if about.fixed or factor == 1 else max(32, 32 * round(about.image_size * factor / 32))
 
 
 def _published(name: str) -> Any:
@@ -180,7 +204,7 @@ class Backbone:
 def preload(names: Iterable[str]) -> None:
     """Start to import, in a thread, what these backbones are built with: 1.5 s in which photos can be listed."""
     homes = {"mobilenet_v2": "torchvision.models.mobilenetv2", "small_cnn": ""}
-    for module in {homes.get(name, "timm") for name in names} - {""}:
+    for module in {homes.get(part, "timm") for name in names for part in name.split(MARK)} - {""}:
         threading.Thread(target=import_module, args=(module,), daemon=True).start()
 
 
@@ -229,10 +253,19 @@ def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
     side = transform.size
     noise = torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     traced = freeze.trace(network, noise)
+    if isinstance(network.body, Joint):
+        traced = in_turns(traced)
     return Backbone(name, network, traced, transform, freeze.features(traced))
 
 
 def _body(about: Info, size: int, seed: int, start: Weights, path: Path | None, progress: Progress | None) -> nn.Module:
+    if about.parts:
+        if path is not None:
+            raise ConfigError(
+                f"--weights {path}: {about.name} is several networks; their weights are fetched one by one"
+            )
+        bodies = [_body(part, size, seed, start, None, progress) for part in about.parts]
+        return Joint([Part(body, part.mean, part.std) for body, part in zip(bodies, about.parts, strict=True)])
     if start == "pretrained" and about.home == "frostline":
         raise ConfigError(f"{about.name} has no published weights: start it from random weights")
     file = _weights_file(about, path, progress) if start == "pretrained" else None
@@ -257,6 +290,8 @@ def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> 
 
 def architecture(about: Info, size: int = 0) -> nn.Module:
     """The network without its classifier, before `Scaled`; `size`: side of its photos in pixels, 0 = its own."""
+    if about.parts:
+        return Joint([Part(architecture(part, size), part.mean, part.std) for part in about.parts])
     if about.home == "frostline":
         return SmallCNN()
     if about.home == "torchvision":

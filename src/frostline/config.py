@@ -79,6 +79,8 @@ class Strategy:
     """Training of the strategy's own stage."""
     head_recipe: Recipe = field(default_factory=Recipe)
     """Training of the head stage where `head_first` is set."""
+    enlarge: float = 1.0
+    """Side of the photos as a multiple of the backbone's own, where the run names no size; rounded to 32 pixels."""
     test_views: int = 1
     """What the model looks at before it answers: 1 = the photo; 2 = its mirror image too, logits averaged (twice the time)."""
 
@@ -105,19 +107,32 @@ _RIGOROUS: dict[str, dict[str, Recipe]] = {
     "fast": {
         "random": replace(_SCRATCH, epochs=4, patience=2),
         "head": replace(_HEAD, epochs=10, patience=3),
-        "thawed": replace(_THAWED, epochs=4, patience=2),
+        "thawed": replace(_THAWED, epochs=4, patience=2, averaging=0.98),
     },
     "balanced": {
         "random": replace(_SCRATCH, epochs=12, patience=4),
         "head": replace(_HEAD, epochs=20, patience=6, views=2),
-        "thawed": replace(_THAWED, epochs=10, patience=4, views=2),
+        "thawed": replace(_THAWED, epochs=10, patience=4, views=2, averaging=0.99),
     },
     "best": {
         "random": replace(_SCRATCH, epochs=30, patience=8, views=2),
-        "head": replace(_HEAD, epochs=40, patience=10, views=8),
-        "thawed": replace(_THAWED, epochs=20, patience=8, views=8),
+        "head": replace(_HEAD, epochs=20, patience=6, views=4),
+        "thawed": replace(_THAWED, epochs=15, patience=6, views=4, averaging=0.99),
     },
 }
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How a preset looks at photos, and how far it thaws; only for pretrained networks, and never in the tutorial's protocol."""
+
+    enlarge: float = 1.0
+    test_views: int = 1
+    thawed: str = ""
+    """Line of the fine-tuned strategy, where it is not the row's own."""
+
+
+_LOOKS = {"fast": _Look(), "balanced": _Look(enlarge=9 / 7), "best": _Look(10 / 7, 2, "top-27")}
 
 
 def recipes(protocol: Protocol, preset: Preset) -> dict[str, Recipe]:
@@ -146,12 +161,20 @@ def strategy(
     if preset not in _RIGOROUS:
         raise ConfigError(f"unknown preset '{preset}'{nearest(preset, _RIGOROUS)}")
     fixed, weights, row_line, head_first = _ROWS[name]
+    look = _LOOKS[preset] if protocol == "rigorous" and weights == "pretrained" else _Look()
+    if name == "fine-tuned":
+        row_line = look.thawed or row_line
+    networks = backbone.count("+") + 1
+    if networks > 1 and row_line.startswith("top-"):  # as many layers of each
+        row_line = f"top-{networks * int(row_line.removeprefix('top-'))}"
     table = recipes(protocol, preset)
     kind = "random" if weights == "random" else "thawed" if head_first else "head"
     own, head = table[kind], table["head"]
     if epochs is not None:
         own, head = replace(own, epochs=epochs), replace(head, epochs=epochs)
-    return Strategy(name, fixed or backbone, weights, line or row_line, head_first, own, head)
+    return Strategy(
+        name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views
+    )
 
 
 @dataclass(frozen=True)
@@ -290,6 +313,8 @@ def _config_problems(config: Config) -> Iterable[str]:
     for s in config.strategies:
         if s.weights not in get_args(Weights):
             yield f"{s.name}: unknown weights '{s.weights}'{nearest(s.weights, get_args(Weights))}"
+        if not 0.5 <= s.enlarge <= 4:
+            yield f"{s.name}: enlarge {s.enlarge}: expected 0.5 to 4 times the backbone's own size"
         if s.test_views not in (1, 2):
             yield f"{s.name}: test views {s.test_views}: expected 1 (the photo) or 2 (its mirror image too)"
         if s.head_first and s.recipe.hidden != s.head_recipe.hidden:

@@ -179,20 +179,20 @@ def _device(config: Config) -> torch.device:
     return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _name(strategy: Strategy) -> str:
+def network_name(strategy: Strategy) -> str:
     """What tells backbones apart in a run."""
-    return f"{strategy.backbone} {strategy.weights}"
+    return f"{strategy.backbone} {strategy.weights} {strategy.enlarge:g}"
 
 
 def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
     networks: dict[str, Backbone] = {}
     for s in config.strategies:
-        if _name(s) not in networks:
-            networks[_name(s)] = backbones.build(
+        if network_name(s) not in networks:
+            networks[network_name(s)] = backbones.build(
                 s.backbone,
                 s.weights,
                 seed=config.seed,
-                image_size=config.image_size,
+                image_size=config.image_size or backbones.enlarged(s.backbone, s.enlarge),
                 resize=config.resize,
                 path=Path(config.weights) if config.weights and s.weights == "pretrained" else None,
                 progress=progress,
@@ -211,9 +211,9 @@ def _lines(strategy: Strategy, network: Backbone) -> dict[int, int]:
 
 def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -> dict[tuple[str, int], Tap]:
     return {
-        (_name(s), line): tap(networks[_name(s)], line, config.engine, device, config.stored_as)
+        (network_name(s), line): tap(networks[network_name(s)], line, config.engine, device, config.stored_as)
         for s in config.strategies
-        for line in _lines(s, networks[_name(s)])
+        for line in _lines(s, networks[network_name(s)])
     }
 
 
@@ -221,9 +221,9 @@ def _views(config: Config, networks: dict[str, Backbone]) -> list[tuple[range, l
     """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want it."""
     most: dict[tuple[str, int], int] = {}
     for s in config.strategies:
-        for line, views in _lines(s, networks[_name(s)]).items():
+        for line, views in _lines(s, networks[network_name(s)]).items():
             if views > 1:
-                most[_name(s), line] = max(views, most.get((_name(s), line), 1))
+                most[network_name(s), line] = max(views, most.get((network_name(s), line), 1))
     ends = sorted({1, *most.values()})
     return [(range(low, high), [p for p, views in most.items() if views >= high]) for low, high in pairwise(ends)]
 
@@ -234,7 +234,7 @@ def _fill_mirrored(
 ) -> None:  # fmt: skip
     """The mirror images of the photos that a model is asked about, for the strategies that look at those too."""
     places = [
-        (_name(s), freeze.resolve(s.line, networks[_name(s)].layer_count))
+        (network_name(s), freeze.resolve(s.line, networks[network_name(s)].layer_count))
         for s in config.strategies
         if s.test_views > 1
     ]
@@ -359,7 +359,7 @@ def learn(
     RunError
         No room on the disk, or training came to nothing (the loss is not a number).
     """
-    network = ready.backbones[_name(strategy)]
+    network = ready.backbones[network_name(strategy)]
     cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
     layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
 
@@ -389,7 +389,7 @@ def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.n
     """
     strategy, parts, state = learnt.strategy, learnt.parts, learnt.state
     network, cut = parts.backbone, parts.cut
-    figures, reported, validation, balanced = _assess(logits, ready.taps[_name(strategy), cut.line].store, ready)
+    figures, reported, validation, balanced = _assess(logits, ready.taps[network_name(strategy), cut.line].store, ready)
     total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, parts.above.head)
     row: Row = {
         "name": strategy.name,
@@ -435,7 +435,7 @@ def _learn(
     """One stage of training: the head alone at the top of the network, or the strategy's own at its line."""
     recipe = strategy.head_recipe if stage == "head" else strategy.recipe
     line = network.layer_count if stage == "head" else freeze.resolve(strategy.line, network.layer_count)
-    store = ready.taps[_name(strategy), line].store
+    store = ready.taps[network_name(strategy), line].store
     title = f"Training {strategy.name}{' (its head first)' if stage == 'head' else ''}"
 
     def on_epoch(epoch: train.Epoch) -> None:

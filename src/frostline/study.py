@@ -26,7 +26,7 @@ from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Prese
 from frostline.engine import processor
 from frostline.errors import ConfigError, RunError
 from frostline.files import disk_errors, write_json
-from frostline.fit import Ready, Row, discard_checkpoints, fit, prepare
+from frostline.fit import Ready, Row, discard_checkpoints, fit, network_name, prepare
 from frostline.manifest import Manifest
 from frostline.predict import Classified, read_predictions
 from frostline.progress import Progress
@@ -416,7 +416,7 @@ def _keep_freed_memory() -> None:
 
 def order(s: Strategy, ready: Ready) -> int:
     """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is quick."""
-    network = ready.backbones[f"{s.backbone} {s.weights}"]
+    network = ready.backbones[network_name(s)]
     return network.layer_count - freeze.resolve(s.line, network.layer_count)
 
 

@@ -105,9 +105,8 @@ def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, 
     """
     base = configure(data, strategies=("frozen", "fine-tuned"), line=line, **options)
     frozen, thawed = base.strategies
-    network = backbones.skeleton(
-        thawed.backbone, backbones.info(thawed.backbone).transform(base.image_size, base.resize)
-    )
+    size = base.image_size or backbones.enlarged(thawed.backbone, thawed.enlarge)
+    network = backbones.skeleton(thawed.backbone, backbones.info(thawed.backbone).transform(size, base.resize))
     chosen = auto_lines(network, thawed.line) if lines.strip() == AUTO else _named(lines, network.layer_count)
     rows = (replace(frozen if x == "top" else thawed, name=x, line=x) for x in chosen)
     return replace(base, strategies=tuple(rows)), Plan("lines")
