@@ -180,7 +180,7 @@ def test_what_a_folder_holds_is_not_mixed_up(over_seeds: Run, tmp_path: Path) ->
 
 def test_ctrl_c_in_the_second_seed_costs_nothing_that_was_finished(tmp_path: Path) -> None:
     data = write_folder(tmp_path / "photos", ["rose", "tulip"], 12)
-    options = ("--strategies", "baseline", "--epochs", "30", "--protocol", "tutorial", *SMALL)
+    options = ("--strategies", "baseline", "--epochs", "8", "--protocol", "tutorial", *SMALL)
     out = tmp_path / "out"
     process = spawn("study", data, "--out", out, *options, "--seeds", "2")
     assert stop_when(process, out / "seed-1", lambda event: event["event"] == "epoch", signal.SIGINT) == 130
@@ -193,7 +193,7 @@ def test_ctrl_c_in_the_second_seed_costs_nothing_that_was_finished(tmp_path: Pat
     must("study", "--out", out, "--resume", "--quiet")
     assert whole(out / "seed-0") == first
     epochs = [e["epoch"] for e in events(out / "seed-1") if e["event"] == "epoch"]
-    assert epochs == list(range(1, 31))
+    assert epochs == list(range(1, 9))
     assert summary(out)["status"] == "finished"
 
 
