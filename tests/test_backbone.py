@@ -314,7 +314,18 @@ def hub_settings(url: str, folder: Path) -> dict[str, str]:
 def test_a_network_comes_from_the_hub(hub: tuple[Hub, dict[str, Tensor]], tmp_path: Path) -> None:
     server, published = hub
     data = write_folder(tmp_path / "data", ["a", "b"], 12)
-    options = ("--strategy", "frozen", "--backbone", "test_resnet", "--epochs", "1", "--out", tmp_path / "run")
+    options = (
+        "--strategy",
+        "frozen",
+        "--backbone",
+        "test_resnet",
+        "--preset",
+        "fast",
+        "--epochs",
+        "1",
+        "--out",
+        tmp_path / "run",
+    )
     process = spawn("fit", data, *options, "--engine", "onnx", **hub_settings(server.url, tmp_path / "hub"))
     _, said = process.communicate()
     assert process.returncode == 0, said

@@ -230,7 +230,7 @@ def boundary(traced: fx.GraphModule, line: int) -> tuple[tuple[int, ...], ...]:
     below = _below(nodes, line)
     _check_shared(traced, nodes, below)
     live, _ = _crossing(nodes, below, [n for n in nodes if n not in below and n.op != "placeholder"])
-    return tuple(tuple(int(s) for s in n.meta["tensor_meta"].shape[1:]) for n in live)
+    return tuple(tuple(int(s) for s in n.meta["like"].shape[1:]) for n in live)
 
 
 def taps(traced: fx.GraphModule, lines: Iterable[int]) -> fx.GraphModule:

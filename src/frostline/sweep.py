@@ -22,7 +22,19 @@ from frostline.backbone import Backbone
 from frostline.config import Config, Strategy
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_json, write_text
-from frostline.fit import Head, Ready, Row, assess, discard_checkpoints, fit, in_torch, learn, prepare, training_seconds
+from frostline.fit import (
+    Head,
+    Ready,
+    Row,
+    assess,
+    discard_checkpoints,
+    fit,
+    in_torch,
+    learn,
+    network_name,
+    prepare,
+    training_seconds,
+)
 from frostline.predict import Classified, read_predictions
 from frostline.probabilities import write_predictions
 from frostline.progress import Progress
@@ -344,10 +356,10 @@ def _lines(
 
 def _about(strategy: Strategy, ready: Ready) -> Row:
     """What a line means in this network: the first layer that is trained, and what a photo takes on the disk."""
-    network = ready.backbones[f"{strategy.backbone} {strategy.weights}"]
+    network = ready.backbones[network_name(strategy)]
     names = freeze.layers(network.traced)
     line = freeze.resolve(strategy.line, len(names))
-    store = ready.taps[f"{strategy.backbone} {strategy.weights}", line].store
+    store = ready.taps[network_name(strategy), line].store
     return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
 
 
