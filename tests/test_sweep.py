@@ -326,7 +326,7 @@ def test_no_crossing_within_the_sizes_is_said(ahead: float, said: str) -> None:
 
 def test_a_power_law_is_followed_to_twice_the_photos() -> None:
     errors = [0.05 + 0.9 * n**-0.6 for n in SIZES]
-    grid = drawn([errors], SIZES, photos_=20_000)
+    grid = drawn([errors], SIZES, photos_=6_000)
     found = findings.forecast(grid, findings.resample(grid, 0), 0)
     truth = 1 - (0.05 + 0.9 * 800**-0.6)
     assert found["per_class"] == 800

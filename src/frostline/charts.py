@@ -273,7 +273,9 @@ def line_svg(lines: Sequence[Row]) -> str:
 
     charts = _line_charts(lines)
     beside = [charts[name].properties(width=330) for name in ("trainable", "seconds")]
-    return _svg(alt.vconcat(charts["accuracy"].properties(width=760), alt.hconcat(*beside)))
+    title = "Amber: the recommended line; diamonds: validation photos; bars: 95 % intervals"
+    first = charts["accuracy"].properties(width=760, title=alt.Title(title, fontSize=13, fontWeight="normal"))
+    return _svg(alt.vconcat(first, alt.hconcat(*beside)))
 
 
 def _line_charts(lines: Sequence[Row]) -> dict[str, Any]:
@@ -375,7 +377,7 @@ def _learning_curves(
     )
     low = y.copy()
     low.shorthand = "low:Q"
-    sign = _sign(alt, strategies)
+    sign = _sign(alt, strategies, legend=alt.Legend(symbolOpacity=1))
     numbers = {"per_class": "photos of each class", "value": "accuracy, %", "low": "interval from", "high": "to"}
     tips = [alt.Tooltip("strategy:N"), *(alt.Tooltip(f"{k}:Q", title=t, format=".1f") for k, t in numbers.items())]
     base = _chart(alt, rows).encode(x=x, color=sign["color"])
