@@ -21,7 +21,7 @@ from frostline.compiling import TorchEngine
 from frostline.config import Recipe
 from frostline.errors import RunError
 from frostline.progress import Progress
-from frostline.train import Above, Epoch, Examples, State, make_head, measure, predict_logits, train
+from frostline.train import Above, Epoch, Examples, State, make_head, measure, predict_logits, stretched, train
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -294,3 +294,40 @@ def test_a_network_from_random_weights_learns_its_statistics(tmp_path: Path) -> 
     after = bits(above)
     predict_logits(above, data, CPU)  # prediction moves nothing
     assert same(bits(above), after)
+
+
+def test_few_photos_get_more_epochs_and_many_get_the_recipe_s() -> None:
+    recipe = Recipe(epochs=10, patience=3, batch_size=32, least_steps=200)
+    assert stretched(recipe, 2000) == recipe
+    few = stretched(recipe, 65)  # three steps an epoch
+    assert (few.epochs, few.patience) == (70, 21)
+    assert few.epochs * 3 >= recipe.least_steps
+    assert stretched(replace(recipe, patience=0), 65).patience == 0
+    assert stretched(replace(recipe, least_steps=0), 65).epochs == recipe.epochs
+
+
+def test_the_kept_weights_may_be_a_running_mean(tmp_path: Path) -> None:
+    data = examples(tmp_path)
+    plain, mean = small(), small()
+    learn(plain, data)
+    state = learn(mean, data, recipe=replace(RECIPE, averaging=0.9))
+    assert not same(bits(plain), bits(mean))
+    assert state.history[-1].val_loss == measure(mean, data, CPU, "float32")[0]  # what is validated is what is kept
+
+
+def test_a_running_mean_is_picked_up_where_it_stopped(tmp_path: Path) -> None:
+    data, recipe = examples(tmp_path / "rows"), replace(RECIPE, averaging=0.9)
+    whole, halves = small(), small()
+    learn(whole, data, recipe=recipe)
+
+    class StopError(Exception): ...
+
+    def stop(epoch: Epoch) -> None:
+        if epoch.epoch == 2:
+            raise StopError
+
+    with pytest.raises(StopError):
+        learn(halves, data, recipe=recipe, checkpoint=tmp_path / "kept.pt", on_epoch=stop)
+    again = small(seed=7)
+    learn(again, data, recipe=recipe, checkpoint=tmp_path / "kept.pt")
+    assert same(bits(whole), bits(again))

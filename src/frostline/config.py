@@ -57,6 +57,8 @@ class Recipe:
     """Share of the hidden units dropped in training, 0 to below 1."""
     views: int = 1
     """Stored views of each training photo; view 0 is the clean one, the others are augmented."""
+    least_steps: int = 0
+    """Few photos make few steps an epoch: epochs and patience are multiplied until there is time for so many."""
     averaging: float = 0.0
     """What stays of the running mean of the weights at each step, e.g. 0.99; the mean is validated and kept; 0 = none."""
 
@@ -106,18 +108,18 @@ _TUTORIAL = {"random": replace(_SCRATCH, views=2), "head": _HEAD, "thawed": repl
 _RIGOROUS: dict[str, dict[str, Recipe]] = {
     "fast": {
         "random": replace(_SCRATCH, epochs=4, patience=2),
-        "head": replace(_HEAD, epochs=10, patience=3),
-        "thawed": replace(_THAWED, epochs=4, patience=2, averaging=0.98),
+        "head": replace(_HEAD, epochs=10, patience=3, least_steps=200),
+        "thawed": replace(_THAWED, epochs=4, patience=2, averaging=0.98, least_steps=100),
     },
     "balanced": {
         "random": replace(_SCRATCH, epochs=12, patience=4),
-        "head": replace(_HEAD, epochs=20, patience=6, views=2),
-        "thawed": replace(_THAWED, epochs=10, patience=4, views=2, averaging=0.99),
+        "head": replace(_HEAD, epochs=20, patience=6, views=2, least_steps=400),
+        "thawed": replace(_THAWED, epochs=10, patience=4, views=2, averaging=0.99, least_steps=200),
     },
     "best": {
         "random": replace(_SCRATCH, epochs=30, patience=8, views=2),
-        "head": replace(_HEAD, epochs=20, patience=6, views=4),
-        "thawed": replace(_THAWED, epochs=15, patience=6, views=4, averaging=0.99),
+        "head": replace(_HEAD, epochs=20, patience=6, views=4, least_steps=400),
+        "thawed": replace(_THAWED, epochs=15, patience=6, views=4, averaging=0.99, least_steps=400),
     },
 }
 
@@ -171,7 +173,7 @@ def strategy(
     kind = "random" if weights == "random" else "thawed" if head_first else "head"
     own, head = table[kind], table["head"]
     if epochs is not None:
-        own, head = replace(own, epochs=epochs), replace(head, epochs=epochs)
+        own, head = (replace(r, epochs=epochs, least_steps=0) for r in (own, head))
     return Strategy(
         name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views
     )
@@ -326,7 +328,7 @@ def _config_problems(config: Config) -> Iterable[str]:
 _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
     # what is expected, and its test; NaN fails each
     **dict.fromkeys(("epochs", "batch_size", "views"), ("1 or more", lambda x: x >= 1)),
-    **dict.fromkeys(("hidden", "patience", "weight_decay"), ("0 or more", lambda x: x >= 0)),
+    **dict.fromkeys(("hidden", "patience", "weight_decay", "least_steps"), ("0 or more", lambda x: x >= 0)),
     **dict.fromkeys(("dropout", "label_smoothing", "averaging"), ("0 to below 1", lambda x: 0 <= x < 1)),
     **dict.fromkeys(("learning_rate", "learning_rate_above_line"), ("above 0 and below 10", lambda x: 0 < x < 10)),
 }

@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -163,6 +163,7 @@ def train(
     """
     if len(np.unique(np.bincount(examples.labels))) == 1:
         balance = "none"
+    recipe = stretched(recipe, len(examples))
     _set_threads(above)
     above.to(device).to(memory_format=torch.channels_last)
     optimiser = _optimiser(above, recipe, reduced)
@@ -223,6 +224,13 @@ def _averaged(above: Above, recipe: Recipe) -> AveragedModel | None:
             torch._foreach_copy_(list(means), list(weights))
 
     return AveragedModel(above, multi_avg_fn=average, use_buffers=True)
+
+
+def stretched(recipe: Recipe, photos: int) -> Recipe:
+    """The recipe as it is followed on so many photos: as many times its epochs and patience as make its least number of steps."""
+    steps = recipe.epochs * -(-photos // recipe.batch_size)
+    times = max(1, -(-recipe.least_steps // steps))
+    return replace(recipe, epochs=times * recipe.epochs, patience=times * recipe.patience)
 
 
 def _should_stop(state: State, recipe: Recipe) -> bool:
