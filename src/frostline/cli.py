@@ -41,11 +41,13 @@ Data = Annotated[
     str, typer.Argument(help="Folder of class folders, folder with train/ and test/, or CSV. None: built-in sample.")
 ]
 Out = Annotated[str, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
-Backbone = Annotated[str, typer.Option(help="Pretrained network: mobilenet_v2, or any timm name.")]
+Backbone = Annotated[str, typer.Option(help="Pretrained network: mobilenet_v2, any timm name, or several: A+B.")]
 Protocol = Annotated[
     str, typer.Option(help="tutorial (80/20, the 20 % is reported) or rigorous (train/validation/test).")
 ]
-Preset = Annotated[str, typer.Option(help="How much time to spend: fast, balanced or best.")]
+Preset = Annotated[
+    str, typer.Option(help="How much time to spend: fast (seconds), balanced (a minute) or best (some minutes).")
+]
 Epochs = Annotated[int | None, typer.Option(help="Epochs of every strategy, in place of the recipe's.")]
 Seed = Annotated[int, typer.Option(help="Decides the split, the starting weights and every random choice.")]
 Seeds = Annotated[int, typer.Option(help="Studies with so many seeds, from --seed on, and what they say together.")]
@@ -53,7 +55,12 @@ Test = Annotated[str, typer.Option(help="Another folder of photos, to report on.
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
 Weights = Annotated[str, typer.Option(help="A file with the backbone's published weights.")]
-ImageSize = Annotated[int, typer.Option(help="Side of the photos the network sees, pixels; 0: the backbone's own.")]
+ImageSize = Annotated[
+    int,
+    typer.Option(
+        help="Side of the photos the network sees, pixels; 0: the backbone's own, times 9/7 (balanced) or 10/7 (best)."
+    ),
+]
 Resize = Annotated[str, typer.Option(help="squash (the whole photo) or crop (its centre).")]
 Engine = Annotated[str, typer.Option(help="What runs the frozen layers: auto, openvino, onnx or torch.")]
 Device = Annotated[str, typer.Option(help="Where training runs: auto, cpu or cuda.")]
@@ -210,6 +217,7 @@ def sweep(
     device: Device = "auto",
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
+    balance: Balance = "none",
     cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
@@ -226,7 +234,7 @@ def sweep(
     options: dict[str, Any] = {
         "backbone": backbone, "protocol": protocol, "preset": preset, "epochs": epochs, "seed": seed, "test": test,
         "line": line, "weights": weights, "image_size": image_size, "resize": resize, "engine": engine,
-        "device": device, "precision": precision, "stored_as": stored_as,
+        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance,
     }  # fmt: skip
     if settings or (resume and not data):
         config = _configuration(context, data, out, settings, resume)
