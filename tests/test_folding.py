@@ -30,7 +30,14 @@ def _gradients(body: nn.Module, inputs: list[Tensor], owner: nn.Module) -> tuple
 
 
 @pytest.mark.parametrize(
-    ("name", "line"), [("mobilenet_v2", "top-6"), ("mobilenet_v2", "top-30"), ("resnet18", "top-20")]
+    ("name", "line"),
+    [
+        ("mobilenet_v2", "top-6"),
+        ("mobilenet_v2", "top-30"),
+        ("resnet18", "top-20"),
+        ("tf_efficientnet_lite0", "top-20"),
+        ("mobilenetv3_small_050", "top-20"),
+    ],
 )
 def test_folded_suffix_computes_and_learns_the_same(name: str, line: str) -> None:
     torch.manual_seed(0)

@@ -7,7 +7,8 @@ activations: PyTorch takes ten times as long over a gradient in another one. Mob
 
 from __future__ import annotations
 
-from typing import cast
+import sys
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -41,9 +42,7 @@ def _fold_norm(network: fx.GraphModule, node: fx.Node) -> None:
     if not isinstance(before, fx.Node) or len(before.users) > 1:
         return
     norm, convolution = _layer(network, node), _layer(network, before)
-    if not isinstance(norm, nn.BatchNorm2d) or type(convolution) is not nn.Conv2d or norm.running_var is None:
-        return
-    if convolution.padding_mode != "zeros":
+    if not _is_known(norm) or type(convolution) is not nn.Conv2d or convolution.padding_mode != "zeros":
         return
     with node.graph.inserting_before(node):
         layers = [node.graph.get_attr(str(n.target)) for n in (before, node)]
@@ -57,6 +56,12 @@ def _layer(network: fx.GraphModule, node: fx.Node) -> nn.Module | None:
     return network.get_submodule(str(node.target)) if node.op == "call_module" else None
 
 
+def _is_known(norm: nn.Module | None) -> bool:
+    """Whether it is a plain batch norm with statistics, or timm's, which has the activation in it; a subclass may do anything else."""
+    fused = sys.modules["timm.layers"].BatchNormAct2d if "timm.layers" in sys.modules else nn.BatchNorm2d
+    return type(norm) in (nn.BatchNorm2d, fused) and norm is not None and norm.running_var is not None
+
+
 def _normed(x: Tensor, convolution: nn.Conv2d, norm: _Norm) -> Tensor:
     """What `norm`, in evaluation mode, makes of `convolution`'s (N, C, H, W)."""
     mean, variance = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
@@ -68,7 +73,11 @@ def _normed(x: Tensor, convolution: nn.Conv2d, norm: _Norm) -> Tensor:
         shift = shift + norm.bias
     weight = convolution.weight * factor[:, None, None, None]
     c = convolution
-    return nn.functional.conv2d(x, weight, shift, c.stride, c.padding, c.dilation, c.groups)
+    out = nn.functional.conv2d(x, weight, shift, c.stride, c.padding, c.dilation, c.groups)
+    if type(norm) is nn.BatchNorm2d:
+        return out
+    fused: Any = norm
+    return cast(Tensor, fused.act(fused.drop(out)))
 
 
 def _fold_mean(node: fx.Node) -> None:
