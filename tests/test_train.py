@@ -331,3 +331,13 @@ def test_a_running_mean_is_picked_up_where_it_stopped(tmp_path: Path) -> None:
     again = small(seed=7)
     learn(again, data, recipe=recipe, checkpoint=tmp_path / "kept.pt")
     assert same(bits(whole), bits(again))
+
+
+def test_what_training_makes_worse_stays_as_it_began(tmp_path: Path) -> None:
+    data, above = examples(tmp_path), small()
+    learn(above, data, recipe=replace(RECIPE, epochs=20))
+    before, accuracy = bits(above), measure(above, data, CPU, "float32")[1]
+    state = learn(above, data, recipe=replace(RECIPE, epochs=6, patience=2, learning_rate=0.5))
+    assert state.best_epoch == 0
+    assert state.kept_accuracy == accuracy
+    assert same(bits(above), before)

@@ -86,7 +86,7 @@ def _epochs(count: int) -> str:
 
 
 def _epochs_to_most(row: Row) -> int:
-    final = row["history"][row["best_epoch"] - 1]["val_accuracy"]
+    final = row["history"][max(row["best_epoch"], 1) - 1]["val_accuracy"]
     return next(int(e["epoch"]) for e in row["history"] if e["val_accuracy"] >= 0.95 * final)
 
 

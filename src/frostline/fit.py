@@ -400,7 +400,7 @@ def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.n
         "image_size": network.transform.size,
         "parameters": {"total": total, "trainable": trainable},
         **figures.to_dict(),
-        "validation_accuracy": state.history[state.best_epoch - 1].val_accuracy,
+        "validation_accuracy": state.kept_accuracy,
         "validation_balanced_accuracy": balanced,
         "history": _history(state),
         "best_epoch": state.best_epoch,

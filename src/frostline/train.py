@@ -113,8 +113,19 @@ class State:
 
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
+    """The epoch whose weights are kept; 0: those that training began with, where no epoch had a lower validation loss."""
+    lowest_epoch: int = 0
+    """The epoch of the lowest validation loss so far, the beginning left aside: patience counts from it."""
+    lowest_loss: float = math.inf
+    start_accuracy: float = 0.0
+    """On validation photos, before the first epoch; only where the best epoch is looked for."""
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def kept_accuracy(self) -> float:
+        """On validation photos, of the weights that are kept."""
+        return self.history[self.best_epoch - 1].val_accuracy if self.best_epoch else self.start_accuracy
 
     @property
     def last(self) -> int:
@@ -173,6 +184,12 @@ def train(
     dice: Stage = "own" if any(True for _ in above.suffix.parameters()) else "head"
     task = progress.task(title, recipe.epochs * len(examples))
     task.advance(state.last * len(examples))
+    if (
+        recipe.patience and not state.history
+    ):  # what fine-tuning starts from may be better than what few photos make of it
+        logits = predict_logits(above, validation, device, precision)
+        state.start_accuracy = _scores(logits, validation)[1]
+        _keep(state, above, 0, _watched(logits, validation, balance))
     while state.last < recipe.epochs and not _should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
         loss, accuracy = _epoch(
@@ -183,8 +200,7 @@ def train(
         if not math.isfinite(loss + val_loss):
             raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
-        watched = val_loss if balance == "none" else _balanced_loss(logits, validation)
-        _remember(state, learner.kept, recipe, watched)
+        _remember(state, learner.kept, recipe, _watched(logits, validation, balance))
         if checkpoint is not None:
             _save(checkpoint, stage, state, learner)
         if on_epoch is not None:
@@ -234,7 +250,7 @@ def stretched(recipe: Recipe, photos: int) -> Recipe:
 
 
 def _should_stop(state: State, recipe: Recipe) -> bool:
-    return bool(recipe.patience) and state.last - state.best_epoch >= recipe.patience
+    return bool(recipe.patience) and state.last - state.lowest_epoch >= recipe.patience
 
 
 def _remember(state: State, above: Above, recipe: Recipe, watched: float) -> None:
@@ -242,9 +258,21 @@ def _remember(state: State, above: Above, recipe: Recipe, watched: float) -> Non
     row = state.history[-1]
     if not recipe.patience:
         state.best_epoch = row.epoch
-    elif watched < state.best_loss:
-        state.best_epoch, state.best_loss = row.epoch, watched
-        state.best = {k: v.detach().clone() for k, v in above.state_dict().items()}
+        return
+    if watched < state.lowest_loss:
+        state.lowest_epoch, state.lowest_loss = row.epoch, watched
+    if watched < state.best_loss:
+        _keep(state, above, row.epoch, watched)
+
+
+def _keep(state: State, above: Above, epoch: int, watched: float) -> None:
+    state.best_epoch, state.best_loss = epoch, watched
+    state.best = {k: v.detach().clone() for k, v in above.state_dict().items()}
+
+
+def _watched(logits: Tensor, validation: Examples, balance: Balance) -> float:
+    """The validation loss that training aims at."""
+    return _scores(logits, validation)[0] if balance == "none" else _balanced_loss(logits, validation)
 
 
 def _epoch(
