@@ -337,7 +337,7 @@ def test_what_training_makes_worse_stays_as_it_began(tmp_path: Path) -> None:
     data, above = examples(tmp_path), small()
     learn(above, data, recipe=replace(RECIPE, epochs=20))
     before, accuracy = bits(above), measure(above, data, CPU, "float32")[1]
-    state = learn(above, data, recipe=replace(RECIPE, epochs=6, patience=2, learning_rate=0.5))
+    state = learn(above, data, recipe=replace(RECIPE, epochs=6, patience=2, learning_rate=0.5), keep_start=True)
     assert state.best_epoch == 0
     assert state.kept_accuracy == accuracy
     assert same(bits(above), before)

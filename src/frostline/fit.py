@@ -455,6 +455,7 @@ def _learn(
         progress=progress,
         title=title,
         on_epoch=on_epoch,
+        keep_start=stage == "own" and strategy.head_first,
         balance=ready.config.balance,
     )
 

@@ -118,7 +118,7 @@ class State:
     """The epoch of the lowest validation loss so far, the beginning left aside: patience counts from it."""
     lowest_loss: float = math.inf
     start_accuracy: float = 0.0
-    """On validation photos, before the first epoch; only where the best epoch is looked for."""
+    """On validation photos, before the first epoch; only where that may be kept."""
     best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
 
@@ -148,6 +148,7 @@ def train(
     progress: Progress,
     title: str,
     on_epoch: Callable[[Epoch], None] | None = None,
+    keep_start: bool = False,
     balance: Balance = "none",
 ) -> State:
     """Train `above` on `examples`; it ends with the kept epoch's weights (the best one with patience, else the last).
@@ -163,6 +164,8 @@ def train(
         Where the state is kept after each epoch, and where it is picked up from; None = nowhere.
     on_epoch
         Told of each epoch as it ends.
+    keep_start
+        Whether what training begins with (a trained head) is kept where no epoch has a lower validation loss; only with patience.
     balance
         `loss`: each photo's loss is weighted by `balance.class_weights`; `sampling`: photos are drawn by `balance.equal_draw`. Where all
         classes have as many training photos it changes nothing.
