@@ -188,7 +188,7 @@ def train(
     task = progress.task(title, recipe.epochs * len(examples))
     task.advance(state.last * len(examples))
     if (
-        recipe.patience and not state.history
+        keep_start and recipe.patience and not state.history
     ):  # what fine-tuning starts from may be better than what few photos make of it
         logits = predict_logits(above, validation, device, precision)
         state.start_accuracy = _scores(logits, validation)[1]
