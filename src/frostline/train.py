@@ -187,9 +187,7 @@ def train(
     dice: Stage = "own" if any(True for _ in above.suffix.parameters()) else "head"
     task = progress.task(title, recipe.epochs * len(examples))
     task.advance(state.last * len(examples))
-    if (
-        keep_start and recipe.patience and not state.history
-    ):  # what fine-tuning starts from may be better than what few photos make of it
+    if keep_start and recipe.patience and not state.history:  # few photos may make the head worse than it was
         logits = predict_logits(above, validation, device, precision)
         state.start_accuracy = _scores(logits, validation)[1]
         _keep(state, above, 0, _watched(logits, validation, balance))
