@@ -168,7 +168,7 @@ def _begin(wanted: list[int], old: Document | None) -> Document:
         return {**old, "status": "running", "seeds": wanted}
     return {
         "frostline": frostline.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "status": "running",
         "seeds": wanted,
         "strategies": [],

@@ -297,7 +297,7 @@ def begin(ready: Ready) -> dict[str, Any]:
     """What a run's document holds before its first figure."""
     return {
         "frostline": frostline.__version__,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "status": "running",
         "seed": ready.config.seed,
         "protocol": ready.config.protocol,
