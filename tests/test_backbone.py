@@ -6,10 +6,9 @@ import hashlib
 import io
 import json
 import re
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -27,6 +26,7 @@ from frostline.cache import tap
 from frostline.errors import WeightsError
 from frostline.images import Transform, prepare
 from photos import FLOWERS, needs_flowers, write_folder
+from servers import LocalServer
 
 Published = Callable[[str], Path]
 
@@ -256,7 +256,7 @@ def test_what_cannot_be_recorded_is_cut_at_its_blocks(tmp_path: Path) -> None:
 REPOSITORY = "timm/test_resnet.r160_in1k"
 
 
-class Hub:
+class Hub(LocalServer):
     """A hub with one file, on this machine."""
 
     def __init__(self, content: bytes) -> None:
@@ -287,15 +287,7 @@ class Hub:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().__init__(Handler)
 
 
 @pytest.fixture

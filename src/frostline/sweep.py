@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frostline import backbone as backbones
-from frostline import findings, freeze, sweep_report, upkeep
+from frostline import findings, freeze, sweep_report
 from frostline.backbone import Backbone
 from frostline.config import Config, Strategy
 from frostline.errors import ConfigError, RunError
@@ -32,7 +32,6 @@ from frostline.fit import (
     in_torch,
     learn,
     network_name,
-    prepare,
     training_seconds,
 )
 from frostline.predict import Classified, read_predictions
@@ -41,18 +40,14 @@ from frostline.progress import Progress
 from frostline.study import (
     SWEEP,
     Existing,
-    alone,
     begin,
     configure,
-    empty,
     head_from,
-    logger,
+    held,
     look,
     order,
     read,
-    settle_manifest,
-    settle_torch,
-    with_sample,
+    start,
 )
 
 ALL = "all"
@@ -274,14 +269,11 @@ def sweep(
     if progress is None:
         with Progress(quiet) as own:
             return sweep(config, plan, out, existing=existing, progress=own, on_point=on_point)
-    try:
-        with alone(run), upkeep.session():
-            old = look(run, config, existing, SWEEP)
-            if old is not None and old.get("plan") != plan.to_dict():
-                raise RunError(f"{run} holds a sweep of another plan: choose another --out, or --overwrite it")
-            return _run(run, config, plan, old, progress, on_point)
-    finally:
-        upkeep.trim()
+    with held(run):
+        old = look(run, config, existing, SWEEP)
+        if old is not None and old.get("plan") != plan.to_dict():
+            raise RunError(f"{run} holds a sweep of another plan: choose another --out, or --overwrite it")
+        return _run(run, config, plan, old, progress, on_point)
 
 
 def _run(
@@ -289,14 +281,7 @@ def _run(
 ) -> dict[str, Any]:
     """The stages of a sweep, in order; finished points of an `old` document are kept as they are."""
     started = time.perf_counter()
-    settle_torch()
-    ready = prepare(with_sample(config, progress), progress)
-    if old is None:
-        empty(run)
-    config.to_toml(run / "config.toml")
-    log = logger(run / "log.jsonl")
-    log("start", sweep=plan.kind, resumed=old is not None)
-    settle_manifest(run, ready, old)
+    ready, log = start(run, config, old, progress, sweep=plan.kind)
     document = old or _begin(ready, plan)
     document["status"] = "running"
     spent = document["seconds"] - started

@@ -188,20 +188,18 @@ def train(
     task = progress.task(title, recipe.epochs * len(examples))
     task.advance(state.last * len(examples))
     if keep_start and recipe.patience and not state.history:  # few photos may make the head worse than it was
-        logits = predict_logits(above, validation, device, precision)
-        state.start_accuracy = _scores(logits, validation)[1]
-        _keep(state, above, 0, _watched(logits, validation, balance))
+        _, state.start_accuracy, watched = _judged(above, validation, device, precision, balance)
+        _keep(state, above, 0, watched)
     while state.last < recipe.epochs and not _should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
         loss, accuracy = _epoch(
             learner, examples, recipe, (seed, dice, number), device, precision, task.advance, balance
         )
-        logits = predict_logits(learner.kept, validation, device, precision)
-        val_loss, val_accuracy = _scores(logits, validation)
+        val_loss, val_accuracy, watched = _judged(learner.kept, validation, device, precision, balance)
         if not math.isfinite(loss + val_loss):
             raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
-        _remember(state, learner.kept, recipe, _watched(logits, validation, balance))
+        _remember(state, learner.kept, recipe, watched)
         if checkpoint is not None:
             _save(checkpoint, stage, state, learner)
         if on_epoch is not None:
@@ -269,11 +267,6 @@ def _remember(state: State, above: Above, recipe: Recipe, watched: float) -> Non
 def _keep(state: State, above: Above, epoch: int, watched: float) -> None:
     state.best_epoch, state.best_loss = epoch, watched
     state.best = {k: v.detach().clone() for k, v in above.state_dict().items()}
-
-
-def _watched(logits: Tensor, validation: Examples, balance: Balance) -> float:
-    """The validation loss that training aims at."""
-    return _scores(logits, validation)[0] if balance == "none" else _balanced_loss(logits, validation)
 
 
 def _epoch(
@@ -354,6 +347,15 @@ def measure(above: Above, examples: Examples, device: torch.device, precision: P
 def _scores(logits: Tensor, examples: Examples) -> tuple[float, float]:
     labels = torch.from_numpy(examples.labels)
     return float(nn.functional.cross_entropy(logits, labels)), float((logits.argmax(1) == labels).double().mean())
+
+
+def _judged(
+    above: Above, validation: Examples, device: torch.device, precision: Precision, balance: Balance
+) -> tuple[float, float, float]:
+    """(mean cross-entropy, accuracy, the loss that training aims at) on validation photos."""
+    logits = predict_logits(above, validation, device, precision)
+    loss, accuracy = _scores(logits, validation)
+    return loss, accuracy, loss if balance == "none" else _balanced_loss(logits, validation)
 
 
 def _balanced_loss(logits: Tensor, examples: Examples) -> float:
