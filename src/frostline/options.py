@@ -1,0 +1,57 @@
+"""The options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout, all else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no words; errors only.")]
+Data = Annotated[
+    str, typer.Argument(help="Folder of class folders, folder with train/ and test/, or CSV. None: built-in sample.")
+]
+Out = Annotated[str, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
+Backbone = Annotated[str, typer.Option(help="Pretrained network: mobilenet_v2, any timm name, or several: A+B.")]
+Protocol = Annotated[
+    str, typer.Option(help="tutorial (80/20, the 20 % is reported) or rigorous (train/validation/test).")
+]
+Preset = Annotated[
+    str, typer.Option(help="How much time to spend: fast (seconds), balanced (a minute) or best (some minutes).")
+]
+Epochs = Annotated[int | None, typer.Option(help="Epochs of every strategy, in place of the recipe's.")]
+Seed = Annotated[int, typer.Option(help="Decides the split, the starting weights and every random choice.")]
+Seeds = Annotated[int, typer.Option(help="Studies with so many seeds, from --seed on, and what they say together.")]
+Test = Annotated[str, typer.Option(help="Another folder of photos, to report on.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
+Weights = Annotated[str, typer.Option(help="A file with the backbone's published weights.")]
+ImageSize = Annotated[
+    int,
+    typer.Option(
+        help="Side of the photos the network sees, pixels; 0: the backbone's own, times 9/7 (balanced) or 10/7 (best)."
+    ),
+]
+Resize = Annotated[str, typer.Option(help="squash (the whole photo) or crop (its centre).")]
+Engine = Annotated[str, typer.Option(help="What runs the frozen layers: auto, openvino, onnx or torch.")]
+Device = Annotated[str, typer.Option(help="Where training runs: auto, cpu or cuda.")]
+Precision = Annotated[str, typer.Option(help="Arithmetic of training: auto, float32 or bfloat16.")]
+StoredAs = Annotated[str, typer.Option(help="Activations on disk: float16 or float32.")]
+Balance = Annotated[
+    str, typer.Option(help="Unequal classes in training: none, loss (weighted) or sampling (drawn equally).")
+]
+Prior = Annotated[
+    str,
+    typer.Option(
+        help="How often each class is expected: train, equal, estimate (from these photos), rose=0.7,tulip=0.3 or a CSV (class,share). "
+        "Default: as trained."
+    ),
+]
+Line = Annotated[str | None, typer.Option(help="Freeze line of the fine-tuned strategy: a layer number, top or top-6.")]
+CacheLimit = Annotated[
+    str,
+    typer.Option(
+        help="What the cache may hold, e.g. 20GB; stores unused for longest go. Default: FROSTLINE_CACHE_LIMIT."
+    ),
+]
+Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]
