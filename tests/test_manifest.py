@@ -314,11 +314,21 @@ def test_csv_with_splits(tmp_path: Path) -> None:
     assert "is marked for training" in text
 
 
+def test_csv_with_groups_goes_there_and_back(tmp_path: Path) -> None:
+    photos.write_folder(tmp_path, ["a", "b"], each=3)
+    rows = "".join(f"{c}/{c} {n}.{k},{c},plant {n % 2}\n" for c in "ab" for n, k in ((1, "jpeg"), (2, "png")))
+    manifest = scan(table(tmp_path, "path,label,group\n" + rows + "a/a 3.webp,a,\n"))
+    assert [p.group for p in manifest.photos] == ["plant 1", "plant 0", "", "plant 1", "plant 0"]
+    manifest.write(tmp_path / "run.csv", ["train"] * 5)
+    assert (tmp_path / "run.csv").read_text(encoding="utf-8").startswith("path,label,split,sha256,group\n")
+    assert [p.group for p in read(tmp_path / "run.csv", tmp_path).photos] == [p.group for p in manifest.photos]
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
         ("", "it is: nothing"),
-        ("file,class\na,b\n", "must name the columns path,label[,split], each once; it is: file,class"),
+        ("file,class\na,b\n", "must name the columns path,label[,split][,group], each once; it is: file,class"),
         ("path;label\na;b\n", "it is: path;label; separate with commas"),
         ("path,label,label\na,b,c\n", "each once"),
         ("path,label\n", "is empty: expected a line for each photo"),

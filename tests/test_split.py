@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import photos
 from frostline.errors import DataError
 from frostline.manifest import Manifest, Photo, scan
-from frostline.split import Protocol, Split, make_split, straddling
+from frostline.split import Protocol, Split, leaks, make_split, straddling
 
 
 def digest(content: object) -> str:
@@ -305,3 +305,87 @@ def test_the_flowers_are_split_as_in_the_tutorial() -> None:
                 tally = Counter(manifest.photos[i].label for i in parts_of(split)[part])
                 for label, n in counts.items():
                     assert abs(tally[label] - n * share) <= 1
+
+
+# --- groups: the same plant, the same patient
+
+
+def grouped(rows: Sequence[tuple[str, str, str]]) -> Manifest:
+    """A manifest of different photos: (label, group, split) rows."""
+    listed = [Photo(f"{label}/{i}.jpg", label, split, digest(i), group) for i, (label, group, split) in enumerate(rows)]
+    return Manifest(Path("nowhere"), listed)
+
+
+@st.composite
+def patients(draw: st.DrawFn) -> Manifest:
+    """2-4 classes; patients with 1-8 photos of one class or of several; at least 6 patients of each class alone."""
+    names = [f"class {i}" for i in range(draw(st.integers(2, 4)))]
+    rows = [
+        (name, f"{name} {number}", "")
+        for name in names
+        for number in range(draw(st.integers(6, 12)))
+        for _ in range(draw(st.integers(1, 8)))
+    ]
+    for number in range(draw(st.integers(0, 5))):
+        rows += [(draw(st.sampled_from(names)), f"both {number}", "") for _ in range(draw(st.integers(2, 6)))]
+    rows += [(name, "", "") for name in names for _ in range(draw(st.integers(0, 9)))]
+    return grouped(draw(st.permutations(rows)))
+
+
+@settings(deadline=None, max_examples=60)
+@given(patients(), st.sampled_from(sorted(NEEDED)), st.integers(0, 2**32))
+def test_no_group_is_on_two_sides_and_every_class_is_on_each(
+    manifest: Manifest, key: tuple[Protocol, bool], seed: int
+) -> None:
+    split = make_split(manifest, key[0], seed, key[1])
+    check_sound(manifest, split, NEEDED[key])
+    sides: defaultdict[str, set[str]] = defaultdict(set)
+    for name, part in parts_of(split).items():
+        for index in part:
+            sides[manifest.photos[index].group].add(name)
+    assert all(len(names) == 1 for group, names in sides.items() if group)
+    for part in NEEDED[key]:
+        assert {manifest.photos[i].label for i in parts_of(split)[part]} == set(manifest.classes)
+
+
+def test_patients_with_photos_of_every_class_are_shared_out() -> None:
+    manifest = grouped([(label, f"p{n}", "") for n in range(9) for label in ("sick", "well") for _ in range(4)])
+    split = make_split(manifest, "rigorous", 3)
+    assert {name: len({manifest.photos[i].group for i in part}) for name, part in parts_of(split).items()}["train"] >= 4
+    assert straddling(manifest, split) == []
+
+
+def test_twins_join_groups_and_ties_join_what_they_name() -> None:
+    rows = [(label, f"{label}{n // 2}", "") for label in "ab" for n in range(40)]
+    manifest = grouped(rows)
+    twin = Photo(
+        "a/copy.jpg", "a", "", manifest.photos[0].sha256, "a19"
+    )  # the photo of plant a0 stands among plant a19's
+    manifest = Manifest(manifest.root, [*manifest.photos, twin])
+    for seed in range(5):
+        split = make_split(manifest, "rigorous", seed, ties=[[38, 20], [20, 22]])
+        names = split.names()
+        assert len({names[i] for i in (0, 1, 38, 39, 80, 20, 21, 22, 23)}) == 1
+        assert straddling(manifest, split) == []
+
+
+def test_too_few_groups_are_one_line() -> None:
+    manifest = grouped([("rose", f"bush {n % 2}", "") for n in range(30)] + [("tulip", "", "") for _ in range(30)])
+    with pytest.raises(DataError) as caught:
+        make_split(manifest, "rigorous", 0)
+    assert str(caught.value).startswith(
+        "class 'rose' has 30 photos, in only 2 groups of its own; the rigorous protocol needs at least 3 groups "
+    )
+    assert make_split(manifest, "tutorial", 0).names()
+
+
+def test_groups_that_stand_in_given_parts_are_leaks() -> None:
+    rows = [(label, f"{label}{part}{n}", part) for label in "ab" for part in ("train", "test") for n in range(4)]
+    manifest = grouped([*rows, ("a", "atest1", "train"), ("b", "atest1", "train"), ("a", "atrain1", "")][:-1])
+    listed = {skip.path: skip.why for skip in leaks(manifest)}
+    assert listed == {
+        "a/16.jpg": "another photo of its group 'atest1' stands in test: a/5.jpg",
+        "b/17.jpg": "another photo of its group 'atest1' stands in test: a/5.jpg",
+    }
+    clean = manifest.without(leaks(manifest))
+    assert leaks(clean) == []

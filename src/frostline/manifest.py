@@ -4,7 +4,7 @@
 
 - a folder of class folders (``roses/…``, ``tulips/…``); photos may lie in subfolders, the top folder names the class
 - ``train/`` beside ``validation|val|valid/`` and/or ``test/`` (any case), each holding class folders
-- a CSV file with the columns ``path,label`` and optionally ``split``; paths relative to its folder, or absolute
+- a CSV file with the columns ``path,label`` and optionally ``split`` and ``group``; paths relative to its folder, or absolute
 
 What counts as a photo is settled by content when it is decoded (`images`), not by the file's name; here a file is left
 out only when it can't be one (empty, huge, unreadable, not a regular file). Hidden files and what operating systems
@@ -61,6 +61,8 @@ class Photo:
     """The part the data set itself puts it in: "" (none given), "train", "validation" or "test"."""
     sha256: str
     """Hex digest of the file's bytes."""
+    group: str = ""
+    """What it shares with other photos (the same plant, the same patient), from a table's group column; "": nothing."""
 
 
 @dataclass(frozen=True)
@@ -111,15 +113,16 @@ class Manifest:
         return [group for group in self.twins() if len({photo.label for photo in group}) > 1]
 
     def write(self, path: Path, splits: Sequence[str]) -> None:
-        """Write manifest.csv (path,label,split,sha256); `splits[i]` is the part that photo i was put in.
+        """Write manifest.csv (path,label,split,sha256, and group where there are some); `splits[i]` is the part of photo i.
 
         Raises RunError when `path` can't be written.
         """
         text = io.StringIO()
         rows = csv.writer(text, lineterminator="\n")
-        rows.writerow(_COLUMNS)
+        grouped = any(photo.group for photo in self.photos)
+        rows.writerow([*_COLUMNS, *(["group"] if grouped else [])])
         for photo, part in zip(self.photos, splits, strict=True):
-            rows.writerow([photo.path, photo.label, part, photo.sha256])
+            rows.writerow([photo.path, photo.label, part, photo.sha256, *([photo.group] if grouped else [])])
         write_text(path, text.getvalue())
 
 
@@ -145,7 +148,8 @@ def printable(text: str) -> str:
 def read(path: Path, root: Path) -> Manifest:
     """Read what `Manifest.write` wrote; `root` is the folder that the paths are relative to. Raises DataError."""
     rows = _rows(path, _COLUMNS)
-    return Manifest(root, [Photo(row["path"], row["label"], row["split"], row["sha256"]) for _, row in rows])
+    photos = [Photo(r["path"], r["label"], r["split"], r["sha256"], r.get("group", "")) for _, r in rows]
+    return Manifest(root, photos)
 
 
 def scan(data: Path, *, least_classes: int = 2) -> Manifest:
@@ -203,6 +207,7 @@ class _Candidate:
     path: str
     label: str
     split: str
+    group: str = ""
 
 
 @dataclass
@@ -215,9 +220,9 @@ class _Finds:
     def skip(self, path: str, why: str) -> None:
         self.skipped.append(Skip(printable(path), why))
 
-    def add(self, entry: _Entry, label: str, split: str) -> None:
+    def add(self, entry: _Entry, label: str, split: str, group: str = "") -> None:
         if stat.S_ISREG(entry.status.st_mode):
-            self.candidates.append(_Candidate(entry.file, entry.path, label, split))
+            self.candidates.append(_Candidate(entry.file, entry.path, label, split, group))
         else:  # opening a pipe would wait for ever
             self.skip(entry.path, "not a regular file")
 
@@ -376,7 +381,9 @@ def _check_header(shown: str, header: list[str], needed: list[str]) -> None:
         return
     came = printable(",".join(header)) or "nothing"
     hint = "; separate with commas" if len(header) == 1 and (";" in came or "\\t" in came) else ""
-    raise DataError(f"{shown}: the first line must name the columns path,label[,split], each once; it is: {came}{hint}")
+    raise DataError(
+        f"{shown}: the first line must name the columns path,label[,split][,group], each once; it is: {came}{hint}"
+    )
 
 
 def _from_csv(table: Path, finds: _Finds) -> None:
@@ -390,22 +397,23 @@ def _from_csv(table: Path, finds: _Finds) -> None:
             raise DataError(f"{printable(str(table))} line {line}: either every photo has a split or none has")
         path = row["path"].strip()
         label = unicodedata.normalize("NFC", row["label"].strip())
+        group = unicodedata.normalize("NFC", row.get("group", "").strip())
         entry = _located(table.parent, path)
-        if why := _row_fault(path, label, entry):
+        if why := _row_fault(path, label, group, entry):
             finds.skip(path or f"line {line}", why)
         elif entry and (entry.path, label) in listed:
             finds.skip(entry.path, f"listed twice (again in line {line})")
         elif entry:
             listed.add((entry.path, label))
-            finds.add(entry, label, split)
+            finds.add(entry, label, split, group)
 
 
-def _row_fault(path: str, label: str, entry: _Entry | None) -> str:
+def _row_fault(path: str, label: str, group: str, entry: _Entry | None) -> str:
     if not path:
         return "no path"
     if entry is None:
         return "no such file"
-    return _unusable(path) or _unusable(label) or ("" if label else "no label")
+    return _unusable(path) or _unusable(label) or _unusable(group) or ("" if label else "no label")
 
 
 def _split_of(table: Path, line: int, row: dict[str, str]) -> str:
@@ -450,7 +458,7 @@ def _digest(candidate: _Candidate) -> Photo | Skip:
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         return Skip(candidate.path, f"can't be read: {error.strerror}")
-    return Photo(candidate.path, candidate.label, candidate.split, digest)
+    return Photo(candidate.path, candidate.label, candidate.split, digest, candidate.group)
 
 
 def _place(path: str) -> tuple[tuple[Any, str], ...]:

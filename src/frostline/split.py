@@ -1,4 +1,4 @@
-"""Who trains and who is asked: a stratified split that byte-identical photos never straddle.
+"""Who trains and who is asked: a stratified split that neither byte-identical photos nor groups of photos ever straddle.
 
 ========  ==========================================  =================================================
 protocol  no split given by the data set              given in part
@@ -10,13 +10,15 @@ rigorous  65 / 15 / 20 train / validation / test;     what is missing is cut fro
           test
 ========  ==========================================  =================================================
 
-Parts that the data set gives are used as they are, twins or not; `straddling` says which twins they separate.
+What belongs together is one group and stays on one side: byte-identical photos, photos that a table's `group` column unites (the
+same plant, the same patient), and whatever `ties` add; all of it transitively. Parts that the data set gives are used as they are;
+`leaks` names the photos that they separate from their group, `straddling` says which groups those are.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -55,12 +57,20 @@ class Split:
         return [of[i] for i in range(len(of))]
 
 
-def make_split(manifest: Manifest, protocol: Protocol, seed: int, external_test: bool = False) -> Split:
+def make_split(
+    manifest: Manifest,
+    protocol: Protocol,
+    seed: int,
+    external_test: bool = False,
+    ties: Iterable[Sequence[int]] = (),
+) -> Split:
     """Split the photos, class by class, at random by `seed` (any whole number from 0).
 
-    Photos with the same bytes are one group and stay together; a group that stands in two classes is placed as one of
-    them. In each part that is cut here, each class has its share of photos to within one (twins permitting) and at
-    least one group. The outcome depends on the seed and on the photos' bytes and classes, not on names or file order.
+    Photos with the same bytes, photos of the same `Photo.group` and photos that stand in one of `ties` (indices into
+    `manifest.photos`) are one group and stay together; a photo whose bytes stand in two classes counts for neither of
+    them, and a group of such photos alone is placed as one of its classes. In each part that is cut here, each class has
+    its share of photos to within one (groups permitting) and at least one group. The outcome depends on the seed and on
+    the photos' bytes, classes and groups, not on names or file order.
 
     With `external_test` no test part is cut, another folder being the test. A test part that the data set gives is
     kept apart nonetheless: it is not trained on.
@@ -68,7 +78,7 @@ def make_split(manifest: Manifest, protocol: Protocol, seed: int, external_test:
     Raises
     ------
     DataError
-        Names every class that has too few different photos for the parts to cut, or none left to train on.
+        Names every class that has too few different photos or groups for the parts to cut, or none left to train on.
     """
     given = _given(manifest)
     shares = _SHARES["external" if protocol == "rigorous" and external_test else protocol]
@@ -76,42 +86,75 @@ def make_split(manifest: Manifest, protocol: Protocol, seed: int, external_test:
     if protocol == "tutorial" and "test" in given:
         missing = []
     pool = given.get("train", [])
-    cut = _cut(manifest, pool, {part: shares[part] for part in ("train", *missing)}, seed, protocol)
+    united = together(manifest.photos, ties)
+    cut = _cut(manifest, pool, united, {part: shares[part] for part in ("train", *missing)}, seed, protocol)
     parts = {part: np.array(sorted(indices), dtype=np.intp) for part, indices in {**given, **cut}.items()}
     none = np.array([], dtype=np.intp)
     test = parts.get("test", none)
     return Split(parts["train"], parts.get("validation", test), test)
 
 
+def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> list[list[int]]:
+    """Indices of photos that belong together, for every photo, in ascending order inside: connected by bytes, group or `ties`."""
+    parent = list(range(len(photos)))
+
+    def root(index: int) -> int:
+        while parent[index] != index:
+            parent[index] = parent[parent[index]]
+            index = parent[index]
+        return index
+
+    first: dict[tuple[str, str], int] = {}
+    for index, photo in enumerate(photos):
+        for key in [("bytes", photo.sha256), *([("group", photo.group)] if photo.group else [])]:
+            parent[root(index)] = root(first.setdefault(key, index))
+    for tie in ties:
+        for index in tie:
+            parent[root(index)] = root(tie[0])
+    members: defaultdict[int, list[int]] = defaultdict(list)
+    for index in range(len(photos)):
+        members[root(index)].append(index)
+    return list(members.values())
+
+
 def leaks(manifest: Manifest) -> list[Skip]:
-    """Photos that a given part can't keep, because the same bytes stand in a part that is asked more: test before validation
-    before train. With them in training, a figure would be of photos that the network had seen.
+    """Photos that a given part can't keep, because the same bytes or the same group stand in a part that is asked more: test before
+    validation before train. With them in training, a figure would be of photos (plants, patients) that the network had seen.
     """
     rank = {"": 0, "train": 0, "validation": 1, "test": 2}
     found = []
-    for group in manifest.twins():
+    for indices in together(manifest.photos):
+        group = [manifest.photos[i] for i in indices]
         first = max(group, key=lambda photo: rank[photo.split])
         found += [
-            Skip(photo.path, f"the same photo stands in {first.split}: {printable(first.path)}")
+            Skip(
+                photo.path,
+                f"{_what_stands(photo, group, first.split)} stands in {first.split}: {printable(first.path)}",
+            )
             for photo in group
             if rank[photo.split] < rank[first.split]
         ]
     return found
 
 
+def _what_stands(photo: Photo, group: list[Photo], part: str) -> str:
+    """What of a photo stands in another part: the very photo, or another one of its group."""
+    if any(other.sha256 == photo.sha256 for other in group if other.split == part):
+        return "the same photo"
+    name = photo.group or next((other.group for other in group if other.group), "")
+    return f"another photo of its group '{printable(name)}'"
+
+
 def straddling(manifest: Manifest, split: Split) -> list[list[Photo]]:
-    """Groups of byte-identical photos that stand in more than one part; only given splits can have them."""
+    """Groups of photos that belong together and stand in more than one part; only given splits can have them."""
     parts = (split.train, split.validation, split.test)
     places: defaultdict[int, set[int]] = defaultdict(set)
     for number, part in enumerate(parts):
         for index in part:
             places[int(index)].add(number)
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for index, photo in enumerate(manifest.photos):
-        groups[photo.sha256].append(index)
     return [
         [manifest.photos[i] for i in group]
-        for group in groups.values()
+        for group in together(manifest.photos)
         if any(places[i] != places[group[0]] for i in group)
     ]
 
@@ -131,12 +174,13 @@ def _given(manifest: Manifest) -> dict[str, list[int]]:
 
 @dataclass
 class _Group:
-    """Photos of the same bytes."""
+    """Photos that stay together."""
 
-    sha256: str
+    key: str  # the smallest of its photos' digests: an order that names don't decide
     members: list[int]
-    counts: dict[str, int]  # photos per class; more than one class only where labels conflict
-    home: str = ""  # the class that it is counted in
+    counts: dict[str, int]  # photos per class
+    homes: list[str] = field(default_factory=list)  # the classes that it counts for
+    pinned: bool = False  # a given part holds some of it
 
 
 @dataclass
@@ -148,50 +192,71 @@ class _Plan:
     held: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # class -> parts with a group of it
 
     def place(self, group: _Group, part: str) -> None:
-        self.held[group.home].add(part)
+        for label in group.homes:
+            self.held[label].add(part)
         for label, count in group.counts.items():
             self.wanted[label][part] -= count
 
 
+_TRIES = 50  # at a split where groups of several classes get in each other's way
+
+
 def _cut(
-    manifest: Manifest, pool: list[int], shares: dict[str, float], seed: int, protocol: str
+    manifest: Manifest, pool: list[int], united: list[list[int]], shares: dict[str, float], seed: int, protocol: str
 ) -> dict[str, list[int]]:
     """Divide the photos at the indices `pool` into the parts of `shares`."""
-    groups = _groups(manifest, pool)
-    inside = set(pool)
-    outside = {photo.sha256 for index, photo in enumerate(manifest.photos) if index not in inside}
+    groups = _groups(manifest, pool, united)
     parts = list(shares)
-    pinned = [group for group in groups if group.sha256 in outside]
-    free = [group for group in groups if group.sha256 not in outside]
     where = " in train" if len(pool) < len(manifest.photos) else ""
-    if fault := _shortage(manifest.classes, pinned, free, parts, where):
+    grouped = any(photo.group for photo in manifest.photos)
+    if fault := _shortage(manifest.classes, groups, parts, where, grouped):
         raise DataError(f"{fault[0]}; the {protocol} protocol needs at least {fault[1]}")
 
-    plan = _Plan(parts, {label: _apportion(n, shares) for label, n in _tally(groups).items()})
-    result: dict[str, list[int]] = {part: [] for part in parts}
-    for group in pinned:  # a twin stands in a given part: to cut it off from train would make one straddle more
-        plan.place(group, "train")
-        result["train"] += group.members
     dice = np.random.default_rng(seed)
+    needy = [label for label in manifest.classes if len(parts) > 1 and any(label in g.homes for g in groups)]
+    for _ in range(_TRIES):
+        plan = _Plan(parts, {label: _apportion(n, shares) for label, n in _tally(groups).items()})
+        result = _placed(groups, plan, dice)
+        poor = [label for label in needy if len(plan.held[label]) < len(parts)]
+        if not poor:
+            return result
+    raise DataError(
+        f"no split was found in which class '{printable(poor[0])}' stands in each of {', '.join(parts)}: its groups also hold "
+        "photos of other classes; add photos in groups of their own, or give the split in a column"
+    )
+
+
+def _placed(groups: list[_Group], plan: _Plan, dice: np.random.Generator) -> dict[str, list[int]]:
+    """Every group in a part of the plan."""
+    result: dict[str, list[int]] = {part: [] for part in plan.parts}
+    for group in groups:
+        if group.pinned:  # its others stand in a given part: to cut it off from train would make one straddle more
+            plan.place(group, "train")
+            result["train"] += group.members
+    free = [group for group in groups if not group.pinned]
     order = [free[i] for i in dice.permutation(len(free))]
     order.sort(key=lambda group: (len(group.counts), len(group.members)), reverse=True)  # the hard ones first
     left = _homes(order)
     for group in order:
-        part = _choose(group, plan, left[group.home], dice)
-        left[group.home] -= 1
+        part = _choose(group, plan, left, dice)
+        for label in group.homes:
+            left[label] -= 1
         plan.place(group, part)
         result[part] += group.members
     return result
 
 
-def _choose(group: _Group, plan: _Plan, left: int, dice: np.random.Generator) -> str:
+def _choose(group: _Group, plan: _Plan, left: dict[str, int], dice: np.random.Generator) -> str:
     """A part at random, by what each still wants of the group's classes; so each gets exactly its share in the end.
 
-    `left`: groups of this home class not placed yet, this one included. When they are only just enough to give every
-    part one, they go to the parts that have none.
+    `left`: groups of each class not placed yet, this one included. When they are only just enough to give every part
+    one, they go to the parts that have none.
     """
-    lacking = [part for part in plan.parts if part not in plan.held[group.home]]
-    allowed = lacking if left <= len(lacking) else plan.parts
+    allowed = plan.parts
+    for label in group.homes:
+        lacking = [part for part in plan.parts if part not in plan.held[label]]
+        if left[label] <= len(lacking):
+            allowed = [part for part in allowed if part in lacking] or allowed
     room = {part: min(plan.wanted[label][part] - n for label, n in group.counts.items()) for part in allowed}
     fitting = [part for part in allowed if room[part] >= 0]
     if not fitting:
@@ -200,15 +265,22 @@ def _choose(group: _Group, plan: _Plan, left: int, dice: np.random.Generator) ->
     return fitting[int(dice.choice(len(fitting), p=weights / weights.sum()))]
 
 
-def _groups(manifest: Manifest, pool: list[int]) -> list[_Group]:
-    """The groups of byte-identical photos among `pool`, in an order that depends on bytes and classes only."""
-    members: defaultdict[str, list[int]] = defaultdict(list)
-    for index in pool:
-        members[manifest.photos[index].sha256].append(index)
-    groups = [_Group(digest, members[digest], _labels(manifest, members[digest])) for digest in sorted(members)]
+def _groups(manifest: Manifest, pool: list[int], united: list[list[int]]) -> list[_Group]:
+    """The groups among `pool`, in an order that depends on bytes, classes and groups only."""
+    photos, inside = manifest.photos, set(pool)
+    seen: defaultdict[str, set[str]] = defaultdict(set)
+    for photo in photos:
+        seen[photo.sha256].add(photo.label)
+    groups = []
+    for indices in united:
+        if members := [i for i in indices if i in inside]:
+            key = min(photos[i].sha256 for i in members)
+            sure = sorted({photos[i].label for i in members if len(seen[photos[i].sha256]) == 1})
+            groups.append(_Group(key, members, _labels(manifest, members), sure, len(members) < len(indices)))
+    groups.sort(key=lambda group: group.key)
     totals = _tally(groups)
-    for group in groups:  # its commonest class; between equals the smaller one, which needs it more
-        group.home = min(group.counts, key=lambda label: (-group.counts[label], totals[label], label))
+    for group in groups:  # nothing sure: its commonest class; between equals the smaller one, which needs it more
+        group.homes = group.homes or [min(group.counts, key=lambda c: (-group.counts[c], totals[c], c))]
     return groups
 
 
@@ -230,7 +302,8 @@ def _tally(groups: list[_Group]) -> dict[str, int]:
 def _homes(groups: list[_Group]) -> dict[str, int]:
     homes: defaultdict[str, int] = defaultdict(int)
     for group in groups:
-        homes[group.home] += 1
+        for label in group.homes:
+            homes[label] += 1
     return dict(homes)
 
 
@@ -251,10 +324,10 @@ def _apportion(count: int, shares: dict[str, float]) -> dict[str, int]:
 
 
 def _shortage(
-    classes: list[str], pinned: list[_Group], free: list[_Group], parts: list[str], where: str
+    classes: list[str], groups: list[_Group], parts: list[str], where: str, grouped: bool
 ) -> tuple[str, str] | None:
     """(which classes are too small, what is needed), or None: each needs a group in train and in each part to cut."""
-    own, movable, counts = _homes([*pinned, *free]), _homes(free), _tally([*pinned, *free])
+    own, movable, counts = _homes(groups), _homes([g for g in groups if not g.pinned]), _tally(groups)
     needed = len(parts)
     if needed == 1:  # nothing to cut: photos that conflict with another class will do
         poor = [label for label in classes if label not in counts]
@@ -262,15 +335,18 @@ def _shortage(
         poor = [label for label in classes if own.get(label, 0) < needed or movable.get(label, 0) < needed - 1]
     if not poor:
         return None
-    named = ", ".join(_described(label, counts.get(label, 0), own.get(label, 0), where) for label in poor)
+    named = ", ".join(_described(label, counts.get(label, 0), own.get(label, 0), where, grouped) for label in poor)
     of_each = " of each" if len(poor) > 1 else ""
-    what = f"{needed} different ones{of_each} ({', '.join(parts)})" if needed > 1 else f"one{of_each}"
+    ones = "groups" if grouped else "different ones"
+    what = f"{needed} {ones}{of_each} ({', '.join(parts)})" if needed > 1 else f"one{of_each}"
     if parts == list(_SHARES["rigorous"]):
         return named, f"{what}: add photos, remove the class, or use --protocol tutorial (2)"
     return named, f"{what}: add photos or remove the class"
 
 
-def _described(label: str, count: int, different: int, where: str) -> str:
+def _described(label: str, count: int, different: int, where: str, grouped: bool) -> str:
     photos = f"{count} {'photo' if count == 1 else 'photos'}{where}"
     twins = f", only {different} of them different and its own" if different < count else ""
+    if grouped and different < count:
+        twins = f", in only {different} {'group' if different == 1 else 'groups'} of its own"
     return f"class '{printable(label)}' has {photos}{twins}"
