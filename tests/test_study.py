@@ -35,7 +35,7 @@ def contract(*strategies: str, validation: bool = True) -> list[str]:
         "history.csv",
         "predictions.csv",
         *(["validation.csv"] if validation else []),
-        *(f"bundle/{n}" for n in ("model.safetensors", "bundle.json", "README.md")),
+        *(f"bundle/{n}" for n in ("model.safetensors", "bundle.json", "README.md", "neighbours.safetensors")),
     ]
     return sorted([*top, *(f"{s}/{name}" for s in strategies for name in each)])
 

@@ -18,12 +18,13 @@ from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 import frostline
+from frostline import neighbours
 from frostline.config import EngineKind, Recipe, StoredAs, Strategy
 from frostline.engine import EXPORT, Engine, opened, settle
 from frostline.errors import BundleError, ConfigError, FrostlineError
@@ -39,7 +40,7 @@ if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or com
     from frostline.backbone import Backbone
     from frostline.train import Above
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,8 @@ class About:
     """Each class's share of the training photos; empty in bundles of schema 1, which don't tell."""
     stands_for: list[float] = field(default_factory=list)
     """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
+    neighbours: dict[str, Any] = field(default_factory=dict)
+    """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,15 @@ class Parts:
     backbone: Backbone
     cut: freeze.Cut
     above: Above
+
+
+class Seen(NamedTuple):
+    """What a network makes of N photos."""
+
+    logits: npt.NDArray[np.float32]
+    """(N, classes)"""
+    features: npt.NDArray[np.float32]
+    """(N, D): before the head, or its hidden layer; see `frostline.neighbours`."""
 
 
 class Bundle:
@@ -121,18 +133,40 @@ class Bundle:
 
     def logits(self, photos: Pixels) -> npt.NDArray[np.float32]:
         """Prepared photos (N, H, W, 3) uint8 to logits (N, classes)."""
+        return self.seen(photos).logits
+
+    def seen(self, photos: Pixels) -> Seen:
+        """Prepared photos (N, H, W, 3) uint8 to logits and features; the features are those of the photos as they are."""
+        clean = self._once(photos)
         if self.about.test_views == 1:
-            return self._once(photos)
-        return both_sides(self._once(photos), self._once(np.ascontiguousarray(photos[:, :, ::-1])))
+            return clean
+        mirrored = self._once(np.ascontiguousarray(photos[:, :, ::-1]))
+        return clean._replace(logits=both_sides(clean.logits, mirrored.logits))
 
-    def _once(self, photos: Pixels) -> npt.NDArray[np.float32]:
+    def _once(self, photos: Pixels) -> Seen:
         live = [photos] if self._prefix is None else self._prefix.run([photos])
-        return self.logits_at_line([a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live])
+        return self.seen_at_line([a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live])
 
-    def logits_at_line(self, live: Sequence[npt.NDArray[Any]]) -> npt.NDArray[np.float32]:
-        """The tensors at the line, as the cache stores them, each (N, ...), to logits (N, classes)."""
+    def seen_at_line(self, live: Sequence[npt.NDArray[Any]]) -> Seen:
+        """The tensors at the line, as the cache stores them, each (N, ...), to logits and features."""
         wide = [a if a.dtype == np.uint8 else a.astype(np.float32) for a in live]
-        return np.asarray(self._above.run(wide)[0], dtype=np.float32)
+        logits, features = (np.asarray(output, dtype=np.float32) for output in self._above.run(wide))
+        return Seen(logits, features)
+
+    @cached_property
+    def neighbours(self) -> neighbours.Neighbours | None:
+        """The training photos that it keeps, read when they are first asked for; None where it keeps none.
+
+        Raises
+        ------
+        BundleError
+            They are missing or damaged.
+        """
+        if not self.about.neighbours or self._folder is None:
+            return None
+        return neighbours.read(
+            self._folder / neighbours.FILE, str(self.about.neighbours.get("sha256")), len(self.classes)
+        )
 
     def stands_for(self) -> Floats:
         """The class shares (C,) for which its probabilities hold.
@@ -195,10 +229,11 @@ def _networks(parts: Parts) -> list[tuple[nn.Module, list[Tensor], bool]]:
     import torch
 
     from frostline import freeze
+    from frostline.train import Telling
 
     cut = parts.cut
     live = [torch.zeros(1, *s, dtype=d) for s, d in zip(cut.shapes, cut.dtypes, strict=True)]
-    above: list[tuple[nn.Module, list[Tensor], bool]] = [(parts.above, live, False)]
+    above: list[tuple[nn.Module, list[Tensor], bool]] = [(Telling(parts.above, neighbours.WIDEST), live, False)]
     if not cut.line:
         return above
     prefix = freeze.taps(parts.backbone.traced, [cut.line])  # the very network that filled the cache
@@ -238,8 +273,13 @@ def state(backbone: Backbone, above: Above) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
-def save(folder: Path, about: About, parts: Parts, card: str) -> None:
+def save(folder: Path, about: About, parts: Parts, card: str, known: bytes = b"") -> None:
     """Write a bundle: all files into a folder beside, which then takes its place in one step.
+
+    Parameters
+    ----------
+    known
+        The training photos that it keeps, as `neighbours.to_bytes` gives them; `about` tells of them.
 
     Raises
     ------
@@ -256,6 +296,8 @@ def save(folder: Path, about: About, parts: Parts, card: str) -> None:
         document = {"frostline": frostline.__version__, "schema": SCHEMA, "sha256": digest, **asdict(about)}
         write_json(temporary / "bundle.json", document)
         write_text(temporary / "README.md", card)
+        if known:
+            (temporary / neighbours.FILE).write_bytes(known)
         if folder.exists():
             shutil.rmtree(folder)
     _keep(about, digest, parts)
@@ -359,6 +401,8 @@ def _check(about: About, path: Path) -> None:
         problems.append(f"classes {about.classes!r}: expected a list of names")
     else:
         problems += _share_problems(about)
+    if not isinstance(about.neighbours, dict):
+        problems.append(f"neighbours {about.neighbours!r}: expected photos and sha256")
     if about.test_views not in (1, 2):
         problems.append(f"test_views {about.test_views!r}: expected 1 or 2")
     try:

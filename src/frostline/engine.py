@@ -28,7 +28,7 @@ Settled = Literal["openvino", "onnx", "torch"]
 """What `auto` can come to."""
 
 
-EXPORT = 1  # raise it whenever a network is exported in another way
+EXPORT = 2  # raise it whenever a network is exported in another way
 
 
 class Engine(Protocol):

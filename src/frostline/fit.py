@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from frostline import backbone as backbones
-from frostline import bundle, card, evaluate, freeze, manifest, metrics, sample, train
+from frostline import bundle, card, evaluate, freeze, manifest, metrics, neighbours, sample, train
 from frostline.backbone import Backbone
 from frostline.balance import class_mean, photo_weights, represented
 from frostline.cache import Key, Store, Tap, fill, tap
@@ -324,12 +324,13 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     row, reported, validation = assess(learnt, ready, partial(_logits, model))
 
     # -- and the model, ready to use
-    about = replace(about, temperature=row["temperature"], figures=_headline(row, ready))
+    known, kept = _training_photos(learnt, ready, model)
+    about = replace(about, temperature=row["temperature"], figures=_headline(row, ready), neighbours=kept)
     write_history(folder / "history.csv", learnt.state)
     write_predictions(folder / "predictions.csv", reported, ready.classes)
     if validation:
         write_predictions(folder / "validation.csv", validation, ready.classes)
-    bundle.save(folder / "bundle", about, learnt.parts, card.write(about, ready.config, ready.photos.counts()))
+    bundle.save(folder / "bundle", about, learnt.parts, card.write(about, ready.config, ready.photos.counts()), known)
     ended = time.perf_counter()
     spent = {"prefix": ready.prefix_seconds, "train": training_seconds(row), "evaluate": ended - trained}
     row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
@@ -519,9 +520,26 @@ def _logits(model: bundle.Bundle, photos: train.Examples) -> np.ndarray:
 
 
 def _view_logits(model: bundle.Bundle, photos: train.Examples, view: int) -> np.ndarray:
+    return np.concatenate([seen.logits for seen in _seen(model, photos, view)])
+
+
+def _seen(model: bundle.Bundle, photos: train.Examples, view: int) -> Iterator[bundle.Seen]:
+    """What a compiled model makes of what the cache has at the line, some photos at a time."""
     size = max(model.batch, 8)  # a thread's share at a time
     read = (photos.store.read([views[view] for views in group]) for group in groups(photos.keys, size))
-    return np.concatenate([logits for _, logits in ahead(model.logits_at_line, read, depth=4)])
+    return (seen for _, seen in ahead(model.seen_at_line, read, depth=4))
+
+
+def _training_photos(learnt: Learnt, ready: Ready, model: bundle.Bundle) -> tuple[bytes, Row]:
+    """The training photos as the bundle keeps them, for whoever asks which ones a new photo resembles; and what it says of them."""
+    photos = ready.part(ready.split.train.tolist())
+    most = neighbours.MOST if learnt.parts.cut.line else neighbours.MOST_FROM_PIXELS
+    photos = [photos[i] for i in neighbours.chosen(_labels(photos, ready), most)]
+    network, line = network_name(learnt.strategy), learnt.parts.cut.line
+    examples = store_examples(ready.taps[network, line].store, photos, ready)
+    features = np.concatenate([seen.features for seen in _seen(model, examples, 0)])
+    known = neighbours.to_bytes(features, examples.labels, [p.path for p in photos])
+    return known, neighbours.describe(known, len(photos))
 
 
 def _history(state: train.State) -> list[Row]:

@@ -74,6 +74,23 @@ class Above(nn.Module):
             freeze.fixed_statistics(self, training)
 
 
+class Telling(nn.Module):
+    """What a bundle runs above the line: logits, and beside them what photos are compared by."""
+
+    def __init__(self, above: Above, widest: int) -> None:
+        super().__init__()
+        self.above, self.widest = above, widest
+
+    def forward(self, *live: Tensor) -> tuple[Tensor, Tensor]:
+        """The tensors at the line, each (N, ...), to logits (N, classes) and the features, or the hidden layer where those are wider."""
+        features = self.above.suffix(*live).float()
+        head = cast(nn.Sequential, self.above.head)
+        if features.shape[1] <= self.widest:
+            return head(features), features
+        hidden = head[:-1](features)
+        return head[-1](hidden), hidden
+
+
 @dataclass(frozen=True)
 class Examples:
     """Photos and their classes, by way of the cache."""
