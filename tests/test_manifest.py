@@ -329,14 +329,15 @@ def test_csv_with_groups_goes_there_and_back(tmp_path: Path) -> None:
     [
         ("", "it is: nothing"),
         ("file,class\na,b\n", "must name the columns path,label[,split][,group], each once; it is: file,class"),
-        ("path;label\na;b\n", "it is: path;label; separate with commas"),
+        ("path;label\na;b;c\n", "line 2: 3 fields, expected 2; a value with a semicolon needs quotes"),
         ("path,label,label\na,b,c\n", "each once"),
         ("path,label\n", "is empty: expected a line for each photo"),
         ("path,label\na.jpg,b,c\n", "line 2: 3 fields, expected 2; a value with a comma needs quotes"),
         ("path,label\na.jpg,b\n", "no photos in"),
         ("path,label\n\0,b\n", "no photos in"),
         ("path,label\na.jpg,caf\xe9\n".encode("latin-1"), "is not UTF-8 (byte 20): save it as CSV UTF-8"),
-        ("path,label\n".encode("utf-16"), "is not UTF-8"),
+        ("path,label\n".encode("utf-16-le"), "it is: p\\x00a\\x00t"),
+        ("path,label\n".encode("utf-16")[:-1], "is not UTF-8"),
         ("path,label\n" + "x" * 200_000 + ",b\n", "field larger than field limit"),
     ],
 )
@@ -350,21 +351,21 @@ def test_wrong_tables_are_refused_in_one_line(tmp_path: Path, text: str | bytes,
 def test_no_such_folder_names_the_nearest(tmp_path: Path) -> None:
     photos.write_folder(tmp_path / "flowers", ["rose", "tulip"], each=1)
     text = refused(tmp_path / "flwers")
-    assert "no such folder" in text
+    assert "no such file or folder" in text
     assert f"did you mean '{tmp_path / 'flowers'}'?" in text
     assert "did you mean" not in refused(tmp_path / "quite" / "elsewhere")
-    assert "no such folder" in refused(tmp_path / "nul\0byte")
-    assert "no such folder" in refused(tmp_path / ("long" * 2000))
-    assert "no such folder" in refused(tmp_path / "flowers" / "rose" / "rose 1.jpeg" / "x")
+    assert "no such file or folder" in refused(tmp_path / "nul\0byte")
+    assert "no such file or folder" in refused(tmp_path / ("long" * 2000))
+    assert "no such file or folder" in refused(tmp_path / "flowers" / "rose" / "rose 1.jpeg" / "x")
 
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     assert "is empty: expected one folder of photos for each class" in refused(tmp_path)
-    assert "is not a folder: give a folder of class folders, or a .csv file" in refused(put(tmp_path / "a.jpg"))
+    assert "is none of what photos come as: give a folder of class folders, a table" in refused(put(tmp_path / "a.jpg"))
     assert "no class folders in" in (text := refused(tmp_path))
     assert "only 1 file: put the photos of each class into a folder of its own" in text
     os.mkfifo(tmp_path / "pipe.csv")
-    assert "is not a folder" in refused(tmp_path / "pipe.csv")
+    assert "is none of what photos come as" in refused(tmp_path / "pipe.csv")
     for name in ("rose", "tulip"):
         put(tmp_path / "b" / name / "1.jpg", b"")
     assert "no photos in" in (text := refused(tmp_path / "b"))

@@ -78,6 +78,10 @@ def of_all_kinds(cache: Path) -> None:
         (cache / name).parent.mkdir(exist_ok=True)
         (cache / name).write_bytes(bytes(size))
     (cache / "weights" / KNOWN["mobilenet_v2"].filename).write_bytes(bytes(700))
+    unpacked = cache / "photos" / f"{7:032x}"
+    (unpacked / "photos" / "rose").mkdir(parents=True)
+    (unpacked / "photos" / "rose" / "1.jpg").write_bytes(bytes(800))
+    (unpacked / "about.json").write_text('{"source": "flowers.zip", "files": 1, "left_out": []}')
     sample.render(cache / "sample", per_class=1)
 
 
@@ -195,7 +199,8 @@ def test_what_there_is_is_listed(cache: Path) -> None:
     assert found["folder"] == str(cache)
     rows = {row["name"]: row for row in found["entries"]}
     assert {row["kind"] for row in rows.values()} == set(upkeep.KINDS)
-    assert len(rows) == len(found["entries"]) == 8
+    assert len(rows) == len(found["entries"]) == 9
+    assert rows[f"{7:032x}"]["what"] == "unpacked from flowers.zip"
     assert [row["bytes"] for row in found["entries"]] == sorted((r["bytes"] for r in rows.values()), reverse=True)
     second = rows[f"{2:032x}"]
     assert (second["what"], second["rows"], second["bytes_per_row"]) == ("mobilenet_v2 at line 133 (float16)", 5, ROW)
@@ -313,7 +318,7 @@ def test_a_cache_that_is_reached_by_a_link_is_one(cache: Path, tmp_path: Path, m
 def test_clear_takes_what_can_be_computed_again(cache: Path) -> None:
     of_all_kinds(cache)
     freed = sum(e.bytes for e in upkeep.entries(upkeep.COMPUTED))
-    assert must("cache", "clear").out == f"freed {upkeep.readable(freed)} in {cache}: 3 entries\n"
+    assert must("cache", "clear").out == f"freed {upkeep.readable(freed)} in {cache}: 4 entries\n"
     assert {e.kind for e in upkeep.entries()} == {"weights", "sample"}
     result = json.loads(must("cache", "clear", "--kind", "weights,sample", "--json").out)
     assert [e["kind"] for e in result["removed"]] == ["sample", "weights", "weights"]

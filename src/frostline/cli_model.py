@@ -15,7 +15,7 @@ import typer
 
 from frostline.console import console, print_skipped, progress_bar
 from frostline.errors import ConfigError
-from frostline.options import Engine, Json, Prior, Quiet
+from frostline.options import PHOTOS, Engine, Json, Prior, Quiet
 
 
 def predict(
@@ -133,7 +133,7 @@ def _storable(path: str) -> str:
 
 def evaluate(
     bundle: Annotated[str, typer.Argument(help="Bundle folder.")],
-    data: Annotated[str, typer.Argument(help="Labelled photos, as for study.")],
+    data: Annotated[str, typer.Argument(help=f"Labelled photos. {PHOTOS}.")],
     out: Annotated[str, typer.Option("--out", help="Write the predictions to this .csv file.")] = "",
     prior: Prior = "",
     as_json: Json = False,

@@ -110,8 +110,8 @@ def prepare(config: Config, progress: Progress) -> Ready:
         See the errors' own words.
     """
     backbones.preload({s.backbone for s in config.strategies})
-    photos = manifest.scan(Path(config.data))
-    others = manifest.scan(Path(config.test), least_classes=1) if config.test else None
+    photos = manifest.scan(Path(config.data), progress=progress)
+    others = manifest.scan(Path(config.test), least_classes=1, progress=progress) if config.test else None
     _check_classes(photos, others, config)
     device = _device(config)
     networks = _backbones(config, progress)

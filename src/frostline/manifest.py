@@ -1,10 +1,16 @@
 """Which photos there are, what they are said to show, and what was left out and why.
 
-`scan` reads three layouts:
+`scan` takes what people have:
 
 - a folder of class folders (``roses/…``, ``tulips/…``); photos may lie in subfolders, the top folder names the class
 - ``train/`` beside ``validation|val|valid/`` and/or ``test/`` (any case), each holding class folders
-- a CSV file with the columns ``path,label`` and optionally ``split`` and ``group``; paths relative to its folder, or absolute
+- a table (`tables`): CSV, tab-separated, JSON lines or Parquet, with the columns ``path,label`` and optionally ``split`` and
+  ``group``; paths relative to its folder, or absolute
+- a folder of photos with such a table in it, called ``metadata.csv``, ``.jsonl`` or ``.parquet`` (``file_name,label``)
+- an archive of any of these (`archives`): zip or tar
+- a data set saved by Hugging Face's `datasets`, or a Parquet file with the photos in it (`saved`)
+
+The last two are unpacked once, into the cache folder (`unpacked`), and read as folders from there.
 
 What counts as a photo is settled by content when it is decoded (`images`), not by the file's name; here a file is left
 out only when it can't be one (empty, huge, unreadable, not a regular file). Hidden files and what operating systems
@@ -19,21 +25,27 @@ import difflib
 import hashlib
 import io
 import os
+import re
 import stat
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
-import natsort
-
+from frostline import archives, saved, tables, unpacked
 from frostline.errors import DataError
 from frostline.files import write_text
 from frostline.images import MAX_BYTES
+from frostline.names import is_litter as is_litter
+from frostline.names import natural as natural
+from frostline.names import printable as printable
+from frostline.names import unusable
+from frostline.progress import Progress
 
 SPLITS = {
     "train": "train",
@@ -42,12 +54,13 @@ SPLITS = {
     "valid": "validation",
     "test": "test",
 }
-"""Names of split folders and of values in a CSV's split column (in lower case) -> the part they mean."""
+"""Names of split folders and of values in a table's split column (in lower case) -> the part they mean."""
 
-_LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
-_LITTER |= {"readme.md", "readme.txt", "license", "license.txt"}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
+"""Tables that say what the photos in their folder show, as Hugging Face's image folders have them."""
+
 _COLUMNS = ["path", "label", "split", "sha256"]
-_natural = natsort.natsort_keygen(alg=natsort.ns.IGNORECASE)
+_WEB = re.compile(r"(https?|s3|gs|ftp)://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -55,7 +68,7 @@ class Photo:
     """One photo and the class it stands in."""
 
     path: str
-    """Posix, relative to the manifest's root; absolute only where a CSV names a file outside the CSV's folder."""
+    """Posix, relative to the manifest's root; absolute only where a table names a file outside its folder."""
     label: str
     split: str
     """The part the data set itself puts it in: "" (none given), "train", "validation" or "test"."""
@@ -81,6 +94,15 @@ class Manifest:
     """``root / photo.path`` is the file."""
     photos: list[Photo]
     skipped: list[Skip] = field(default_factory=list)
+    packed: Path | None = None
+    """What the user named, where `root` is the place in the cache folder that it was unpacked in."""
+
+    @property
+    def name(self) -> str:
+        """What the data set is called: the name of its folder, or of the archive less its ending."""
+        if self.packed is None or self.packed.is_dir():
+            return (self.packed or self.root).resolve().name
+        return re.sub(r"(\.tar)?\.\w+$", "", self.packed.resolve().name)
 
     @property
     def classes(self) -> list[str]:
@@ -99,7 +121,7 @@ class Manifest:
         new = list(skips)
         gone = {skip.path for skip in new}
         kept = [photo for photo in self.photos if photo.path not in gone]
-        return Manifest(self.root, kept, _in_order([*self.skipped, *new]))
+        return replace(self, photos=kept, skipped=_in_order([*self.skipped, *new]))
 
     def twins(self) -> list[list[Photo]]:
         """Groups of two or more byte-identical photos, each group and the list in the order of `photos`."""
@@ -126,58 +148,80 @@ class Manifest:
         write_text(path, text.getvalue())
 
 
-def natural(text: str) -> tuple[Any, str]:
-    """Sort key: digits by value, letters without regard to case; the text itself decides between equals ("1", "01")."""
-    return _natural(text), text
-
-
-def is_litter(name: str) -> bool:
-    """Hidden files, what file managers leave behind, and notes on the set: passed over without a word."""
-    return name.startswith(".") or name.lower() in _LITTER
-
-
-def printable(text: str) -> str:
-    """A path or name for messages, in one line: control characters and bytes that are no UTF-8 as escapes."""
-    try:
-        text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # half a surrogate pair, as names on Windows may hold: it stands for no byte
-        text = text.encode("utf-8", "backslashreplace").decode("utf-8")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def read(path: Path, root: Path) -> Manifest:
     """Read what `Manifest.write` wrote; `root` is the folder that the paths are relative to. Raises DataError."""
-    rows = _rows(path, _COLUMNS)
+    rows = tables.rows(path, _COLUMNS)
     photos = [Photo(r["path"], r["label"], r["split"], r["sha256"], r.get("group", "")) for _, r in rows]
     return Manifest(root, photos)
 
 
-def scan(data: Path, *, least_classes: int = 2) -> Manifest:
-    """List the photos of a folder or a CSV file, with their digests.
+def scan(data: Path, *, least_classes: int = 2, progress: Progress | None = None) -> Manifest:
+    """List the photos of a folder, a table, an archive or a saved data set (see above), with their digests.
 
     Reads every file once, in two threads (about 1 GB/s when the files are in the system's cache). `least_classes` is 1
-    for a folder that is only tested on.
+    for a folder that is only tested on. `progress` shows what is unpacked; None: silent.
 
     Raises
     ------
     DataError
-        No such folder; neither a folder nor a CSV file; empty; no class folders; fewer classes than `least_classes`;
-        a class that is only in validation or test; CSV columns or splits that are missing or unknown.
+        No such file or folder; none of the kinds; empty; no class folders; fewer classes than `least_classes`; a class that
+        is only in validation or test; columns or splits that are missing or unknown; an archive that can't be unpacked.
+    RunError
+        The cache folder has no room for the photos of an archive, or can't be written.
+    MissingExtraError
+        Parquet, or a saved data set, and pyarrow is not installed.
     """
     data = Path(data)
-    kind = _kind(data)
+    mode = _mode(data)
     finds = _Finds()
-    if stat.S_ISDIR(kind):
-        root = data
-        _from_folder(data, finds)
-    elif stat.S_ISREG(kind) and data.suffix.lower() == ".csv":
+    root, packed = data, None
+    if found := _packed(data, mode):
+        packed = data
+        root, left = unpacked.folder(found, progress or Progress(quiet=True))
+        for path, why in left:
+            finds.skip(path or data.name, why)
+        root = _lone_folder(root)
+        finds.confined = True
+    if stat.S_ISREG(mode) and not packed:
         root = data.parent
-        _from_csv(data, finds)
+        _from_table(data, finds)
+    elif isinstance(found, saved.Saved):
+        _from_table(root / saved.TABLE, finds)
     else:
-        raise DataError(f"{printable(str(data))} is not a folder: give a folder of class folders, or a .csv file")
-    manifest = _digested(root, finds)
+        _from_folder(root, finds, data)
+    manifest = _digested(root, finds, packed)
     _check(data, manifest, least_classes)
     return manifest
+
+
+def _packed(data: Path, mode: int) -> unpacked.Packed | None:
+    """What has to be unpacked before it can be looked through; None: a folder or a table."""
+    if stat.S_ISDIR(mode):
+        return saved.Saved(data) if saved.is_saved(data) else None
+    suffix = data.suffix.lower()
+    if stat.S_ISREG(mode):
+        if suffix == ".parquet":
+            return saved.Saved(data) if saved.holds_photos(data) else None
+        if suffix in tables.SUFFIXES:
+            return None
+        if archives.is_archive(data):
+            return archives.Archive(data)
+    raise DataError(
+        f"{printable(str(data))} is none of what photos come as: give a folder of class folders, a table (.csv, .tsv, .jsonl, .parquet), "
+        "an archive (.zip, .tar, .tar.gz) or a data set saved by Hugging Face's datasets"
+    )
+
+
+def _lone_folder(root: Path) -> Path:
+    """The folder that an archive holds all in, as they are often packed: flowers.zip -> flowers/ -> daisy/, ..."""
+    while True:
+        entries = list(_entries(root, "", _Finds()))
+        if len(entries) != 1 or not entries[0].folder or _has_parts(entries):
+            return root
+        inner = list(_entries(entries[0].file, "", _Finds()))
+        if not any(entry.folder for entry in inner) and not any(entry.name.lower() in METADATA for entry in inner):
+            return root
+        root = entries[0].file
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------
@@ -216,6 +260,7 @@ class _Finds:
 
     candidates: list[_Candidate] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
+    confined: bool = False  # a table that came in an archive may only name files that came with it
 
     def skip(self, path: str, why: str) -> None:
         self.skipped.append(Skip(printable(path), why))
@@ -227,7 +272,7 @@ class _Finds:
             self.skip(entry.path, "not a regular file")
 
 
-def _kind(data: Path) -> int:
+def _mode(data: Path) -> int:
     """The file mode of what was given."""
     shown = printable(str(data))
     try:
@@ -241,7 +286,7 @@ def _kind(data: Path) -> int:
             siblings = []
         close = difflib.get_close_matches(data.name, siblings, n=1)
         hint = f"; did you mean '{printable(str(data.parent / close[0]))}'?" if close else ""
-        raise DataError(f"no such folder or CSV file: '{shown}'{hint}") from error
+        raise DataError(f"no such file or folder: '{shown}'{hint}") from error
 
 
 def _entries(folder: Path, path: str, finds: _Finds) -> Iterator[_Entry]:
@@ -255,7 +300,7 @@ def _entries(folder: Path, path: str, finds: _Finds) -> Iterator[_Entry]:
         if is_litter(name):
             continue
         file, inner = folder / name, f"{path}/{name}" if path else name
-        if why := _unusable(name):
+        if why := unusable(name):
             finds.skip(inner, why)
             continue
         try:
@@ -264,34 +309,35 @@ def _entries(folder: Path, path: str, finds: _Finds) -> Iterator[_Entry]:
             finds.skip(inner, "broken link" if file.is_symlink() else f"can't be read: {error.strerror}")
 
 
-def _unusable(name: str) -> str:
-    """Why a name can't stand in the run's CSV and JSON files; "" when it can."""
-    if "\r" in name:  # Python's csv module writes it bare and reads it as the end of the line
-        return "the name holds a carriage return: rename it"
+def _from_folder(root: Path, finds: _Finds, named: Path) -> None:
+    """`named`: what the user calls it, for messages."""
+    shown = printable(str(named))
     try:
-        name.encode()
-    except UnicodeEncodeError:
-        return "the name is not UTF-8: rename it"
-    return ""
-
-
-def _from_folder(data: Path, finds: _Finds) -> None:
-    try:
-        next(data.iterdir(), None)
+        next(root.iterdir(), None)
     except OSError as error:
-        raise DataError(f"can't read {printable(str(data))}: {error.strerror}") from error
-    top = list(_entries(data, "", finds))
+        raise DataError(f"can't read {shown}: {error.strerror}") from error
+    top = list(_entries(root, "", finds))
     if not top and not finds.skipped:
-        raise DataError(f"{printable(str(data))} is empty: expected one folder of photos for each class")
-    if top and not any(entry.folder for entry in top):
+        raise DataError(f"{shown} is empty: expected one folder of photos for each class")
+    if table := _metadata(top):
+        _from_table(table.file, finds)
+    elif _has_parts(top):
+        _from_parts(top, finds)
+    elif top and not any(entry.folder for entry in top):
         raise DataError(
-            f"no class folders in {printable(str(data))}, only {len(top)} {_plural('file', len(top))}: "
+            f"no class folders in {shown}, only {len(top)} {_plural('file', len(top))}: "
             "put the photos of each class into a folder of its own"
         )
-    if _has_parts(top):
-        _from_parts(top, finds)
     else:
         _from_classes(top, "", finds)
+
+
+def _metadata(entries: list[_Entry]) -> _Entry | None:
+    """The table that says what the photos of a folder show, if there is one; captions and the like are no labels."""
+    for entry in entries:
+        if entry.name.lower() in METADATA and not entry.folder and {"path", "label"} <= tables.columns(entry.file):
+            return entry
+    return None
 
 
 def _has_parts(top: list[_Entry]) -> bool:
@@ -300,7 +346,8 @@ def _has_parts(top: list[_Entry]) -> bool:
     if "train" not in names or (len(names) > 1 and not (names & SPLITS.keys()) - {"train"}):
         return False
     trains = [entry for entry in top if entry.folder and entry.name.lower() == "train"]
-    return any(inner.folder for entry in trains for inner in _entries(entry.file, entry.path, _Finds()))
+    inner = [inner for entry in trains for inner in _entries(entry.file, entry.path, _Finds())]
+    return any(entry.folder for entry in inner) or _metadata(inner) is not None
 
 
 def _from_parts(top: list[_Entry], finds: _Finds) -> None:
@@ -311,7 +358,11 @@ def _from_parts(top: list[_Entry], finds: _Finds) -> None:
         elif part is None:
             finds.skip(entry.path, "folder is none of train, validation, test")
         else:
-            _from_classes(list(_entries(entry.file, entry.path, finds)), part, finds)
+            inner = list(_entries(entry.file, entry.path, finds))
+            if table := _metadata(inner):
+                _from_table(table.file, finds, entry.path, part)
+            else:
+                _from_classes(inner, part, finds)
 
 
 def _from_classes(entries: list[_Entry], part: str, finds: _Finds) -> None:
@@ -346,61 +397,27 @@ def _walk(top: _Entry, finds: _Finds) -> Iterator[_Entry]:
                 stack.append(entry)
 
 
-# --- CSV -------------------------------------------------------------------------------------------------------------
+# --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def _rows(path: Path, needed: list[str]) -> list[tuple[int, dict[str, str]]]:
-    """(line number, column -> value) of each row that isn't blank; column names in lower case."""
-    shown = printable(str(path))
-    try:
-        text = path.read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{shown} is not UTF-8 (byte {error.start}): save it as CSV UTF-8") from error
-    except OSError as error:
-        raise DataError(f"can't read {shown}: {error.strerror}") from error
-    lines = csv.reader(io.StringIO(text, newline=""))
-    rows: list[tuple[int, dict[str, str]]] = []
-    try:
-        header = [name.strip().lower() for name in next(lines, [])]
-        _check_header(shown, header, needed)
-        for row in lines:
-            if len(row) > len(header):
-                raise DataError(
-                    f"{shown} line {lines.line_num}: {len(row)} fields, expected {len(header)}; "
-                    "a value with a comma needs quotes"
-                )
-            if any(value.strip() for value in row):
-                rows.append((lines.line_num, dict.fromkeys(header, "") | dict(zip(header, row, strict=False))))
-    except csv.Error as error:
-        raise DataError(f"{shown} line {lines.line_num}: {error}") from error
-    return rows
-
-
-def _check_header(shown: str, header: list[str], needed: list[str]) -> None:
-    if set(needed) <= set(header) and len(set(header)) == len(header):
-        return
-    came = printable(",".join(header)) or "nothing"
-    hint = "; separate with commas" if len(header) == 1 and (";" in came or "\\t" in came) else ""
-    raise DataError(
-        f"{shown}: the first line must name the columns path,label[,split][,group], each once; it is: {came}{hint}"
-    )
-
-
-def _from_csv(table: Path, finds: _Finds) -> None:
-    rows = _rows(table, ["path", "label"])
+def _from_table(table: Path, finds: _Finds, folder: str = "", part: str = "") -> None:
+    """The photos that a table lists. `folder`: the table's place in the data set; `part`: the part that this place means."""
+    rows = tables.rows(table, ["path", "label"])
     if not rows:
         raise DataError(f"{printable(str(table))} is empty: expected a line for each photo (path,label)")
     listed: set[tuple[str, str]] = set()
-    splits = [_split_of(table, line, row) for line, row in rows]
+    splits = [part or _split_of(table, line, row, finds) for line, row in rows]
+    some = next((split for split in splits if split is not None), "")
     for (line, row), split in zip(rows, splits, strict=True):
-        if bool(split) != bool(splits[0]):
+        if split is None:
+            continue
+        if bool(split) != bool(some):
             raise DataError(f"{printable(str(table))} line {line}: either every photo has a split or none has")
+        path, label, group = (unicodedata.normalize("NFC", row.get(k, "").strip()) for k in ("path", "label", "group"))
         path = row["path"].strip()
-        label = unicodedata.normalize("NFC", row["label"].strip())
-        group = unicodedata.normalize("NFC", row.get("group", "").strip())
-        entry = _located(table.parent, path)
-        if why := _row_fault(path, label, group, entry):
-            finds.skip(path or f"line {line}", why)
+        entry = _located(table.parent, path, folder)
+        if why := _row_fault(path, label, group, entry, finds.confined):
+            finds.skip(f"{folder}/{path}" if folder and path else path or f"line {line}", why)
         elif entry and (entry.path, label) in listed:
             finds.skip(entry.path, f"listed twice (again in line {line})")
         elif entry:
@@ -408,29 +425,37 @@ def _from_csv(table: Path, finds: _Finds) -> None:
             finds.add(entry, label, split, group)
 
 
-def _row_fault(path: str, label: str, group: str, entry: _Entry | None) -> str:
+def _row_fault(path: str, label: str, group: str, entry: _Entry | None, confined: bool) -> str:
     if not path:
         return "no path"
     if entry is None:
-        return "no such file"
-    return _unusable(path) or _unusable(label) or _unusable(group) or ("" if label else "no label")
+        return "a web address: fetch the photos and give their paths" if _WEB.match(path) else "no such file"
+    if confined and (PurePosixPath(entry.path).is_absolute() or ".." in entry.path.split("/")):
+        return "its path leads out of the archive"
+    return unusable(path) or unusable(label) or unusable(group) or ("" if label else "no label")
 
 
-def _split_of(table: Path, line: int, row: dict[str, str]) -> str:
+def _split_of(table: Path, line: int, row: dict[str, str], finds: _Finds) -> str | None:
+    """The part that a row is put in, "" for none; None: a saved data set's own split, which is no part here."""
     value = row.get("split", "").strip().lower()
-    if value and value not in SPLITS:
-        known = ", ".join(SPLITS)
-        raise DataError(f"{printable(str(table))} line {line}: split '{printable(value)}' is none of {known}")
-    return SPLITS.get(value, "")
+    if value in SPLITS or not value:
+        return SPLITS.get(value, "")
+    if table.name == saved.TABLE and finds.confined:
+        finds.skip(row["path"], f"split '{printable(value)}' is none of train, validation, test")
+        return None
+    raise DataError(f"{printable(str(table))} line {line}: split '{printable(value)}' is none of {', '.join(SPLITS)}")
 
 
-def _located(root: Path, path: str) -> _Entry | None:
-    for spelling in (path, path.replace("\\", "/")):  # the second for tables from Windows
+def _located(root: Path, path: str, folder: str) -> _Entry | None:
+    """The file that a table's path means; from Windows, as a link (file://) and with escapes (%20) too."""
+    plain = path.removeprefix("file://")
+    for spelling in dict.fromkeys((path, plain, plain.replace("\\", "/"), unquote(plain))):
         file = Path(spelling)
         if file.is_absolute() and file.is_relative_to(root.absolute()):
             file = file.relative_to(root.absolute())
+        shown = file.as_posix() if file.is_absolute() or not folder else f"{folder}/{file.as_posix()}"
         try:
-            return _Entry(file.name, file.as_posix(), root / file, (root / file).stat())
+            return _Entry(file.name, shown, root / file, (root / file).stat())
         except (OSError, ValueError):  # ValueError: a NUL in the path
             continue
     return None
@@ -439,12 +464,13 @@ def _located(root: Path, path: str) -> _Entry | None:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _digested(root: Path, finds: _Finds) -> Manifest:
+def _digested(root: Path, finds: _Finds, packed: Path | None) -> Manifest:
     with ThreadPoolExecutor(2) as pool:
         results = list(pool.map(_digest, finds.candidates))
     photos = [result for result in results if isinstance(result, Photo)]
     photos.sort(key=lambda photo: (_place(photo.path), photo.label))
-    return Manifest(root, photos, _in_order([*finds.skipped, *(r for r in results if isinstance(r, Skip))]))
+    skipped = _in_order([*finds.skipped, *(result for result in results if isinstance(result, Skip))])
+    return Manifest(root, photos, skipped, packed)
 
 
 def _digest(candidate: _Candidate) -> Photo | Skip:
@@ -482,7 +508,7 @@ def _check(data: Path, manifest: Manifest, least_classes: int) -> None:
     if len(classes) < least_classes:
         raise DataError(
             f"only one class in {shown}, '{printable(classes[0])}': expected at least {least_classes}, "
-            f"each in a folder of its own (or with a label of its own in the CSV){_deeper(data, classes)}"
+            f"each in a folder of its own (or with a label of its own in the table){_deeper(data, classes)}"
         )
     _check_parts(shown, manifest, least_classes)
 

@@ -8,9 +8,11 @@ import typer
 
 Json = Annotated[bool, typer.Option("--json", help="Machine-readable result on stdout, all else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress, no words; errors only.")]
-Data = Annotated[
-    str, typer.Argument(help="Folder of class folders, folder with train/ and test/, or CSV. None: built-in sample.")
-]
+PHOTOS = (
+    "Folder of class folders, or with train/ and test/; table (CSV, TSV, JSON lines, Parquet: path,label[,split][,group]); archive (zip, "
+    "tar); data set saved by Hugging Face's datasets"
+)
+Data = Annotated[str, typer.Argument(help=f"{PHOTOS}. None: built-in sample.")]
 Out = Annotated[str, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
 Backbone = Annotated[str, typer.Option(help="Pretrained network: mobilenet_v2, any timm name, or several: A+B.")]
 Protocol = Annotated[
@@ -22,7 +24,7 @@ Preset = Annotated[
 Epochs = Annotated[int | None, typer.Option(help="Epochs of every strategy, in place of the recipe's.")]
 Seed = Annotated[int, typer.Option(help="Decides the split, the starting weights and every random choice.")]
 Seeds = Annotated[int, typer.Option(help="Studies with so many seeds, from --seed on, and what they say together.")]
-Test = Annotated[str, typer.Option(help="Another folder of photos, to report on.")]
+Test = Annotated[str, typer.Option(help="Other photos, in any form that DATA may have, to report on.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
 Weights = Annotated[str, typer.Option(help="A file with the backbone's published weights.")]

@@ -206,7 +206,7 @@ def evaluate_on(
         No readable photos, or a class that the bundle doesn't know.
     """
     shares = _given(bundle, prior)
-    photos = manifest.scan(data, least_classes=1)
+    photos = manifest.scan(data, least_classes=1, progress=progress)
     if strange := [c for c in photos.classes if c not in bundle.classes]:
         raise DataError(
             f"{data} has a class '{strange[0]}' that the bundle does not know{nearest(strange[0], bundle.classes)}"

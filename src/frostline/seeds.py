@@ -250,12 +250,23 @@ def _together(folder: Path, ended: Sequence[Document]) -> Document:
         asdict(metrics.compare_across(a, answers.right[a], b, answers.right[b], answers.counts, seed)) for a, b in pairs
     ]
     text, detail = _answer(rows, comparisons, answers.counts, ended)
-    kept = ("name", "root", "test_root", "photos", "classes", "sample", "test_sample", "skipped")
+    kept = (
+        "name",
+        "root",
+        "test_root",
+        "source",
+        "test_source",
+        "photos",
+        "classes",
+        "sample",
+        "test_sample",
+        "skipped",
+    )
     asked = (answers.counts > 0).sum(1)
     tested = {"photos": len(asked), "answers": int(answers.counts.sum()), "shared": int((asked > 1).sum())}
     return {
         **{name: ended[0][name] for name in ("protocol", "preset", "reported_on", "machine")},
-        "dataset": {name: ended[0]["dataset"][name] for name in kept},
+        "dataset": {name: ended[0]["dataset"][name] for name in kept if name in ended[0]["dataset"]},
         "tested": tested,
         "strategies": rows,
         "comparisons": comparisons,

@@ -344,9 +344,11 @@ def _dataset(ready: Ready) -> dict[str, Any]:
     root = photos.root.resolve()
     others = ready.others
     return {
-        "name": root.name,
+        "name": photos.name,
         "root": str(root),
         "test_root": str(others.root.resolve()) if others else None,
+        "source": str(photos.packed or root),  # what the user named: `root` is in the cache where photos came packed
+        "test_source": str(others.packed or others.root.resolve()) if others else None,
         "photos": len(photos.photos),
         "classes": ready.classes,
         "counts": photos.counts(),

@@ -2,6 +2,7 @@
 
     activations/<32 hex digits>/   a store of rows, computed again when it is missed
     engines/                       compiled layers, made again when they are missed
+    photos/<32 hex digits>/        unpacked archives and data sets, unpacked again when they are missed
     weights/                       published weights, fetched again when they are missed
     sample/                        the built-in sample, rendered again when it is missed
 
@@ -28,7 +29,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from uuid import uuid4
 
 from filelock import FileLock
@@ -37,9 +38,9 @@ from frostline.errors import ConfigError, FrostlineError, RunError, nearest
 from frostline.files import disk_errors, write_json
 from frostline.weights import KNOWN, cache_dir
 
-KINDS = ("activations", "engines", "weights", "sample")
-COMPUTED = ("activations", "engines")
-"""What can be computed again from photos and weights: `clear` takes no other kind unless it is told to."""
+KINDS = ("activations", "engines", "photos", "weights", "sample")
+COMPUTED = ("activations", "engines", "photos")
+"""What can be made again from the user's own files and weights: `clear` takes no other kind unless it is told to."""
 
 LIMIT_VARIABLE = "FROSTLINE_CACHE_LIMIT"
 
@@ -156,7 +157,7 @@ def _checked(kinds: Iterable[str]) -> list[str]:
 def _of_kind(kind: str, now: float) -> Iterator[Entry]:
     """The entries of one kind. What vanishes while it is looked at is passed over."""
     folder = cache_dir() / kind
-    look = {"activations": _store, "engines": _engine, "weights": _weights, "sample": _sample}[kind]
+    look = {"activations": _store, "engines": _engine, "photos": _photos, "weights": _weights, "sample": _sample}[kind]
     for path in [folder] if kind == "sample" else _children(folder) if _own(folder) else []:
         with suppress(OSError):
             if _own(path) and (entry := look(path, now)) is not None:
@@ -173,6 +174,24 @@ def _store(folder: Path, _now: float) -> Entry | None:
         "activations", folder.name, _words(about), _rows(folder, per_row), _size(folder), per_row, _last_use(folder),
         _marked(folder), folder,
     )  # fmt: skip
+
+
+def _photos(folder: Path, _now: float) -> Entry | None:
+    if not _STORE_NAME.fullmatch(folder.name) or not folder.is_dir():
+        return None
+    about = _json(folder / "about.json")
+    what = f"unpacked from {about['source']}" if about.get("source") else "unfinished: unpacked photos"
+    return Entry(
+        "photos",
+        folder.name,
+        " ".join(what.split())[:100],
+        None,
+        _size(folder),
+        None,
+        _last_use(folder),
+        _marked(folder),
+        folder,
+    )
 
 
 def _words(about: dict[str, Any]) -> str:
@@ -507,11 +526,13 @@ def _sweep(folder: Path) -> None:
 # ---- a limit ---------------------------------------------------------------------------------------------------------
 
 
-def make_room(needed: int, keep: Collection[Path], limit: int | None) -> list[Entry]:
-    """Before rows are written: remove what was not used for longest until the rows fit.
+def make_room(
+    needed: int, keep: Collection[Path], limit: int | None, *, what: Literal["activations", "photos"] = "activations"
+) -> list[Entry]:
+    """Before rows are written, or photos unpacked: remove what was not used for longest until they fit.
 
-    All the cache holds counts, and what other processes were promised and have not written yet. Only stores of activations and compiled
-    layers are removed, and nothing is when that would not be enough. What is promised here holds until the next call or the process's end.
+    All the cache holds counts, and what other processes were promised and have not written yet. Only what is `COMPUTED`
+    is removed, and nothing is when that would not be enough. What is promised here holds until the next call or the process's end.
 
     Parameters
     ----------
@@ -521,6 +542,8 @@ def make_room(needed: int, keep: Collection[Path], limit: int | None) -> list[En
         Folders of the stores that this run reads or writes.
     limit
         Bytes that the whole cache may hold; None: as much as the disk.
+    what
+        What will be written, for the words of an error.
 
     Returns
     -------
@@ -548,7 +571,7 @@ def make_room(needed: int, keep: Collection[Path], limit: int | None) -> list[En
                 removed.append(entry)
                 excess -= entry.bytes
         if limit is not None and excess > 0:
-            raise RunError(_over_limit(limit, needed, [e for e in held if e not in idle], kept, others))
+            raise RunError(_over_limit(limit, needed, [e for e in held if e not in idle], kept, others, what))
         if _lacking(folder, needed) > 0:
             free = shutil.disk_usage(folder).free
             raise RunError(
@@ -585,16 +608,21 @@ def _lacking(folder: Path, needed: int) -> int:
     return needed - shutil.disk_usage(folder).free
 
 
-def _over_limit(limit: int, needed: int, fixed: list[Entry], kept: set[Path], others: int) -> str:
+def _over_limit(limit: int, needed: int, fixed: list[Entry], kept: set[Path], others: int, what: str) -> str:
     run = needed + sum(e.bytes for e in fixed if _absolute(e.path) in kept)
-    used = others + sum(e.bytes for e in fixed if e.kind == "activations" and _absolute(e.path) not in kept)
-    rest = sum(e.bytes for e in fixed if e.kind != "activations")
-    parts = [f"{readable(run)} of activations", f"{readable(rest)} of weights and compiled files"]
+    used = others + sum(e.bytes for e in fixed if e.kind == what and _absolute(e.path) not in kept)
+    rest = sum(e.bytes for e in fixed if e.kind != what and _absolute(e.path) not in kept)
+    parts = [f"{readable(run)} of {what}", f"{readable(rest)} of weights and compiled files"]
+    if any(e.kind in ("photos", "activations") and e.kind != what and _absolute(e.path) not in kept for e in fixed):
+        parts[1] = f"{readable(rest)} of weights and other files in use"
     parts += [f"{readable(used)} that other runs use"] if used else []
+    ways = {
+        "activations": "a larger --cache-limit, a freeze line nearer the top (--line) or --preset fast",
+        "photos": "a larger --cache-limit, or unpack the photos yourself and give their folder",
+    }
     return (
         f"the cache needs {readable(run + used + rest)} for this run ({', '.join(parts)}) and its limit is {readable(limit)}: give "
-        "a larger --cache-limit, a freeze line nearer the top (--line) or --preset fast"
-        + (", or empty it (frostline cache clear)" if run > needed else "")
+        f"{ways[what]}" + (", or empty it (frostline cache clear)" if run > needed else "")
     )
 
 
