@@ -1,10 +1,10 @@
 """Where in a photo a model looks: heat maps of the evidence for a class, and how far such a map can be trusted.
 
-The map is HiResCAM (Draelos and Carin, 2020, arXiv:2011.08891): at the last tensor that still has a grid, gradient times activation,
-summed over the channels. Where global average pooling follows, as in most networks here, it is Grad-CAM (Selvaraju et al., 2017,
-arXiv:1610.02391) but for a factor; where the grid is flattened (the small CNN) Grad-CAM averages the gradient over the grid and so loses the
-places, and HiResCAM does not. What is explained is a class's logit less the mean of all classes' logits: only differences of logits mean
-anything to a softmax.
+The map is HiResCAM (Draelos and Carin, 2020, arXiv:2011.08891): at the last tensor that still has a grid, gradient
+times activation, summed over the channels. Where global average pooling follows, as in most networks here, it is
+Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) but for a factor; where the grid is flattened (the small CNN)
+Grad-CAM averages the gradient over the grid and so loses the places, and HiResCAM does not. What is explained is a
+class's logit less the mean of all classes' logits: only differences of logits mean anything to a softmax.
 
 Why not a library: both that would do want a layer of one whole PyTorch module, where a model here is two recorded graphs with the freeze
 line between them; captum brings Matplotlib along, grad-cam OpenCV and Matplotlib. The method itself is thirty lines.
