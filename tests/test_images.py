@@ -28,6 +28,8 @@ GOOD |= {
     "lossless WebP": photos.encoded(photos.picture(3), "WEBP", lossless=True),
     "deflated TIFF": photos.encoded(photos.picture(3), "TIFF", compression="tiff_adobe_deflate"),
     "LZW TIFF": photos.encoded(photos.picture(3), "TIFF", compression="tiff_lzw"),
+    "HEIC": photos.heic(photos.picture(3)),
+    "AVIF": photos.encoded(photos.picture(3), "AVIF", quality=95),
 }
 
 
@@ -327,6 +329,29 @@ def test_views_show_half_to_all_of_the_photo_in_a_like_shape(resize: str) -> Non
 
 
 # --- broken
+
+
+def test_without_their_decoders_heic_and_avif_say_how_to_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    monkeypatch.setitem(sys.modules, "pillow_heif.as_plugin", None)
+    monkeypatch.setattr("PIL.features.check", lambda _: False)
+    with pytest.raises(PhotoError) as caught:
+        prepare(GOOD["HEIC"], SMALL)
+    assert str(caught.value) == "HEIC: this needs pillow-heif, which is not installed: pip install 'frostline[heic]'"
+    with pytest.raises(PhotoError, match="pip install --upgrade pillow"):
+        prepare(GOOD["AVIF"], SMALL)
+
+
+def test_heic_and_avif_stand_upright_by_their_own_turns() -> None:
+    wide = photos.picture(3, 48, 32)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    wanted = np.asarray(wide.transpose(Image.Transpose.ROTATE_270).resize((16, 16), Image.Resampling.BILINEAR)).astype(
+        int
+    )
+    for data in (photos.heic(wide, exif=exif.tobytes()), photos.encoded(wide, "AVIF", quality=95, exif=exif.tobytes())):
+        assert abs(prepare(data, SMALL) - wanted).mean() < 5
+        assert thumbnail(data, 48).size == (32, 48)
 
 
 @pytest.mark.parametrize("kind", photos.BROKEN)

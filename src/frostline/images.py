@@ -5,8 +5,9 @@ Every photo ends up as upright 8-bit RGB. The rules:
 =====================  ==============================================================================================
 what                   rule
 =====================  ==============================================================================================
-format                 JPEG (also MPO, as phones write it), PNG, WebP, BMP, TIFF, GIF, told apart by their first
-                       bytes, never by the file's name; no other decoder is ever reached
+format                 JPEG (also MPO, as phones write it), PNG, WebP, BMP, TIFF, GIF, AVIF where Pillow has it, HEIC
+                       with the extra `heic`; told apart by their first bytes, never by the file's name; no other
+                       decoder is ever reached
 too large              over `MAX_BYTES` bytes, or `MAX_PIXELS` pixels by the header: refused before decoding
 truncated, damaged     refused: half a photo is never filled up with grey. (Damage inside the pixels of a JPEG that
                        is whole up to its end mark can't be told from a strange photo, nor zeros at the end of a
@@ -20,7 +21,8 @@ transparency           laid over white, in any mode (alpha channel, palette, one
 CMYK, YCCK, YCbCr      Pillow's conversion
 grey, black and white  the one channel three times
 ICC profile            ignored
-EXIF orientation       applied, also to PNG, WebP and TIFF; a damaged one counts as upright
+EXIF orientation       applied, also to PNG, WebP and TIFF; a damaged one counts as upright. HEIC and AVIF have turns of
+                       their own, which count in its place
 =====================  ==============================================================================================
 
 Then the photo is brought to size x size, bilinear or bicubic, with antialiasing: ``squash`` takes the whole photo,
@@ -47,7 +49,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageEnhance, ImageFile
+from PIL import Image, ImageEnhance, ImageFile, features
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
@@ -55,7 +57,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
-from frostline.errors import ConfigError, PhotoError
+from frostline.errors import ConfigError, MissingExtraError, PhotoError
 
 MAX_PIXELS = 100_000_000
 """Photos of more pixels are refused: 100 million take 400 MB once decoded."""
@@ -76,7 +78,7 @@ _DRAFT_GAP = 2  # a JPEG is decoded at no less than this many times the needed s
 _REDUCING_GAP = 3.0  # Pillow: "close to fair resampling"
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 
-_QUIET = ("ignore", None, Warning, re.compile(r"PIL\."), 0)  # as `warnings.filters` holds it
+_QUIET = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\."), 0)  # as `warnings.filters` holds it
 
 # Some of Pillow's modules log to the "last resort" handler, i.e. stderr, when nobody has set logging up.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
@@ -212,8 +214,6 @@ _READERS: tuple[tuple[tuple[bytes, ...], type[ImageFile.ImageFile]], ...] = (
 )
 
 _STRANGERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
-    (8, (b"avif", b"avis"), "AVIF is not supported yet: convert it to JPEG"),
-    (8, (b"hei", b"hev", b"mif1", b"msf1"), "HEIC is not supported yet: convert it to JPEG"),
     (4, (b"ftyp",), "not a photo (a video)"),
     (4, (b"jP  ", b"JXL "), "JPEG 2000 and JPEG XL are not supported: convert it to JPEG"),
     (0, (b"\xff\x0a", b"\xff\x4f\xff\x51"), "JPEG 2000 and JPEG XL are not supported: convert it to JPEG"),
@@ -256,22 +256,63 @@ def _check_tail(image: ImageFile.ImageFile, data: bytes, start: int) -> None:
     elif isinstance(image, WebPImageFile):
         end = int.from_bytes(data[4:8], "little") + 8
         cut = end > 1024 and not data[end - 512 : end].strip(b"\0")
+    elif image.format in ("HEIF", "AVIF"):
+        cut = _ends_in_zeros(data)
     if cut:
         raise PhotoError("truncated: the end is missing")
+
+
+def _ends_in_zeros(data: bytes) -> bool:
+    """Whether the box of pixels (mdat) in a HEIC or AVIF does."""
+    place = 0
+    while place + 8 <= len(data):
+        size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+        if size == 1:  # the size stands behind, in eight bytes
+            size = int.from_bytes(data[place + 8 : place + 16], "big")
+        end = len(data) if size == 0 else place + size
+        if size == 0 or size >= 8:
+            if kind == b"mdat" and end - place > 1024 and not data[end - 512 : end].strip(b"\0"):
+                return True
+            place = end
+        else:
+            return False
+    return False
 
 
 def _reader(data: bytes) -> type[ImageFile.ImageFile]:
     for starts, reader in _READERS:
         if data.startswith(starts) and (reader is not WebPImageFile or data[8:12] == b"WEBP"):
             return reader
+    if data[4:8] == b"ftyp" and (found := _boxed_reader(data)):
+        return found
     for offset, marks, why in _STRANGERS:
-        if data.startswith(marks, offset) and (offset != 8 or data[4:8] == b"ftyp"):
+        if data.startswith(marks, offset):
             raise PhotoError(why)
     if not data.strip(b"\0"):
         raise PhotoError("not a photo (nothing but zero bytes)")
     if data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         raise PhotoError("not a photo (HTML, SVG or other XML)")
     raise PhotoError("not a photo (unknown format)")
+
+
+def _boxed_reader(data: bytes) -> type[ImageFile.ImageFile] | None:
+    """AVIF's or HEIC's: both lie in the same kind of box as videos, which the brands on its lid tell apart."""
+    end = min(int.from_bytes(data[:4], "big"), 256)
+    brands = [data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))]
+    if any(brand in (b"avif", b"avis") for brand in brands):
+        if not features.check("avif"):
+            raise PhotoError("AVIF needs a Pillow that reads it: pip install --upgrade pillow")
+        from PIL.AvifImagePlugin import AvifImageFile
+
+        return AvifImageFile
+    if any(brand.startswith((b"hei", b"hev", b"mif1", b"msf1")) for brand in brands):
+        try:
+            from pillow_heif.as_plugin import HeifImageFile
+        except ImportError as error:
+            raise PhotoError(f"HEIC: {MissingExtraError('pillow-heif', 'heic')}") from error
+        reader: type[ImageFile.ImageFile] = HeifImageFile
+        return reader
+    return None
 
 
 def _orientation(image: Image.Image) -> int:
