@@ -332,6 +332,19 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
     return Bundle(about, engines, folder=path)
 
 
+def digest(folder: str | Path) -> str:
+    """The SHA-256 of a bundle's weights, as bundle.json has it: what tells bundles apart. Raises BundleError."""
+    with _readable(Path(folder)):
+        return _about(Path(folder))[1]
+
+
+def compiled_here(folder: str | Path, engine: EngineKind = "auto") -> bool:
+    """Whether `load` finds a bundle's compiled form in the cache and so needs no PyTorch. Raises BundleError."""
+    with _readable(Path(folder)):
+        about, digest = _about(Path(folder))
+    return settle(engine) != "torch" and all(file.exists() for file in _files(about, digest))
+
+
 def _rebuild(path: Path, about: About) -> Parts:
     """The network of a bundle whose bytes are known to be whole."""
     from safetensors import SafetensorError

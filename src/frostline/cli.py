@@ -10,13 +10,13 @@ from typing import Annotated
 import typer
 
 import frostline
-from frostline.cli_model import evaluate, predict
+from frostline.cli_model import evaluate, predict, serve
 from frostline.cli_photos import data
 from frostline.cli_stock import backbones, cache, weights
 from frostline.cli_study import fit, report, study, sweep
 from frostline.errors import FrostlineError
 
-COMMANDS = (study, fit, sweep, predict, evaluate, report, backbones, weights, cache, data)
+COMMANDS = (study, fit, sweep, predict, evaluate, serve, report, backbones, weights, cache, data)
 """In the order in which --help lists them."""
 
 app = typer.Typer(

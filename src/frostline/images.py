@@ -164,11 +164,11 @@ MIRROR = -1
 """Index of the view that is the clean photo's mirror image."""
 
 
-def prepare(data: bytes, transform: Transform, view: View | None = None) -> Pixels:
+def prepare(data: bytes, transform: Transform, view: View | None = None, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Decode and resize a photo: uint8 array of shape (size, size, 3), RGB, 0..255.
 
-    `data` is the whole file. Without a view (or with view 0) the clean photo. The colours of a view are changed after
-    resizing: the same up to rounding, and 20 times cheaper on a large photo.
+    `data` is the whole file; one of more than `max_pixels` pixels is refused by its header. Without a view (or with view 0) the
+    clean photo. The colours of a view are changed after resizing: the same up to rounding, and 20 times cheaper on a large photo.
 
     Raises
     ------
@@ -177,7 +177,7 @@ def prepare(data: bytes, transform: Transform, view: View | None = None) -> Pixe
     """
     dice = _dice(data, view) if view is not None and view.index > 0 else None
     with _readable(data):
-        image, turn = _open(data)
+        image, turn = _open(data, max_pixels)
         box = _window(image, turn, transform, dice)
         rgb = _pixels(image, turn, box, transform.size)
         size = (transform.size, transform.size)
@@ -223,7 +223,7 @@ _STRANGERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
 )  # fmt: skip
 
 
-def _open(data: bytes) -> tuple[ImageFile.ImageFile, int]:
+def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile.ImageFile, int]:
     """The opened photo and its EXIF orientation (1..8). All but JPEG are decoded already: JPEG may be drafted first."""
     if not data:
         raise PhotoError("empty file")
@@ -234,12 +234,16 @@ def _open(data: bytes) -> tuple[ImageFile.ImageFile, int]:
     image = _reader(data)(stream)
     header = stream.tell()
     width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise PhotoError(f"too many pixels: {width}x{height}, at most {MAX_PIXELS // 1_000_000} million")
+    if width * height > max_pixels:
+        raise PhotoError(f"too many pixels: {width}x{height}, at most {_millions(max_pixels)}")
     _check_tail(image, data, header)
     if not isinstance(image, JpegImageFile):
         image.load()  # TIFF turns itself upright here; PNG's EXIF may stand after the pixels
     return image, _orientation(image)
+
+
+def _millions(count: int) -> str:
+    return f"{count // 1_000_000} million" if count % 1_000_000 == 0 else f"{count:,}"
 
 
 def _check_tail(image: ImageFile.ImageFile, data: bytes, start: int) -> None:
