@@ -1,48 +1,18 @@
-"""The report's charts as Vega-Lite specifications, and the one script that draws them all without a network.
-
-Text from outside (class and strategy names) enters as data, never as an expression. Charts bear no colours of their own
-for text and axes: the page's style gives those, light or dark.
-"""
+"""The figures of a study: each a drawing with the numbers that it shows. A figure without a single number is None."""
 
 from __future__ import annotations
 
-import functools
-import math
-from collections.abc import Iterable, Iterator, Sequence
-from importlib import metadata
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from frostline.files import write_text
-from frostline.weights import cache_dir
+from frostline import words
+from frostline.svg import GREY, Canvas, Figure, Frame, Scale, domain, plain, shortened, slug
 
 Row = dict[str, Any]
 
-# Each colour keeps a contrast of 3 to 1 on the light page and on the dark one, so charts need no second set.
-COLOURS = ("#b7662a", "#3b82c4", "#0f8f86", "#8b6fd6", "#c2557f", "#6b7f92")
-SHAPES = ("circle", "diamond", "square", "triangle-up", "triangle-down", "cross")
-GREY = COLOURS[-1]
 SETS = {"training": "train", "validation": "val"}  # as a reader says it, as the history does
-CONFIG: Row = {
-    "background": None,
-    "font": "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif",
-    "view": {"stroke": None},
-    "axis": {
-        "labelFontSize": 12,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-        "domain": False,
-        "ticks": False,
-    },
-    "axisY": {"minExtent": 36, "labelPadding": 8, "labelLimit": 120},
-    "axisX": {"labelPadding": 6, "labelFlush": False},
-    "legend": {"labelFontSize": 12, "orient": "top", "title": None, "columns": 3},
-}
-
-
-def look(index: int) -> tuple[str, str]:
-    """Colour and shape of the strategy at `index`: two signs, so that neither carries the meaning alone."""
-    return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
+_SIDE = 360  # units: as wide as a phone shows without shrinking the text
+_MOST_CLASSES = 60
 
 
 def epochs(strategy: Row) -> list[Row]:
@@ -56,385 +26,309 @@ def epochs(strategy: Row) -> list[Row]:
     ]
 
 
-def specifications(strategies: Sequence[Row], *, macro: bool = False) -> dict[str, Row]:
-    """Specifications by the name that the template places them under: accuracy, recall, f1, accuracy-0.., loss-0..
-
-    With `macro` the first shows macro recall. A chart without a single number is left out. Each strategy of study.json needs a
-    "colour" and "shape".
-    """
-    charts = {
-        "accuracy": _dot_plot(
-            strategies, *(("balanced_accuracy", "macro recall") if macro else ("accuracy", "accuracy"))
-        ),
-        "recall": _class_plot(strategies, "recall"),
-        "f1": _class_plot(strategies, "f1"),
-    }
-    for metric in ("accuracy", "loss"):
-        charts |= {f"{metric}-{index}": chart for index, chart in enumerate(_curves(strategies, metric))}
-    return {name: _specification(chart) for name, chart in charts.items() if chart is not None}
-
-
-@functools.cache
-def bundle() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script fit to stand inside a page: 0.9 MB, 1.5 s to put together, so kept."""
-    import altair as alt
-
-    version = ".".join(alt.SCHEMA_VERSION.split(".")[:2])  # of Vega-Lite, e.g. "v6.1"
-    kept = cache_dir() / "engines" / f"vega-{version}-{metadata.version('vl-convert-python')}.js"
-    if not kept.exists():
-        write_text(kept, _javascript(version))
-    return kept.read_text(encoding="utf-8")
+def study(figures: Row) -> list[Figure]:
+    """All figures of a study, in the order of the report; `figures` is study.json with a "colour" and "shape" for each strategy."""
+    strategies = figures["strategies"]
+    macro = bool(figures["dataset"].get("unequal"))
+    classes = figures["dataset"].get("classes") or []
+    drawn: list[Figure | None] = [
+        accuracy(strategies, macro),
+        differences(figures.get("comparisons") or []),
+        *(curves(strategies, s, metric) for s in strategies for metric in ("accuracy", "loss")),
+        *(confusion(s, classes) for s in strategies),
+        *(classwise(strategies, metric) for metric in ("recall", "f1")),
+        *(reliability(s) for s in strategies),
+        *(robustness(strategies, cause) for cause in causes(strategies)),
+        cost(strategies),
+    ]
+    return [figure for figure in drawn if figure is not None]
 
 
-def _javascript(version: str) -> str:
-    import vl_convert
-
-    script: str = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", version)
-    return script.replace("</script", "<\\/script").replace("<!--", "<\\!--").replace("\r\n", "\n")
+# ---- how good --------------------------------------------------------------------------------------------------------
 
 
-def _specification(chart: Any) -> Row:
-    """As wide as the box it stands in."""
-    spec: Row = chart.properties(width="container").to_dict()
-    spec["config"] = CONFIG
-    spec["autosize"] = {"type": "fit-x", "contains": "padding"}
-    return spec
-
-
-def _chart(alt: Any, rows: Sequence[Row]) -> Any:
-    return alt.Chart(alt.Data(values=list(rows)))
-
-
-def _sign(alt: Any, strategies: Sequence[Row], **kept: Any) -> Row:
-    """The encodings of a strategy by colour and by shape."""
-    names = [s["name"] for s in strategies]
-    scales = {key: alt.Scale(domain=names, range=[s[key] for s in strategies]) for key in ("colour", "shape")}
-    return {
-        "color": alt.Color("strategy:N", scale=scales["colour"], **kept),
-        "shape": alt.Shape("strategy:N", scale=scales["shape"], **kept),
-    }
-
-
-def _domain(values: Iterable[float], step: float, top: float) -> list[float]:
-    """The next whole steps around `values` with some air, never beyond 0 and `top`."""
-    known = list(values)
-    low, high = math.floor(min(known) / step - 0.2) * step, math.ceil(max(known) / step + 0.2) * step
-    return [round(max(0, low), 6), round(min(top, high), 6)]
-
-
-def _dot_plot(strategies: Sequence[Row], metric: str, title: str) -> Any:
-    """Accuracy or macro recall with its interval, a strategy a row."""
-    import altair as alt  # 0.4 s: only who builds a report pays
-
-    rows = []
-    for s in (s for s in strategies if s.get(metric) is not None):
-        low, high = s.get(f"{metric}_ci") or (None, None)
-        value = 100 * s[metric]
-        ends = {"low": value if low is None else 100 * low, "high": value if high is None else 100 * high}
-        rows.append({"strategy": s["name"], "value": value, **ends, "label": f"{value:.1f}\u00a0%"})
+def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
+    """Accuracy, or macro recall, with its interval: a strategy a row."""
+    metric, title = ("balanced_accuracy", "macro recall") if macro else ("accuracy", "accuracy")
+    rows = [(s, s[metric], *_ends(s.get(f"{metric}_ci"), s[metric])) for s in strategies if words.known(s.get(metric))]
     if not rows:
         return None
-    scale = alt.Scale(domain=_domain((row[end] for row in rows for end in ("low", "high")), 5, 100), nice=False)
-    base = _chart(alt, rows).encode(y=alt.Y("strategy:N", sort=None, title=None))
-    axis = alt.Axis(tickCount=6, title=f"{title} in %, with its 95 % interval")
-    x, low_end = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "low"))
-    names = {"value": f"{title}, %", "low": "interval from", "high": "to"}
-    figures = [alt.Tooltip(f"{key}:Q", title=title, format=".1f") for key, title in names.items()]
-    tips = [alt.Tooltip("strategy:N"), *figures]
-    sign = _sign(alt, strategies, legend=None)
-    bar = base.mark_rule(strokeWidth=6, opacity=0.45, strokeCap="round")
-    bar = bar.encode(x=low_end, x2="high:Q", color=sign["color"])
-    dot = base.mark_point(filled=True, size=150, opacity=1).encode(x=x, tooltip=tips, **sign)
-    text = base.mark_text(dy=-17, fontSize=13, fontWeight=600).encode(x=x, text="label:N")
-    said = f"{title.capitalize()} of each strategy with its 95 % interval; the table beside it holds the figures."
-    return alt.layer(bar, dot, text).properties(height=56 * len(rows), description=said)
+    canvas = Canvas(_SIDE, 46 * len(rows) + 30, f"{title.capitalize()} of each strategy with its 95 % interval.")
+    low, high = domain([100 * end for _, *ends in rows for end in ends], 5, 100)
+    frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 26, 0))
+    frame.across(frame.x.ticks(), form=lambda v: f"{plain(v)}\u00a0%", grid=True)
+    for index, (s, value, left, right) in enumerate(rows):
+        y = 46 * index + 30
+        tip = f"{s['name']}\n{title} {words.percent(value)}\n95\u00a0% interval {words.span((left, right))}"
+        canvas.text(6, y - 14, shortened(s["name"], 40))
+        canvas.bar(frame.x(100 * left), y, frame.x(100 * right), y, s["colour"], 7)
+        canvas.sign(frame.x(100 * value), y, s["colour"], s["shape"], 6)
+        canvas.text(_SIDE, y + 4, words.percent(value), "strong", "end")
+        _touch(canvas, y, tip)
+    numbers: list[tuple[Any, ...]] = [(s["name"], value, left, right) for s, value, left, right in rows]
+    return Figure("accuracy", f"{title.capitalize()} with its 95 % interval", canvas, ("strategy", metric, "low", "high"), numbers)
 
 
-def seeds_plot(strategies: Sequence[Row]) -> str:
-    """Each strategy's seeds as dots, with the mean and its interval, as SVG: one picture for the page and for a file of its own.
-
-    Each of `strategies` needs "name", "mean", "ci", "seeds" (one accuracy a seed), "colour" and "shape".
-    """
-    import altair as alt
-    import vl_convert
-
-    rows = []
-    for s in strategies:
-        low, high = (100 * end for end in s["ci"])
-        shared = {"strategy": s["name"], "low": low, "high": high, "mean": 100 * s["mean"]}
-        rows += [{**shared, "value": 100 * value, "first": number == 0} for number, value in enumerate(s["seeds"])]
-    ends = [row[key] for row in rows for key in ("low", "high", "value")]
-    scale = alt.Scale(domain=_domain(ends, 5, 100), nice=False)
-    axis = alt.Axis(tickCount=6, title="accuracy in %: each seed, and their mean with its 95 % interval")
-    base = _chart(alt, rows).encode(y=alt.Y("strategy:N", sort=None, title=None))
-    once = base.transform_filter("datum.first")
-    sign = _sign(alt, strategies, legend=None)
-    x, mean, low_end = (alt.X(f"{name}:Q", scale=scale, axis=axis) for name in ("value", "mean", "low"))
-    bar = once.mark_rule(strokeWidth=6, opacity=0.35, strokeCap="round")
-    bar = bar.encode(x=low_end, x2="high:Q", color=sign["color"])
-    tick = once.mark_tick(thickness=3, size=26).encode(x=mean, color=sign["color"])
-    dots = base.mark_point(filled=False, size=80, strokeWidth=1.8, opacity=1).encode(x=x, **sign)
-    label = once.transform_calculate(label="format(datum.mean, '.1f') + '\u00a0%'")
-    text = label.mark_text(dy=-20, fontSize=13, fontWeight=600).encode(x=mean, text="label:N")
-    said = "Accuracy of each strategy with each seed, and the mean with its 95 % interval; the table holds the figures."
-    chart = alt.layer(bar, tick, dots, text).properties(width=640, height=60 * len(strategies), description=said)
-    spec = {**chart.to_dict(), "config": {**CONFIG, "background": "white"}}
-    svg: str = vl_convert.vegalite_to_svg(spec, ".".join(alt.SCHEMA_VERSION.split(".")[:2]))
-    return svg
+def _ends(interval: Any, value: float) -> tuple[float, float]:
+    known = interval and all(map(words.known, interval))
+    return (interval[0], interval[1]) if known else (value, value)
 
 
-def _class_plot(strategies: Sequence[Row], metric: str) -> Any:
-    """One metric of each class, a dot a strategy, joined by a line: the longer, the more the strategies differ."""
-    import altair as alt
+def _touch(canvas: Canvas, y: float, tip: str, tall: float = 40) -> None:
+    canvas.draw("rect", tip=tip, kind="band", x=0, y=y - tall / 2 - 4, width=canvas.width, height=tall)
 
-    title, factor, form = ("recall in %", 100, ".1f") if metric == "recall" else ("F1", 1, ".3f")
-    cells = [(s["name"], row["class"], row.get(metric)) for s in strategies for row in s.get("per_class") or []]
-    rows = [{"class": label, "strategy": name, "value": factor * v} for name, label, v in cells if v is not None]
+
+def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure | None:
+    """Each pair's difference in accuracy with its interval, and where zero lies. A pair needs "a", "b", "difference" and "ci"."""
+    rows = [(c, c["difference"], *_ends(c.get("ci"), c["difference"])) for c in comparisons if words.known(c.get("difference"))]
     if not rows:
         return None
-    scale = alt.Scale(domain=_domain((row["value"] for row in rows), 0.05 * factor, factor), nice=False)
-    x = alt.X("value:Q", scale=scale, axis=alt.Axis(tickCount=6, title=title))
-    tips = [alt.Tooltip("class:N"), alt.Tooltip("strategy:N"), alt.Tooltip("value:Q", title=title, format=form)]
-    base = _chart(alt, rows).encode(x=x, y=alt.Y("class:N", sort=None, title=None))
-    line = base.mark_line(strokeWidth=2, opacity=0.4, color=GREY).encode(detail="class:N")
-    dot = base.mark_point(filled=True, size=110, opacity=0.95).encode(tooltip=tips, **_sign(alt, strategies))
-    said = f"{title} of each class for each strategy; the table beside it holds the figures."
-    return alt.layer(line, dot).properties(height=34 * len({row["class"] for row in rows}), description=said)
+    canvas = Canvas(_SIDE, 46 * len(rows) + 44, "Paired differences in accuracy with their 95 % intervals.")
+    ends = [100 * end for _, *values in rows for end in values]
+    low, high = domain([*ends, 0], 2 if max(map(abs, ends)) < 12 else 5, 100, -100)
+    frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 40, 0))
+    frame.across(frame.x.ticks(6), "points of accuracy", grid=True)
+    canvas.line(frame.x(0), frame.y.start, frame.x(0), 0, "rule", stroke_width=1.4)
+    for index, (c, value, left, right) in enumerate(rows):
+        y = 46 * index + 30
+        clear = left > 0 or right < 0
+        pair = f"{shortened(c['a'], 28)} \u2212 {shortened(c['b'], 28)}"
+        tip = f"{pair}\n{words.points(value)} points\n95\u00a0% interval {words.span((left, right))}\n{words.p_value(c.get('p_value'))}"
+        canvas.text(6, y - 14, pair)
+        canvas.bar(frame.x(100 * left), y, frame.x(100 * right), y, "#0b78bd" if clear else GREY, 7)
+        canvas.sign(frame.x(100 * value), y, "#0b78bd" if clear else GREY, "circle", 6)
+        canvas.text(_SIDE, y + 4, words.points(value), "strong", "end")
+        _touch(canvas, y, tip)
+    numbers: list[tuple[Any, ...]] = [(c["a"], c["b"], value, left, right, c.get("p_value")) for c, value, left, right in rows]
+    columns = ("a", "b", "difference", "low", "high", "p_value")
+    return Figure(name, "Paired differences in accuracy", canvas, columns, numbers)
 
 
-def _curves(strategies: Sequence[Row], metric: str) -> list[Any]:
-    """A panel a strategy, all on the same scales: training dashed, validation solid, the best epoch marked."""
+def classwise(strategies: Sequence[Row], metric: str) -> Figure | None:
+    """One metric of each class, a sign a strategy, joined by a line: the longer, the more the strategies differ."""
+    title, factor, show = ("recall, %", 100, words.percent) if metric == "recall" else ("F1", 1, words.decimal)
+    tables = [(s, {row["class"]: row.get(metric) for row in s.get("per_class") or []}) for s in strategies]
+    labels = list(dict.fromkeys(label for _, table in tables for label in table))
+    values = {label: [(s, table.get(label)) for s, table in tables if words.known(table.get(label))] for label in labels}
+    known = [factor * value for cells in values.values() for _, value in cells]
+    if not known or len(labels) > _MOST_CLASSES:
+        return None
+    canvas = Canvas(_SIDE, 28 * len(labels) + 44, f"{title} of each class for each strategy.")
+    frame = Frame(canvas, Scale(*domain(known, 0.1 * factor, factor), 112, _SIDE - 12), Scale(0, 1, canvas.height - 40, 0))
+    frame.across(frame.x.ticks(), title, grid=True)
+    for index, (label, cells) in enumerate(values.items()):
+        y = 28 * index + 16
+        canvas.text(104, y + 4, shortened(label, 16), anchor="end")
+        places = [frame.x(factor * value) for _, value in cells]
+        if places:
+            canvas.line(min(places), y, max(places), y, "rule", stroke_width=1.6, stroke_opacity=0.45)
+        for (s, _), place in zip(cells, places, strict=True):
+            canvas.sign(place, y, s["colour"], s["shape"], 5)
+        _touch(canvas, y + 4, "\n".join([label, *(f"{s['name']} {show(value)}" for s, value in cells)]), 28)
+    numbers: list[tuple[Any, ...]] = [(s["name"], label, value) for label, cells in values.items() for s, value in cells]
+    heading = "Recall of each class" if metric == "recall" else "F1 of each class"
+    return Figure(f"classes-{metric}", heading, canvas, ("strategy", "class", metric), numbers)
+
+
+def confusion(strategy: Row, classes: Sequence[str]) -> Figure | None:
+    """The matrix as a picture: rows are true classes, columns predicted ones, shades are shares of the true class."""
+    matrix = strategy.get("confusion") or []
+    if not matrix or len(classes) > _MOST_CLASSES:
+        return None
+    side = max(20.0, min(44.0, 300 / len(classes)))
+    left, top = 108.0, 92.0
+    edge = side * len(classes)
+    name = strategy["name"]
+    canvas = Canvas(left + edge + 8, top + edge + 8, f"Confusion matrix of {name}.")
+    canvas.text(left - 8, top - 10, "true \u2193 predicted \u2192", "soft", "end")
+    for index, label in enumerate(classes):
+        x, y = left + side * (index + 0.5), top + side * (index + 0.5)
+        canvas.text(x + 4, top - 8, shortened(label, 14), transform=f"rotate(-60 {x + 4:.1f} {top - 8:.1f})")
+        canvas.text(left - 8, y + 4, shortened(label, 16), anchor="end")
+    for i, counts in enumerate(matrix):
+        total = sum(counts) or 1
+        for j, count in enumerate(counts):
+            x, y = left + side * j, top + side * i
+            tip = f"{count} ({words.percent(count / total)}) of true {classes[i]}\npredicted {classes[j]}"
+            kind = "cell" if i == j else "miss"
+            shade = 0.06 + (0.55 if i == j else min(0.85, 2 * count / total)) * (count / total if i == j else bool(count))
+            canvas.draw("rect", tip=tip, kind=kind, x=x + 1, y=y + 1, width=side - 2, height=side - 2, rx=4, fill_opacity=shade)
+            canvas.text(x + side / 2, y + side / 2 + 4, str(count), "" if count else "soft", "middle")
+    numbers: list[tuple[Any, ...]] = [
+        (classes[i], classes[j], count) for i, counts in enumerate(matrix) for j, count in enumerate(counts)
+    ]
+    return Figure(slug("confusion", name), f"Confusion matrix: {name}", canvas, ("true", "predicted", "photos"), numbers)
+
+
+# ---- how it came about -----------------------------------------------------------------------------------------------
+
+
+def curves(strategies: Sequence[Row], strategy: Row, metric: str) -> Figure | None:
+    """One strategy's curve on the scales of all: training dashed, validation solid, the best epoch marked."""
     factor = 100 if metric == "accuracy" else 1
-    panels = []
-    for s in strategies:
-        cells = [(row, name, row.get(f"{key}_{metric}")) for row in epochs(s) for name, key in SETS.items()]
-        panels.append(
-            [{**row, "set": name, "value": factor * value} for row, name, value in cells if value is not None]
-        )
-    drawn = [row for rows in panels for row in rows]
-    if not drawn:
-        return []
-    values = [row["value"] for row in drawn]
-    heights = _domain(values, 10, 100) if metric == "accuracy" else [0, 1.02 * max(values)]
-    longest = max(2, *(row["x"] for row in drawn))
-    return [
-        _panel(s, rows, metric, heights, longest) if rows else None for s, rows in zip(strategies, panels, strict=True)
-    ]
-
-
-def _panel(strategy: Row, rows: Sequence[Row], metric: str, heights: list[float], longest: int) -> Any:
-    import altair as alt
-
-    x_axis = alt.Axis(tickMinStep=1, tickCount=6, grid=False, title="epoch")
-    x = alt.X("x:Q", scale=alt.Scale(domain=[1, longest], nice=False), axis=x_axis)
-    y = alt.Y("value:Q", scale=alt.Scale(domain=heights, nice=False), axis=alt.Axis(tickCount=5, title=None))
-    dash = alt.StrokeDash("set:N", scale=alt.Scale(domain=list(SETS), range=[[4, 3], [1, 0]]), legend=None)
+    drawn = [value for s in strategies for _, _, value in _points(s, metric)]
+    rows = _points(strategy, metric)
+    if not rows:
+        return None
+    longest = max(2, *(len(epochs(s)) for s in strategies))
+    heights = domain([factor * v for v in drawn], 10, 100) if metric == "accuracy" else (0.0, 1.02 * max(drawn) or 1.0)
     title = "accuracy, %" if metric == "accuracy" else "loss"
-    form = ".1f" if metric == "accuracy" else ".3f"
-    tips = [alt.Tooltip("x:Q", title="epoch"), alt.Tooltip("set:N"), alt.Tooltip("value:Q", title=title, format=form)]
-    base = _chart(alt, list(rows)).encode(x=x, y=y)
-    line = base.mark_line(strokeWidth=2.2, color=strategy["colour"]).encode(strokeDash=dash)
-    hover = base.mark_point(filled=True, size=90, opacity=0, color=strategy["colour"]).encode(tooltip=tips)
-    said = (
-        f"{title} over epochs for {strategy['name']}, training and validation; the table beside it holds the figures."
-    )
-    return alt.layer(*_marks(alt, rows, x, y, strategy["colour"]), line, hover).properties(height=180, description=said)
+    name = strategy["name"]
+    canvas = Canvas(330, 196, f"{title} over epochs for {name}, training and validation.")
+    frame = Frame(canvas, Scale(1, longest, 38, 322), Scale(*heights, 160, 24))
+    frame.up(frame.y.ticks(4), title=title)
+    frame.across([t for t in frame.x.ticks(6) if t == int(t) and t >= 1], "epoch")
+    _epoch_marks(frame, strategy, metric, factor)
+    for side in SETS:
+        points = [(frame.x(x), frame.y(factor * value)) for x, s, value in rows if s == side]
+        if points:
+            canvas.path(points, strategy["colour"], stroke_dasharray="4 3" if side == "training" else None)
+            if len(points) == 1:
+                canvas.sign(*points[0], strategy["colour"], "circle", 3)
+    show = words.percent if metric == "accuracy" else words.decimal
+    by_epoch = {x: {s: v for x2, s, v in rows if x2 == x} for x, _, _ in rows}
+    frame.bands([
+        (x, "\n".join([f"epoch {x}", *(f"{side} {show(sides[side])}" for side in SETS if side in sides)]))
+        for x, sides in by_epoch.items()
+    ])  # fmt: skip
+    numbers: list[tuple[Any, ...]] = [(x, sides.get("training"), sides.get("validation")) for x, sides in by_epoch.items()]
+    heading = f"{'Accuracy' if metric == 'accuracy' else 'Loss'} over epochs: {name}"
+    return Figure(slug("curve", metric, name), heading, canvas, ("epoch", "training", "validation"), numbers)
 
 
-def _marks(alt: Any, rows: Sequence[Row], x: Any, y: Any, colour: str) -> Iterator[Any]:
+def _points(strategy: Row, metric: str) -> list[tuple[int, str, float]]:
+    cells = [(row, name, row.get(f"{key}_{metric}")) for row in epochs(strategy) for name, key in SETS.items()]
+    return [(row["x"], name, value) for row, name, value in cells if words.known(value)]
+
+
+def _epoch_marks(frame: Frame, strategy: Row, metric: str, factor: float) -> None:
     """The best epoch, and where training of the head alone gave way to that of the layers above the line."""
-    best = [row for row in rows if row["best"] and row["set"] == "validation"]
-    if best:
-        chart = _chart(alt, best)
-        yield chart.mark_rule(strokeWidth=1, opacity=0.6, color=colour).encode(x=x)
-        yield chart.mark_point(filled=True, size=110, opacity=1, color=colour).encode(x=x, y=y)
+    rows = epochs(strategy)
     head = [row["x"] for row in rows if row["stage"] == "head"]
-    if head and any(row["stage"] == "main" for row in rows):
-        change = _chart(alt, [{"x": max(head) + 0.5}])
-        yield change.mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=GREY).encode(x=x)
+    if head and len(head) < len(rows):
+        place = frame.x(max(head) + 0.5)
+        frame.canvas.line(place, frame.y.start, place, frame.y.end, "rule", stroke_width=1.4, stroke_dasharray="2 3")
+    for row in rows:
+        value = row.get(f"val_{metric}")
+        if row["best"] and words.known(value):
+            x = frame.x(row["x"])
+            frame.canvas.line(x, frame.y.start, x, frame.y.end, "", stroke=strategy["colour"], stroke_opacity=0.5)
+            frame.canvas.sign(x, frame.y(factor * value), strategy["colour"], "circle", 5)
 
 
-# ---- sweeps ----------------------------------------------------------------------------------------------------------
-
-WARM, COLD = COLOURS[0], COLOURS[1]
-
-
-def line_specifications(lines: Sequence[Row]) -> dict[str, Row]:
-    """The charts of a sweep over freeze lines, by the name that the template places them under: accuracy, trainable, seconds.
-
-    Each line needs "name", "value", "low", "high", "validation" (percent), "recommended", "trainable" and "seconds".
-    """
-    return {name: _specification(chart) for name, chart in _line_charts(lines).items()}
-
-
-def line_svg(lines: Sequence[Row]) -> str:
-    """The same charts in one picture."""
-    import altair as alt
-
-    charts = _line_charts(lines)
-    beside = [charts[name].properties(width=330) for name in ("trainable", "seconds")]
-    title = "Amber: the recommended line; diamonds: validation photos; bars: 95 % intervals"
-    first = charts["accuracy"].properties(width=760, title=alt.Title(title, fontSize=13, fontWeight="normal"))
-    return _svg(alt.vconcat(first, alt.hconcat(*beside)))
-
-
-def _line_charts(lines: Sequence[Row]) -> dict[str, Any]:
-    names = [line["name"] for line in lines]
-    return {
-        "accuracy": _line_accuracy(lines, names),
-        "trainable": _line_bars(lines, names, "trainable", "trainable parameters", "~s"),
-        "seconds": _line_bars(lines, names, "seconds", "seconds of training", "~s"),
-    }
-
-
-def _line_axis(alt: Any, names: Sequence[str], title: str) -> Any:
-    return alt.X("name:O", sort=list(names), title=title, axis=alt.Axis(labelAngle=0, grid=False))
-
-
-def _line_accuracy(lines: Sequence[Row], names: Sequence[str]) -> Any:
-    """Accuracy with its interval at each line, validation beside it, the recommended line in another colour."""
-    import altair as alt
-
-    ends = [line[key] for line in lines for key in ("low", "high", "validation")]
-    scale = alt.Scale(domain=_domain(ends, 5, 100), nice=False)
-    base = _chart(alt, lines).encode(x=_line_axis(alt, names, "freeze line: from the head alone to the whole network"))
-    axis = alt.Axis(tickCount=6, title="accuracy, %")
-    value, low, seen = (alt.Y(f"{key}:Q", scale=scale, axis=axis) for key in ("value", "low", "validation"))
-    colour = alt.condition("datum.recommended", alt.value(WARM), alt.value(COLD))
-    shown = {"value": "accuracy, %", "low": "interval from", "high": "to", "validation": "validation, %"}
-    figures = [alt.Tooltip(f"{key}:Q", title=title, format=".1f") for key, title in shown.items()]
-    tips = [alt.Tooltip("name:N", title="line"), *figures]
-    path = base.mark_line(strokeWidth=1.5, opacity=0.35, color=COLD).encode(y=value)
-    bar = base.mark_rule(strokeWidth=6, opacity=0.4, strokeCap="round").encode(y=low, y2="high:Q", color=colour)
-    watched = base.mark_point(shape="diamond", size=80, opacity=1, strokeWidth=1.6, color=GREY).encode(y=seen)
-    dot = base.mark_point(filled=True, size=150, opacity=1).encode(y=value, color=colour, tooltip=tips)
-    text = base.mark_text(dx=11, align="left", fontSize=12, fontWeight=600).encode(y=value, text="label:N")
-    said = "Accuracy at each freeze line with its 95 % interval; the table below holds the figures."
-    return alt.layer(path, bar, watched, dot, text).properties(height=300, description=said)
-
-
-def _line_bars(lines: Sequence[Row], names: Sequence[str], key: str, title: str, form: str) -> Any:
-    import altair as alt
-
-    colour = alt.condition("datum.recommended", alt.value(WARM), alt.value(COLD))
-    y = alt.Y(f"{key}:Q", title=title, axis=alt.Axis(tickCount=4, format=form))
-    bars = _chart(alt, lines).mark_bar(cornerRadiusEnd=3, opacity=0.85)
-    tips = [alt.Tooltip("name:N", title="line"), alt.Tooltip(f"{key}:Q", title=title, format=",.1~f")]
-    said = f"{title} at each freeze line; the table holds the figures."
-    return bars.encode(x=_line_axis(alt, names, "freeze line"), y=y, color=colour, tooltip=tips).properties(
-        height=170, description=said
-    )
-
-
-def photo_specifications(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
-) -> dict[str, Row]:
-    """The charts of a sweep over numbers of photos: curves, and a difference chart for each crossing ("difference-0", ..).
-
-    `curves`, `forecasts` and `crossings` as in sweep.json; `strategies` need "name", "colour" and "shape".
-    """
-    charts = {"curves": _learning_curves(curves, forecasts, crossings, strategies)}
-    charts |= {f"difference-{i}": _differences(c) for i, c in enumerate(crossings)}
-    return {name: _specification(chart) for name, chart in charts.items()}
-
-
-def photo_svg(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
-) -> str:
-    """The same charts in one picture."""
-    import altair as alt
-
-    first = _learning_curves(curves, forecasts, crossings, strategies).properties(width=760)
-    return _svg(alt.vconcat(first, *(_differences(c).properties(width=760) for c in crossings)))
-
-
-def _photos_axis(alt: Any, sizes: Sequence[float], end: float) -> Any:
-    scale = alt.Scale(type="log", domain=[min(sizes) * 0.9, end * 1.06], nice=False)
-    ticks = sorted({round(size) for size in (*sizes, end)})
-    axis = alt.Axis(values=ticks, format=",.0f", grid=False, labelOverlap=True, title="training photos of each class")
-    return alt.X("per_class:Q", scale=scale, axis=axis)
-
-
-def _learning_curves(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
-) -> Any:
-    """Mean accuracy and its band over the number of photos, each repeat as a faint dot, the forecast dashed."""
-    import altair as alt
-
-    rows = [_percent(row) for row in curves]
-    single = [
-        {"strategy": r["strategy"], "per_class": r["per_class"], "value": 100 * x} for r in curves for x in r["repeats"]
-    ]
-    ahead = [_percent(f) for f in forecasts if "accuracy" in f]
-    last = {r["strategy"]: r for r in rows}
-    path = [{k: r[k] for k in ("strategy", "per_class", "value")} for f in ahead for r in (last[f["strategy"]], f)]
-    ends = [r[k] for r in (*rows, *ahead) for k in ("low", "high")] + [r["value"] for r in single]
-    x = _photos_axis(alt, [r["per_class"] for r in rows], max(r["per_class"] for r in (*rows, *ahead)))
-    y = alt.Y(
-        "value:Q",
-        scale=alt.Scale(domain=_domain(ends, 5, 100), nice=False),
-        axis=alt.Axis(tickCount=6, title="accuracy, %"),
-    )
-    low = y.copy()
-    low.shorthand = "low:Q"
-    sign = _sign(alt, strategies, legend=alt.Legend(symbolOpacity=1))
-    numbers = {"per_class": "photos of each class", "value": "accuracy, %", "low": "interval from", "high": "to"}
-    tips = [alt.Tooltip("strategy:N"), *(alt.Tooltip(f"{k}:Q", title=t, format=".1f") for k, t in numbers.items())]
-    base = _chart(alt, rows).encode(x=x, color=sign["color"])
-    layers = [
-        base.mark_area(opacity=0.18).encode(y=low, y2="high:Q"),
-        base.mark_line(strokeWidth=2.2).encode(y=y),
-        _chart(alt, single).mark_tick(thickness=1.5, size=9, opacity=0.55, orient="horizontal").encode(x=x, y=y, color=sign["color"]),
-        base.mark_point(filled=True, size=90, opacity=1).encode(y=y, shape=sign["shape"], tooltip=tips),
-    ]  # fmt: skip
-    if ahead:
-        to = _chart(alt, ahead).encode(x=x, color=sign["color"])
-        layers += [
-            _chart(alt, path).mark_line(strokeWidth=2, strokeDash=[4, 4]).encode(x=x, y=y, color=sign["color"]),
-            to.mark_rule(strokeWidth=5, opacity=0.35, strokeCap="round").encode(y=low, y2="high:Q"),
-            to.mark_point(size=90, opacity=1, strokeWidth=2).encode(y=y, shape=sign["shape"], tooltip=tips),
-        ]
-    marks = [{"per_class": c["at"]} for c in crossings if c["at"] is not None and not c["from_the_start"]]
-    if marks:
-        layers.append(_chart(alt, marks).mark_rule(strokeDash=[2, 3], strokeWidth=1.5, color=GREY).encode(x=x))
-    said = (
-        "Accuracy over the number of training photos of each class, with 95 % intervals; the table holds the figures."
-    )
-    return alt.layer(*layers).properties(height=340, description=said)
-
-
-def _percent(row: Row) -> Row:
-    low, high = row["accuracy_ci"]
-    place = {"strategy": row["strategy"], "per_class": row["per_class"]}
-    return {**place, "value": 100 * row["accuracy"], "low": 100 * low, "high": 100 * high}
-
-
-def _differences(crossing: Row) -> Any:
-    """How far one strategy is ahead of another at each number of photos."""
-    import altair as alt
-
+def cost(strategies: Sequence[Row]) -> Figure | None:
+    """Accuracy over trainable parameters."""
     rows = [
-        {"per_class": d["per_class"], "value": 100 * d["difference"], "low": 100 * d["ci"][0], "high": 100 * d["ci"][1]}
-        for d in crossing["differences"]
+        (s, (s.get("parameters") or {}).get("trainable"), s["accuracy"], *_ends(s.get("accuracy_ci"), s["accuracy"]))
+        for s in strategies
+        if words.known(s.get("accuracy"))
     ]
-    x = _photos_axis(alt, [r["per_class"] for r in rows], max(r["per_class"] for r in rows))
-    title = f"{crossing['challenger']} \u2212 {crossing['reference']}, points"
-    numbers = {"per_class": "photos of each class", "value": title, "low": "interval from", "high": "to"}
-    tips = [alt.Tooltip(f"{k}:Q", title=t, format=".1f") for k, t in numbers.items()]
-    base = _chart(alt, rows).encode(x=x)
-    zero = _chart(alt, [{"value": 0}]).mark_rule(strokeWidth=1.2, color=GREY).encode(y="value:Q")
-    bar = base.mark_rule(strokeWidth=6, opacity=0.4, strokeCap="round", color=COLD).encode(y="low:Q", y2="high:Q")
-    y = alt.Y("value:Q", axis=alt.Axis(tickCount=5, title=title))
-    dot = base.mark_point(filled=True, size=110, opacity=1, color=COLD).encode(y=y, tooltip=tips)
-    said = f"{title} at each number of photos with its 95 % interval; the table holds the figures."
-    return alt.layer(zero, bar, dot).properties(height=180, description=said)
+    rows = [row for row in rows if words.known(row[1]) and row[1] > 0]
+    if len(rows) < 2:
+        return None
+    canvas = Canvas(_SIDE, 230, "Accuracy over the number of trainable parameters.")
+    sizes = [row[1] for row in rows]
+    low, high = domain([100 * end for row in rows for end in row[2:]], 5, 100)
+    frame = Frame(canvas, Scale(min(sizes) / 2.5, max(sizes) * 2.5, 38, _SIDE - 8, log=True), Scale(low, high, 190, 24))
+    frame.up(frame.y.ticks(), title="accuracy, %")
+    frame.across(frame.x.ticks(), "trainable parameters")
+    for s, size, value, left, right in rows:
+        x, y = frame.x(size), frame.y(100 * value)
+        tip = f"{s['name']}\n{words.count(size)} trainable\naccuracy {words.percent(value)}, {words.span((left, right))}"
+        canvas.bar(x, frame.y(100 * left), x, frame.y(100 * right), s["colour"])
+        canvas.sign(x, y, s["colour"], s["shape"], 6, tip)
+    numbers: list[tuple[Any, ...]] = [(s["name"], *rest) for s, *rest in rows]
+    columns = ("strategy", "trainable", "accuracy", "low", "high")
+    return Figure("cost", "Accuracy over trainable parameters", canvas, columns, numbers)
 
 
-def _svg(chart: Any) -> str:
-    """A picture on its own, on white."""
-    import altair as alt
-    import vl_convert
+# ---- how far to trust it ---------------------------------------------------------------------------------------------
 
-    spec = {**chart.to_dict(), "config": {**CONFIG, "background": "white"}}
-    picture: str = vl_convert.vegalite_to_svg(spec, vl_version=".".join(alt.SCHEMA_VERSION.split(".")[:2]))
-    return picture
+
+def reliability(strategy: Row) -> Figure | None:
+    """Accuracy over confidence: on the diagonal, confidence is what it says it is. Before temperature scaling hollow, after it filled."""
+    sides = [(side, rows) for side, rows in _reliability(strategy.get("reliability")) if rows]
+    if not sides:
+        return None
+    name, colour = strategy["name"], strategy["colour"]
+    canvas = Canvas(300, 316, f"Reliability diagram of {name}: accuracy over confidence.")
+    frame = Frame(canvas, Scale(0, 100, 38, 290), Scale(0, 100, 276, 24))
+    frame.up([0, 20, 40, 60, 80, 100], title="right, %")
+    frame.across([0, 20, 40, 60, 80, 100], "confidence, %")
+    canvas.line(frame.x(0), frame.y(0), frame.x(100), frame.y(100), "rule", stroke_dasharray="4 4", stroke_opacity=0.7)
+    numbers: list[tuple[Any, ...]] = []
+    for side, rows in sides:
+        hollow = side == "before" and len(sides) > 1
+        canvas.path(
+            [(frame.x(100 * b["confidence"]), frame.y(100 * b["accuracy"])) for b in rows], GREY if hollow else colour, 1.4,
+            stroke_opacity=0.7,
+        )  # fmt: skip
+        for b in rows:
+            x, y = frame.x(100 * b["confidence"]), frame.y(100 * b["accuracy"])
+            left, right = _ends(b.get("ci"), b["accuracy"])
+            if not hollow:
+                canvas.bar(x, frame.y(100 * left), x, frame.y(100 * right), colour, 4)
+            tip = (
+                f"{side} temperature scaling\n{words.count(b.get('count'))} photos\nconfidence {words.percent(b['confidence'])}\n"
+                f"right {words.percent(b['accuracy'])}, {words.span((left, right))}"
+            )
+            canvas.sign(x, y, GREY if hollow else colour, "circle", 4, tip, hollow)
+            numbers.append((side, b["confidence"], b["accuracy"], left, right, b.get("count")))
+    columns = ("temperature", "confidence", "accuracy", "low", "high", "photos")
+    return Figure(slug("reliability", name), f"Reliability: {name}", canvas, columns, numbers)
+
+
+def _reliability(value: Any) -> Iterator[tuple[str, list[Row]]]:
+    """("before" or "after", bins) of whatever a run holds."""
+    sides = {"after": value} if isinstance(value, list) else value if isinstance(value, dict) else {}
+    for side in ("before", "after"):
+        bins = [b for b in sides.get(side) or [] if isinstance(b, dict)]
+        yield side, [b for b in bins if words.known(b.get("confidence")) and words.known(b.get("accuracy"))]
+
+
+def causes(strategies: Sequence[Row]) -> list[str]:
+    """The causes that robustness was measured for, those that hurt most on average first."""
+    drops: dict[str, list[float]] = {}
+    for s in strategies:
+        for row in (s.get("robustness") or {}).get("causes") or []:
+            drops.setdefault(row["cause"], []).append(row.get("mean_drop") or 0)
+    return sorted(drops, key=lambda cause: -sum(drops[cause]) / len(drops[cause]))
+
+
+def robustness(strategies: Sequence[Row], cause: str) -> Figure | None:
+    """Accuracy over the strength of one cause, strength 0 being the photos as they are."""
+    lines = []
+    for s in strategies:
+        found = s.get("robustness") or {}
+        row = next((r for r in found.get("causes") or [] if r["cause"] == cause), None)
+        if row:
+            clean = found.get("clean")
+            first = [(0, clean, clean, clean)] if words.known(clean) else []
+            rest = zip(range(1, 9), row["accuracy"], row.get("ci") or [None] * len(row["accuracy"]), strict=False)
+            lines.append((s, row, first + [(x, value, *_ends(ci, value)) for x, value, ci in rest if words.known(value)]))
+    if not any(points for _, _, points in lines):
+        return None
+    title = lines[0][1].get("title") or cause
+    canvas = Canvas(240, 168, f"Accuracy under {title}, by its strength.")
+    last = max(x for _, _, points in lines for x, *_ in points)
+    frame = Frame(canvas, Scale(0, max(1, last), 34, 230), Scale(0, 100, 132, 16))
+    frame.up([0, 50, 100])
+    frame.across(list(range(last + 1)), "strength")
+    numbers: list[tuple[Any, ...]] = []
+    for s, _, points in lines:
+        low = [(frame.x(x), frame.y(100 * left)) for x, _, left, _ in points]
+        high = [(frame.x(x), frame.y(100 * right)) for x, _, _, right in reversed(points)]
+        shape = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in low + high) + "Z"
+        canvas.draw("path", d=shape, fill=s["colour"], fill_opacity=0.15)
+        canvas.path([(frame.x(x), frame.y(100 * value)) for x, value, *_ in points], s["colour"], 2)
+        for x, value, *_ in points[-1:]:
+            canvas.sign(frame.x(x), frame.y(100 * value), s["colour"], s["shape"], 4)
+        numbers += [(s["name"], *point) for point in points]
+    steps = sorted({x for _, _, points in lines for x, *_ in points})
+    tips = [
+        (x, "\n".join([f"{title}, strength {x}" if x else "as they are"]
+                      + [f"{s['name']} {words.percent(v)}" for s, _, points in lines for x2, v, *_ in points if x2 == x]))
+        for x in steps
+    ]  # fmt: skip
+    frame.bands(tips)
+    return Figure(slug("robustness", cause), f"Accuracy under {title}", canvas, ("strategy", "strength", "accuracy", "low", "high"), numbers)
