@@ -259,23 +259,46 @@ def test_the_strategy_that_validation_prefers_leads(tmp_path: Path) -> None:
         row["validation_accuracy"] = accuracy
     save(run, study)
     page = report.build(run).read_text(encoding="utf-8")
-    lead = re.findall(r'<tr class="lead"><th scope="row"><span[^>]*></span>([\w-]+)</th>', page)
+    lead = re.findall(r'<tr class="lead"><th scope="row"><svg.*?</svg><bdi>([\w-]+)</bdi></th>', page)
     assert lead == ["frozen"]  # though fine-tuned is ahead on the photos reported on
 
 
-def test_galleries_are_capped_and_say_so(tmp_path: Path) -> None:
-    page = report.build(make_run(tmp_path, each=20))  # 60 photos, 30 wrong
-    text = read(page)
-    assert text.count("Wrong: 24 shown of 30; the 16 surest, then others spread evenly over the rest") == 3
-    assert text.count("Right: 8 shown of 30") == 3
-    assert "16 shown of 30, surest first" in text  # wrong in every strategy
+def rows_of(page: Path) -> dict[str, Any]:
+    """What the page's script gets about the photos."""
+    found = re.search(r'id="photo-rows">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    assert found
+    rows: dict[str, Any] = json.loads(found[1])
+    return rows
 
 
-def test_a_photo_in_many_galleries_is_stored_once(tmp_path: Path) -> None:
-    one = report.build(make_run(tmp_path / "one", names=("frozen",))).read_text(encoding="utf-8")
-    three = report.build(make_run(tmp_path / "three")).read_text(encoding="utf-8")
-    assert one.count("data:image/jpeg") == three.count("data:image/jpeg") == 12
-    assert three.count('href="#photo-0"') > one.count('href="#photo-0"') > 0
+def pictures_of(page: Path) -> list[str]:
+    """The gallery's pictures, base64."""
+    found = re.search(r'id="photo-pictures">(.*?)</script>', page.read_text(encoding="utf-8"), re.DOTALL)
+    return list(json.loads(found[1])) if found else []
+
+
+def test_every_photo_is_there_and_those_beyond_the_cap_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(tmp_path, each=20)  # 60 photos, 30 wrong
+    page = report.build(run)
+    assert len(rows_of(page)["photos"]) == len(pictures_of(page)) == 60
+    assert "All 60 photos reported on." in read(page)
+    assert "24 shown of 30, surest first" in read(page)  # wrong in every strategy
+    monkeypatch.setattr("frostline.gallery.PICTURES", 40)
+    page = report.build(run)
+    photos = rows_of(page)["photos"]
+    assert len(photos) == 60 and len(pictures_of(page)) == 40
+    assert [photo[3] for photo in photos] == [*range(40), *[-1] * 20]
+    assert all(photo[2][0][0] != photo[1] for photo in photos[:30])  # the wrong ones have a picture
+    assert "40 of them come with a picture, those that a strategy got wrong first" in read(page)
+
+
+def test_a_photo_of_many_strategies_is_stored_once(tmp_path: Path) -> None:
+    one = report.build(make_run(tmp_path / "one", names=("frozen",)))
+    three = report.build(make_run(tmp_path / "three"))
+    assert len(pictures_of(one)) == len(pictures_of(three)) == 12
+    assert [len(photo[2]) for photo in rows_of(three)["photos"]] == [3] * 12
 
 
 def test_figures_that_are_undefined_are_dashes(tmp_path: Path) -> None:
@@ -355,13 +378,13 @@ def test_photos_that_were_moved_get_a_placeholder_and_are_listed(tmp_path: Path)
     gone.unlink()
     broken.write_bytes(b"not a photo any more")
     text = read(report.build(run))
-    assert "2 of the photos chosen for these galleries could not be read" in text
-    assert text.count("photo moved") >= 2
+    assert "2 of the photos chosen for this page could not be read" in text
     for path in (gone, broken):
         assert f"class 1/{path.name}" in text.split("Photos that are no longer there")[1]
     shutil.rmtree(tmp_path / "photos")
     page = report.build(run)
-    assert "data:image/jpeg" not in page.read_text(encoding="utf-8")
+    assert pictures_of(page) == []
+    assert "photo moved" in read(page)
 
 
 def test_photos_of_another_test_folder(tmp_path: Path) -> None:
@@ -372,7 +395,7 @@ def test_photos_of_another_test_folder(tmp_path: Path) -> None:
     study["dataset"]["conflicts"] = []
     save(run, study)
     page = report.build(run)
-    assert page.read_text(encoding="utf-8").count("data:image/jpeg") == 12
+    assert len(pictures_of(page)) == 12
     assert "no longer there" not in read(page)
 
 
@@ -449,13 +472,6 @@ class Visit:
     def __exit__(self, *_: object) -> None:
         self.context.close()
 
-    def drawn(self) -> int:
-        """Wait until every chart is drawn; their number."""
-        self.page.wait_for_function(
-            "document.querySelectorAll('[data-chart] svg').length === document.querySelectorAll('[data-chart]').length"
-        )
-        return int(self.page.locator("[data-chart] svg").count())
-
     def overflow(self) -> int:
         """Pixels by which the page is wider than the window."""
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
@@ -466,12 +482,12 @@ class Visit:
 def test_it_opens_from_disk_and_fits(tmp_path: Path, chromium: Any, width: int, scheme: str) -> None:
     path = report.build(make_run(tmp_path))
     with Visit(chromium, path, viewport={"width": width, "height": 800}, color_scheme=scheme) as visit:
-        assert visit.drawn() == 3 + 2 * 3  # accuracy, recall, F1; two curves a strategy
+        assert visit.page.locator("svg.fig").count() == 5 + 2 * 3  # accuracy, differences, recall, F1, cost; two curves each
         assert visit.overflow() == 0
         assert visit.said == []
         assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []
-        used = visit.page.eval_on_selector_all("svg.photo use", "uses => uses.map(use => use.getAttribute('href'))")
-        assert used and all(visit.page.locator(f"symbol{name}").count() == 1 for name in set(used))
+        assert visit.page.locator("#gallery .photo").count() == 12
+        assert visit.page.eval_on_selector_all("img", "all => all.every(img => img.complete && img.naturalWidth)")
         assert visit.page.locator(".plot").first.bounding_box()["width"] > 200
 
 
@@ -482,7 +498,9 @@ def test_without_scripts_the_tables_hold_the_figures(tmp_path: Path, chromium: A
         cells = visit.page.locator("#curves table").first.inner_text()
         assert "90.0\u00a0%" in cells  # training accuracy of the last epoch, 1 - 0.5/5
         assert "0.240" in cells  # validation loss of the last epoch, 1.2/5
-        assert not visit.page.locator(".plot").first.is_visible()
+        assert visit.page.locator(".plot svg").first.is_visible()
+        assert not visit.page.locator("#gallery").is_visible()
+        assert visit.page.locator("noscript").count() == 1
 
 
 def test_names_cannot_inject(tmp_path: Path, chromium: Any) -> None:
@@ -505,14 +523,16 @@ def test_names_cannot_inject(tmp_path: Path, chromium: Any) -> None:
     assert "<img src=x" not in source
     assert source.count("<script") == source.count("</script>") == 3
     with Visit(chromium, path) as visit:
-        assert visit.drawn() == 9
-        visit.page.locator("[data-chart=recall] path[aria-roledescription=point]").first.hover()
-        visit.page.wait_for_selector("#vg-tooltip-element.visible")
         assert visit.said == []
         assert visit.page.locator("script").count() == 3
-        assert visit.page.locator("main img, main iframe").count() == 0
+        assert visit.page.locator("main iframe").count() == 0
+        assert visit.page.locator('img:not([src^="data:image/"])').count() == 0
         assert hostile[0] in visit.page.locator("#confusion").inner_text()
-        assert "<script>" in visit.page.locator("[data-chart=recall]").inner_text()
+        assert hostile[0] in visit.page.locator("#gallery").inner_text()
+        assert "<script>" in visit.page.locator("#classes svg.fig").first.text_content()
+        visit.page.locator("#gallery .tile").first.click()
+        assert "<b>.jpg" in visit.page.locator("dialog h2").inner_text()
+        assert visit.said == []
 
 
 def test_an_injected_script_would_not_run(tmp_path: Path, chromium: Any) -> None:
@@ -520,7 +540,6 @@ def test_an_injected_script_would_not_run(tmp_path: Path, chromium: Any) -> None
     source = path.read_text(encoding="utf-8").replace("<main", "<script>document.title = 'taken over'</script><main", 1)
     path.write_text(source, encoding="utf-8")
     with Visit(chromium, path) as visit:
-        assert visit.drawn() == 9
         assert visit.page.title() == "garden: frostline report"
         assert any("Content Security Policy" in said for said in visit.said)
 
@@ -528,7 +547,7 @@ def test_an_injected_script_would_not_run(tmp_path: Path, chromium: Any) -> None
 def test_a_partial_run_draws_what_it_has(tmp_path: Path, chromium: Any) -> None:
     run = make_run(tmp_path, names=("frozen",), status="running", answer=None, comparisons=[], claims=[])
     with Visit(chromium, report.build(run), viewport={"width": 375, "height": 800}) as visit:
-        assert visit.drawn() == 5
+        assert visit.page.locator("svg.fig").count() == 5
         assert visit.overflow() == 0
         assert visit.said == []
 
@@ -546,6 +565,6 @@ def test_real_photos_stay_small(tmp_path: Path) -> None:
         with (run / name / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows([["path", "true", "predicted", "confidence"], *rows])
     page = report.build(run)
-    assert page.stat().st_size < 4_000_000
-    assert page.read_text(encoding="utf-8").count("data:image/jpeg") > 60
+    assert len(pictures_of(page)) == len(found) > 800
+    assert page.stat().st_size < 15_000_000
     assert "no longer there" not in read(page)

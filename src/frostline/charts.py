@@ -11,7 +11,8 @@ from frostline.svg import GREY, Canvas, Figure, Frame, Scale, domain, plain, sho
 Row = dict[str, Any]
 
 SETS = {"training": "train", "validation": "val"}  # as a reader says it, as the history does
-_SIDE = 360  # units: as wide as a phone shows without shrinking the text
+_SIDE = 320  # units: as wide as a phone shows without shrinking the text
+_CURVE = 270  # three side by side on a desk
 _MOST_CLASSES = 60
 
 
@@ -56,7 +57,7 @@ def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
     canvas = Canvas(_SIDE, 46 * len(rows) + 30, f"{title.capitalize()} of each strategy with its 95 % interval.")
     low, high = domain([100 * end for _, *ends in rows for end in ends], 5, 100)
     frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 26, 0))
-    frame.across(frame.x.ticks(), form=lambda v: f"{plain(v)}\u00a0%", grid=True)
+    frame.across(frame.x.ticks(6), form=lambda v: f"{plain(v)}\u00a0%", grid=True)
     for index, (s, value, left, right) in enumerate(rows):
         y = 46 * index + 30
         tip = f"{s['name']}\n{title} {words.percent(value)}\n95\u00a0% interval {words.span((left, right))}"
@@ -66,7 +67,9 @@ def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
         canvas.text(_SIDE, y + 4, words.percent(value), "strong", "end")
         _touch(canvas, y, tip)
     numbers: list[tuple[Any, ...]] = [(s["name"], value, left, right) for s, value, left, right in rows]
-    return Figure("accuracy", f"{title.capitalize()} with its 95 % interval", canvas, ("strategy", metric, "low", "high"), numbers)
+    return Figure(
+        "accuracy", f"{title.capitalize()} with its 95 % interval", canvas, ("strategy", metric, "low", "high"), numbers
+    )
 
 
 def _ends(interval: Any, value: float) -> tuple[float, float]:
@@ -80,7 +83,11 @@ def _touch(canvas: Canvas, y: float, tip: str, tall: float = 40) -> None:
 
 def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure | None:
     """Each pair's difference in accuracy with its interval, and where zero lies. A pair needs "a", "b", "difference" and "ci"."""
-    rows = [(c, c["difference"], *_ends(c.get("ci"), c["difference"])) for c in comparisons if words.known(c.get("difference"))]
+    rows = [
+        (c, c["difference"], *_ends(c.get("ci"), c["difference"]))
+        for c in comparisons
+        if words.known(c.get("difference"))
+    ]
     if not rows:
         return None
     canvas = Canvas(_SIDE, 46 * len(rows) + 44, "Paired differences in accuracy with their 95 % intervals.")
@@ -99,7 +106,9 @@ def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure
         canvas.sign(frame.x(100 * value), y, "#0b78bd" if clear else GREY, "circle", 6)
         canvas.text(_SIDE, y + 4, words.points(value), "strong", "end")
         _touch(canvas, y, tip)
-    numbers: list[tuple[Any, ...]] = [(c["a"], c["b"], value, left, right, c.get("p_value")) for c, value, left, right in rows]
+    numbers: list[tuple[Any, ...]] = [
+        (c["a"], c["b"], value, left, right, c.get("p_value")) for c, value, left, right in rows
+    ]
     columns = ("a", "b", "difference", "low", "high", "p_value")
     return Figure(name, "Paired differences in accuracy", canvas, columns, numbers)
 
@@ -109,23 +118,30 @@ def classwise(strategies: Sequence[Row], metric: str) -> Figure | None:
     title, factor, show = ("recall, %", 100, words.percent) if metric == "recall" else ("F1", 1, words.decimal)
     tables = [(s, {row["class"]: row.get(metric) for row in s.get("per_class") or []}) for s in strategies]
     labels = list(dict.fromkeys(label for _, table in tables for label in table))
-    values = {label: [(s, table.get(label)) for s, table in tables if words.known(table.get(label))] for label in labels}
-    known = [factor * value for cells in values.values() for _, value in cells]
+    values = {
+        label: [(s, table.get(label)) for s, table in tables if words.known(table.get(label))] for label in labels
+    }
+    known = [float(factor * (value or 0)) for cells in values.values() for _, value in cells]
     if not known or len(labels) > _MOST_CLASSES:
         return None
     canvas = Canvas(_SIDE, 28 * len(labels) + 44, f"{title} of each class for each strategy.")
-    frame = Frame(canvas, Scale(*domain(known, 0.1 * factor, factor), 112, _SIDE - 12), Scale(0, 1, canvas.height - 40, 0))
+    left = min(104.0, 6.6 * max(map(len, labels)))
+    frame = Frame(
+        canvas, Scale(*domain(known, 0.1 * factor, factor), left + 12, _SIDE - 12), Scale(0, 1, canvas.height - 40, 0)
+    )
     frame.across(frame.x.ticks(), title, grid=True)
     for index, (label, cells) in enumerate(values.items()):
         y = 28 * index + 16
-        canvas.text(104, y + 4, shortened(label, 16), anchor="end")
-        places = [frame.x(factor * value) for _, value in cells]
+        canvas.text(left, y + 4, shortened(label, 16), anchor="end")
+        places = [frame.x(factor * (value or 0)) for _, value in cells]
         if places:
             canvas.line(min(places), y, max(places), y, "rule", stroke_width=1.6, stroke_opacity=0.45)
         for (s, _), place in zip(cells, places, strict=True):
             canvas.sign(place, y, s["colour"], s["shape"], 5)
         _touch(canvas, y + 4, "\n".join([label, *(f"{s['name']} {show(value)}" for s, value in cells)]), 28)
-    numbers: list[tuple[Any, ...]] = [(s["name"], label, value) for label, cells in values.items() for s, value in cells]
+    numbers: list[tuple[Any, ...]] = [
+        (s["name"], label, value) for label, cells in values.items() for s, value in cells
+    ]
     heading = "Recall of each class" if metric == "recall" else "F1 of each class"
     return Figure(f"classes-{metric}", heading, canvas, ("strategy", "class", metric), numbers)
 
@@ -151,13 +167,19 @@ def confusion(strategy: Row, classes: Sequence[str]) -> Figure | None:
             x, y = left + side * j, top + side * i
             tip = f"{count} ({words.percent(count / total)}) of true {classes[i]}\npredicted {classes[j]}"
             kind = "cell" if i == j else "miss"
-            shade = 0.06 + (0.55 if i == j else min(0.85, 2 * count / total)) * (count / total if i == j else bool(count))
-            canvas.draw("rect", tip=tip, kind=kind, x=x + 1, y=y + 1, width=side - 2, height=side - 2, rx=4, fill_opacity=shade)
+            shade = 0.06 + (0.55 if i == j else min(0.85, 2 * count / total)) * (
+                count / total if i == j else bool(count)
+            )
+            canvas.draw(
+                "rect", tip=tip, kind=kind, x=x + 1, y=y + 1, width=side - 2, height=side - 2, rx=4, fill_opacity=shade
+            )
             canvas.text(x + side / 2, y + side / 2 + 4, str(count), "" if count else "soft", "middle")
     numbers: list[tuple[Any, ...]] = [
         (classes[i], classes[j], count) for i, counts in enumerate(matrix) for j, count in enumerate(counts)
     ]
-    return Figure(slug("confusion", name), f"Confusion matrix: {name}", canvas, ("true", "predicted", "photos"), numbers)
+    return Figure(
+        slug("confusion", name), f"Confusion matrix: {name}", canvas, ("true", "predicted", "photos"), numbers
+    )
 
 
 # ---- how it came about -----------------------------------------------------------------------------------------------
@@ -174,10 +196,10 @@ def curves(strategies: Sequence[Row], strategy: Row, metric: str) -> Figure | No
     heights = domain([factor * v for v in drawn], 10, 100) if metric == "accuracy" else (0.0, 1.02 * max(drawn) or 1.0)
     title = "accuracy, %" if metric == "accuracy" else "loss"
     name = strategy["name"]
-    canvas = Canvas(330, 196, f"{title} over epochs for {name}, training and validation.")
-    frame = Frame(canvas, Scale(1, longest, 38, 322), Scale(*heights, 160, 24))
+    canvas = Canvas(_CURVE, 180, f"{title} over epochs for {name}, training and validation.")
+    frame = Frame(canvas, Scale(1, longest, 32, _CURVE - 8), Scale(*heights, 142, 24))
     frame.up(frame.y.ticks(4), title=title)
-    frame.across([t for t in frame.x.ticks(6) if t == int(t) and t >= 1], "epoch")
+    frame.across([t for t in frame.x.ticks(5) if t == int(t) and t >= 1], "epoch")
     _epoch_marks(frame, strategy, metric, factor)
     for side in SETS:
         points = [(frame.x(x), frame.y(factor * value)) for x, s, value in rows if s == side]
@@ -191,7 +213,9 @@ def curves(strategies: Sequence[Row], strategy: Row, metric: str) -> Figure | No
         (x, "\n".join([f"epoch {x}", *(f"{side} {show(sides[side])}" for side in SETS if side in sides)]))
         for x, sides in by_epoch.items()
     ])  # fmt: skip
-    numbers: list[tuple[Any, ...]] = [(x, sides.get("training"), sides.get("validation")) for x, sides in by_epoch.items()]
+    numbers: list[tuple[Any, ...]] = [
+        (x, sides.get("training"), sides.get("validation")) for x, sides in by_epoch.items()
+    ]
     heading = f"{'Accuracy' if metric == 'accuracy' else 'Loss'} over epochs: {name}"
     return Figure(slug("curve", metric, name), heading, canvas, ("epoch", "training", "validation"), numbers)
 
@@ -219,11 +243,10 @@ def _epoch_marks(frame: Frame, strategy: Row, metric: str, factor: float) -> Non
 def cost(strategies: Sequence[Row]) -> Figure | None:
     """Accuracy over trainable parameters."""
     rows = [
-        (s, (s.get("parameters") or {}).get("trainable"), s["accuracy"], *_ends(s.get("accuracy_ci"), s["accuracy"]))
+        (s, float(s["parameters"]["trainable"]), s["accuracy"], *_ends(s.get("accuracy_ci"), s["accuracy"]))
         for s in strategies
-        if words.known(s.get("accuracy"))
+        if words.known(s.get("accuracy")) and (s.get("parameters") or {}).get("trainable")
     ]
-    rows = [row for row in rows if words.known(row[1]) and row[1] > 0]
     if len(rows) < 2:
         return None
     canvas = Canvas(_SIDE, 230, "Accuracy over the number of trainable parameters.")
@@ -234,10 +257,10 @@ def cost(strategies: Sequence[Row]) -> Figure | None:
     frame.across(frame.x.ticks(), "trainable parameters")
     for s, size, value, left, right in rows:
         x, y = frame.x(size), frame.y(100 * value)
-        tip = f"{s['name']}\n{words.count(size)} trainable\naccuracy {words.percent(value)}, {words.span((left, right))}"
+        tip = f"{s['name']}\n{words.count(round(size))} trainable\naccuracy {words.percent(value)}, {words.span((left, right))}"
         canvas.bar(x, frame.y(100 * left), x, frame.y(100 * right), s["colour"])
         canvas.sign(x, y, s["colour"], s["shape"], 6, tip)
-    numbers: list[tuple[Any, ...]] = [(s["name"], *rest) for s, *rest in rows]
+    numbers: list[tuple[Any, ...]] = [(s["name"], round(size), *rest) for s, size, *rest in rows]
     columns = ("strategy", "trainable", "accuracy", "low", "high")
     return Figure("cost", "Accuracy over trainable parameters", canvas, columns, numbers)
 
@@ -305,7 +328,9 @@ def robustness(strategies: Sequence[Row], cause: str) -> Figure | None:
             clean = found.get("clean")
             first = [(0, clean, clean, clean)] if words.known(clean) else []
             rest = zip(range(1, 9), row["accuracy"], row.get("ci") or [None] * len(row["accuracy"]), strict=False)
-            lines.append((s, row, first + [(x, value, *_ends(ci, value)) for x, value, ci in rest if words.known(value)]))
+            lines.append(
+                (s, row, first + [(x, value, *_ends(ci, value)) for x, value, ci in rest if words.known(value)])
+            )
     if not any(points for _, _, points in lines):
         return None
     title = lines[0][1].get("title") or cause
@@ -331,4 +356,10 @@ def robustness(strategies: Sequence[Row], cause: str) -> Figure | None:
         for x in steps
     ]  # fmt: skip
     frame.bands(tips)
-    return Figure(slug("robustness", cause), f"Accuracy under {title}", canvas, ("strategy", "strength", "accuracy", "low", "high"), numbers)
+    return Figure(
+        slug("robustness", cause),
+        f"Accuracy under {title}",
+        canvas,
+        ("strategy", "strength", "accuracy", "low", "high"),
+        numbers,
+    )

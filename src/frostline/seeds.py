@@ -19,11 +19,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from markupsafe import Markup
 from scipy import stats
 
 import frostline
-from frostline import charts, metrics, report
+from frostline import metrics, report, svg, sweep_charts
 from frostline.config import Config
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_json, write_text
@@ -377,10 +376,10 @@ def build(run: Path) -> Path:
 
 
 def _draw(folder: Path, document: Document) -> Path:
-    signs = [dict(zip(("colour", "shape"), charts.look(i), strict=True)) for i in range(len(document["strategies"]))]
+    signs = [dict(zip(("colour", "shape"), svg.look(i), strict=True)) for i in range(len(document["strategies"]))]
     rows = [{**row, **sign} for row, sign in zip(document["strategies"], signs, strict=True)]
-    picture = charts.seeds_plot(rows)
-    write_text(folder / PICTURE, picture)
+    figure = sweep_charts.seeds(rows)
+    write_text(folder / PICTURE, figure.file())
     ended = len(document["runs"])
     factors = np.sqrt((ended - 1) / stats.chi2.ppf((0.975, 0.025), ended - 1))
     page = report.template("seeds.html.j2").render(
@@ -388,8 +387,9 @@ def _draw(folder: Path, document: Document) -> Path:
         dataset=document["dataset"],
         strategies=rows,
         best=best_of(rows)["name"],
-        picture=Markup(picture),  # noqa: S704 -- drawn here; Vega escapes what is in it
+        figure=figure,
         spread_factors=[float(f) for f in factors],
-        style=report.style(),
+        sections=[("strategies", "Strategies"), ("covers", "What the intervals cover"), ("seeds", "The seeds")],
+        **report.furniture(),
     )
     return report.write(folder, page)

@@ -13,6 +13,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
@@ -70,6 +71,17 @@ def _cell(value: Any) -> Any:
     return f"{value:.6f}".rstrip("0").rstrip(".") if isinstance(value, float) else value
 
 
+def stacked(figures: Sequence[Figure]) -> str:
+    """Several figures as one file, one below the other, each under its title."""
+    width = max(figure.canvas.width for figure in figures)
+    whole = Canvas(width + 24, 12, "; ".join(figure.canvas.label for figure in figures))
+    for figure in figures:
+        whole.text(12, whole.height + 14, figure.title, "strong")
+        whole.nested(figure.canvas, 12, whole.height + 24)
+        whole.height += figure.canvas.height + 40
+    return whole.render(alone=True)
+
+
 def slug(*parts: Any) -> str:
     """Parts as one name fit for a file on any system: ("curves", "Fine-tuned (b0)") -> "curves-fine-tuned-b0"."""
     return re.sub(r"[^a-z0-9]+", "-", " ".join(map(str, parts)).lower()).strip("-") or "figure"
@@ -91,7 +103,9 @@ class Canvas:
 
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "start", **attributes: Any) -> None:
         """Add a line of text that ends or begins at x, its base at y."""
-        self.draw("text", text, x=x, y=y, kind=kind or None, text_anchor=None if anchor == "start" else anchor, **attributes)
+        self.draw(
+            "text", text, x=x, y=y, kind=kind or None, text_anchor=None if anchor == "start" else anchor, **attributes
+        )
 
     def line(self, x1: float, y1: float, x2: float, y2: float, kind: str = "grid", **attributes: Any) -> None:
         """Add a straight line."""
@@ -107,7 +121,16 @@ class Canvas:
         d = f"M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}"
         self.draw("path", d=d, stroke=colour, stroke_width=width, stroke_opacity=0.4, stroke_linecap="round")
 
-    def sign(self, x: float, y: float, colour: str, shape: str = "circle", size: float = 5, tip: str = "", hollow: bool = False) -> None:
+    def sign(
+        self,
+        x: float,
+        y: float,
+        colour: str,
+        shape: str = "circle",
+        size: float = 5,
+        tip: str = "",
+        hollow: bool = False,
+    ) -> None:
         """Add a strategy's mark."""
         paint = {"fill": "none", "stroke": colour, "stroke_width": 1.8} if hollow else {"fill": colour}
         if shape == "circle":
@@ -115,10 +138,14 @@ class Canvas:
         else:
             self.draw("path", tip=tip, d=_outline(shape, x, y, size * 1.15), **paint)
 
+    def nested(self, other: Canvas, x: float, y: float) -> None:
+        """Add another drawing, moved by x and y."""
+        self.parts.append(("g", "", "", {"transform": f"translate({_n(x)} {_n(y)})", "parts": other.parts}))
+
     def render(self, alone: bool) -> str:
         """The drawing as text: for a page, or as a file of its own."""
         size = f'viewBox="0 0 {_n(self.width)} {_n(self.height)}"'
-        body = "".join(_element(*part, alone) for part in self.parts)
+        body = "".join(_element(*part, alone=alone) for part in self.parts)
         if not alone:
             return f'<svg class="fig" {size} style="--w:{_n(self.width)}" role="img" aria-label={_quoted(self.label)}>{body}</svg>'
         return (
@@ -127,7 +154,10 @@ class Canvas:
         )
 
 
-def _element(tag: str, text: str, tip: str, attributes: dict[str, Any], alone: bool) -> str:
+def _element(tag: str, text: str, tip: str, attributes: dict[str, Any], *, alone: bool) -> str:
+    if "parts" in attributes:
+        inner = "".join(_element(*part, alone=alone) for part in attributes["parts"])
+        return f"<g transform={_quoted(attributes['transform'])}>{inner}</g>"
     named = {("class" if key == "kind" else key.replace("_", "-")): value for key, value in attributes.items()}
     if tip and not alone:
         named["data-tip"] = tip
@@ -179,10 +209,8 @@ class Scale:
     def __call__(self, value: float) -> float:
         """The place of a value; values beyond the ends are held there."""
         value = min(max(value, self.low), self.high)
-        if self.log:
-            share = math.log(value / self.low) / math.log(self.high / self.low)
-        else:
-            share = (value - self.low) / (self.high - self.low)
+        along: Callable[[float], float] = math.log if self.log else float
+        share = (along(value) - along(self.low)) / (along(self.high) - along(self.low))
         return self.start + share * (self.end - self.start)
 
     def ticks(self, most: int = 5) -> list[float]:
@@ -222,7 +250,9 @@ class Frame:
     x: Scale
     y: Scale
 
-    def across(self, ticks: Sequence[float], title: str = "", form: Callable[[float], str] = plain, grid: bool = False) -> None:
+    def across(
+        self, ticks: Sequence[float], title: str = "", form: Callable[[float], str] = plain, grid: bool = False
+    ) -> None:
         """Draw the axis below."""
         bottom = self.y.start
         for tick in ticks:
@@ -245,13 +275,29 @@ class Frame:
     def bands(self, places: Sequence[tuple[float, str]]) -> None:
         """Make each value of x a strip to point at, from half-way to its neighbours, with its tip."""
         xs = [self.x(value) for value, _ in places]
-        edges = [self.x.start, *((a + b) / 2 for a, b in zip(xs, xs[1:], strict=False)), self.x.end]
+        edges = [self.x.start, *((a + b) / 2 for a, b in pairwise(xs)), self.x.end]
         for index, (_, tip) in enumerate(places):
             left, right = edges[index], edges[index + 1]
             if right > left:
-                self.canvas.draw("rect", tip=tip, kind="band", x=left, y=self.y.end, width=right - left, height=self.y.start - self.y.end)
+                self.canvas.draw(
+                    "rect",
+                    tip=tip,
+                    kind="band",
+                    x=left,
+                    y=self.y.end,
+                    width=right - left,
+                    height=self.y.start - self.y.end,
+                )
 
 
 def shortened(text: str, most: int) -> str:
     """A name in at most so many characters."""
     return text if len(text) <= most else f"{text[: most - 1].rstrip()}\u2026"
+
+
+def symbol(shape: str, colour: str) -> Markup:
+    """A strategy's mark on its own, for legends and names."""
+    canvas = Canvas(14, 14, "")
+    canvas.sign(7, 7, colour, shape, 5)
+    body = "".join(_element(*part, alone=False) for part in canvas.parts)
+    return Markup(f'<svg class="sign" viewBox="0 0 14 14" aria-hidden="true">{body}</svg>')  # noqa: S704 -- ours

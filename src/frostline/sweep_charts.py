@@ -34,7 +34,9 @@ def _line_accuracy(rows: Sequence[Row]) -> Figure:
     low, high = domain([row[key] for row in rows for key in ("low", "high", "validation")], 5, 100)
     frame = Frame(canvas, Scale(-0.5, len(rows) - 0.5, 38, 632), Scale(low, high, 258, 26))
     frame.up(frame.y.ticks(6), title="accuracy, %")
-    frame.across(range(len(rows)), "freeze line: from the head alone to the whole network", lambda i: str(rows[int(i)]["name"]))
+    frame.across(
+        range(len(rows)), "freeze line: from the head alone to the whole network", lambda i: str(rows[int(i)]["name"])
+    )
     canvas.path([(frame.x(i), frame.y(row["value"])) for i, row in enumerate(rows)], COLD, 1.5, stroke_opacity=0.35)
     for i, row in enumerate(rows):
         x, y, colour = frame.x(i), frame.y(row["value"]), WARM if row["recommended"] else COLD
@@ -43,13 +45,16 @@ def _line_accuracy(rows: Sequence[Row]) -> Figure:
         canvas.sign(x, y, colour, "circle", 6)
         canvas.text(x + 10, y + 4, f"{row['value']:.1f}", "strong")
     frame.bands([
-        (i, f"line {row['name']}\naccuracy {row['value']:.1f}\u00a0% ({row['low']:.1f} to {row['high']:.1f})\nvalidation {row['validation']:.1f}\u00a0%")
+        (i, f"line {row['name']}\naccuracy {row['value']:.1f}\u00a0% ({row['low']:.1f} to {row['high']:.1f})\n"
+            f"validation {row['validation']:.1f}\u00a0%")
         for i, row in enumerate(rows)
     ])  # fmt: skip
     numbers: list[tuple[Any, ...]] = [
         (r["name"], r["value"] / 100, r["low"] / 100, r["high"] / 100, r["validation"] / 100) for r in rows
     ]
-    return Figure("accuracy", "Accuracy at each freeze line", canvas, ("line", "accuracy", "low", "high", "validation"), numbers)
+    return Figure(
+        "accuracy", "Accuracy at each freeze line", canvas, ("line", "accuracy", "low", "high", "validation"), numbers
+    )
 
 
 def _line_bars(rows: Sequence[Row], key: str, title: str, show: Callable[[float], str]) -> Figure:
@@ -92,12 +97,16 @@ def _learning_curves(
     ends += [100 * value for row in curves for value in row["repeats"]]
     sizes = [row["per_class"] for row in (*curves, *ahead)]
     canvas = Canvas(640, 340, "Accuracy over the number of training photos of each class, with 95 % intervals.")
-    frame = Frame(canvas, Scale(0.9 * min(sizes), 1.08 * max(sizes), 38, 632, log=True), Scale(*domain(ends, 5, 100), 298, 26))
+    frame = Frame(
+        canvas, Scale(0.9 * min(sizes), 1.08 * max(sizes), 38, 632, log=True), Scale(*domain(ends, 5, 100), 298, 26)
+    )
     frame.up(frame.y.ticks(6), title="accuracy, %")
     frame.across(_apart(frame, sorted(set(sizes))), "training photos of each class", lambda v: f"{v:,.0f}")
     for c in crossings:
         if c["at"] is not None and not c["from_the_start"]:
-            frame.canvas.line(frame.x(c["at"]), 298, frame.x(c["at"]), 26, "rule", stroke_dasharray="2 3", stroke_width=1.4)
+            frame.canvas.line(
+                frame.x(c["at"]), 298, frame.x(c["at"]), 26, "rule", stroke_dasharray="2 3", stroke_width=1.4
+            )
     for name, s in looks.items():
         _one_curve(frame, s, [r for r in curves if r["strategy"] == name], [f for f in ahead if f["strategy"] == name])
     _band_tips(frame, curves, ahead)
@@ -112,7 +121,10 @@ def _learning_curves(
 
 def _one_curve(frame: Frame, s: Row, rows: Sequence[Row], ahead: Sequence[Row]) -> None:
     canvas, colour = frame.canvas, s["colour"]
-    place = lambda row, value: (frame.x(row["per_class"]), frame.y(100 * value))  # noqa: E731
+
+    def place(row: Row, value: float) -> tuple[float, float]:
+        return frame.x(row["per_class"]), frame.y(100 * value)
+
     low = [place(row, row["accuracy_ci"][0]) for row in rows]
     high = [place(row, row["accuracy_ci"][1]) for row in reversed(rows)]
     shape = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in low + high) + "Z"
@@ -194,7 +206,10 @@ def seeds(strategies: Sequence[Row]) -> Figure:
         for value in s["seeds"]:
             canvas.sign(frame.x(100 * value), y, s["colour"], s["shape"], 5, hollow=True)
         canvas.text(480, y + 4, words.percent(s["mean"]), "strong", "end")
-        tip = f"{s['name']}\nmean {words.percent(s['mean'])}, {words.span(s['ci'])}\nseeds {', '.join(plain(round(100 * v, 1)) for v in s['seeds'])}"
+        each = ", ".join(plain(round(100 * value, 1)) for value in s["seeds"])
+        tip = f"{s['name']}\nmean {words.percent(s['mean'])}, {words.span(s['ci'])}\nseeds {each}"
         canvas.draw("rect", tip=tip, kind="band", x=0, y=y - 28, width=480, height=46)
-    numbers: list[tuple[Any, ...]] = [(s["name"], number, value) for s in strategies for number, value in enumerate(s["seeds"])]
+    numbers: list[tuple[Any, ...]] = [
+        (s["name"], number, value) for s in strategies for number, value in enumerate(s["seeds"])
+    ]
     return Figure("seeds", "Accuracy with each seed", canvas, ("strategy", "seed", "accuracy"), numbers)

@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Template
-from markupsafe import Markup
-
-from frostline import charts, files, words
+from frostline import report, svg, sweep_charts, words
 from frostline.errors import RunError
-from frostline.report import TEMPLATES, script_hash
+from frostline.files import write_text
+from frostline.svg import Figure
 
 Row = dict[str, Any]
 
@@ -153,22 +151,36 @@ def build(run: Path) -> Path:
     """
     document = _read(run)
     kind = document["plan"]["kind"]
-    drawn = _line_charts(run, document) if kind == "lines" else _photo_charts(run, document)
-    scripts = [charts.bundle(), (TEMPLATES / "report.js").read_text(encoding="utf-8")]
-    page = _template().render(
+    drawn = _line_figures(document) if kind == "lines" else _photo_figures(document)
+    if drawn:
+        write_text(run / f"{kind}.svg", svg.stacked(drawn))
+    page = report.template("sweep.html.j2").render(
         document=document,
         dataset=document["dataset"],
         kind=kind,
-        charts=drawn,
-        colours={name: charts.look(i)[0] for i, name in enumerate(_strategies(document))},
+        figures={figure.name: figure for figure in drawn},
+        looks={name: svg.look(i) for i, name in enumerate(_strategies(document))},
+        sections=_sections(document, kind),
         command=_command(run, document),
         rebuild=shlex.join(["frostline", "report", str(run)]),
-        style=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
-        scripts=[Markup(script) for script in scripts],  # noqa: S704 -- our own file and vl_convert's bundle
-        hashes=[script_hash(script) for script in scripts],
+        **report.furniture(),
     )
-    files.write_text(run / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
-    return run / "report.html"
+    return report.write(run, page)
+
+
+def _sections(document: Row, kind: str) -> list[tuple[str, str]]:
+    """Id and name of each section that has something to show."""
+    lines = kind == "lines" and bool(document.get("recommendation"))
+    curves = kind == "photos" and bool(document.get("curves"))
+    listed = [
+        ("lines", "Lines", lines),
+        ("sure", "How sure", lines),
+        ("curves", "Learning curves", curves),
+        ("crossing", "Crossing point", curves and bool(document.get("crossings"))),
+        ("more", "Twice the photos", curves),
+        ("again", "Data and configuration", True),
+    ]
+    return [(name, title) for name, title, there in listed if there]
 
 
 def _read(run: Path) -> Row:
@@ -182,37 +194,32 @@ def _read(run: Path) -> Row:
     return document
 
 
-def _line_charts(run: Path, document: Row) -> Row:
+def _line_figures(document: Row) -> list[Figure]:
     found = document.get("recommendation")
     if not found:
-        return {}
+        return []
     judged = {row["name"]: row for row in found["lines"]}
-    rows = [
+    return sweep_charts.lines([
         {
             "name": row["name"],
             "value": 100 * row["accuracy"],
             "low": 100 * row["accuracy_ci"][0],
             "high": 100 * row["accuracy_ci"][1],
-            "label": f"{100 * row['accuracy']:.1f}",
             "validation": 100 * judged[row["name"]]["accuracy"],
             "recommended": row["name"] == found["recommended"],
             "trainable": row["parameters"]["trainable"],
             "seconds": row["seconds"]["train"],
         }
         for row in document["lines"]
-    ]
-    files.write_text(run / "lines.svg", charts.line_svg(rows))
-    return charts.line_specifications(rows)
+    ])  # fmt: skip
 
 
-def _photo_charts(run: Path, document: Row) -> Row:
+def _photo_figures(document: Row) -> list[Figure]:
     if not document.get("curves"):
-        return {}
-    signs = [{"name": name, **dict(zip(("colour", "shape"), charts.look(i), strict=True))}
+        return []
+    looks = [{"name": name, **dict(zip(("colour", "shape"), svg.look(i), strict=True))}
              for i, name in enumerate(_strategies(document))]  # fmt: skip
-    parts = (document["curves"], document["forecasts"], document["crossings"], signs)
-    files.write_text(run / "photos.svg", charts.photo_svg(*parts))
-    return charts.photo_specifications(*parts)
+    return sweep_charts.photos(document["curves"], document["forecasts"], document["crossings"], looks)
 
 
 def _strategies(document: Row) -> list[str]:
@@ -226,15 +233,3 @@ def _command(run: Path, document: Row) -> str:
     what = ["--photos", ",".join(map(str, plan["photos"])), "--repeats", str(plan["repeats"])]
     over = what if plan["kind"] == "photos" else []
     return shlex.join(["frostline", "sweep", "--config", str(run / "config.toml"), *over, "--out", str(again)])
-
-
-def _template() -> Template:
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=ChainableUndefined,
-    )
-    environment.filters |= {function.__name__: function for function in words.FILTERS}
-    return environment.get_template("sweep.html.j2")

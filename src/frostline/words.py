@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeGuard
 
 NONE = "–"
 
@@ -101,7 +101,7 @@ def tied(text: Any) -> str:
     return re.sub(r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)|(?<=\d to) (?=[+\u2212]?\d)", "\u00a0", minus)
 
 
-def known(number: Any) -> bool:
+def known(number: Any) -> TypeGuard[float]:
     """Whether this is a finite number."""
     return isinstance(number, int | float) and math.isfinite(number)
 
