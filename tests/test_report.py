@@ -482,7 +482,9 @@ class Visit:
 def test_it_opens_from_disk_and_fits(tmp_path: Path, chromium: Any, width: int, scheme: str) -> None:
     path = report.build(make_run(tmp_path))
     with Visit(chromium, path, viewport={"width": width, "height": 800}, color_scheme=scheme) as visit:
-        assert visit.page.locator("svg.fig").count() == 5 + 2 * 3  # accuracy, differences, recall, F1, cost; two curves each
+        assert (
+            visit.page.locator("svg.fig").count() == 5 + 2 * 3
+        )  # accuracy, differences, recall, F1, cost; two curves each
         assert visit.overflow() == 0
         assert visit.said == []
         assert [url for url in visit.asked if not url.startswith(("file:", "data:"))] == []

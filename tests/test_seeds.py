@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import xml.etree.ElementTree as ET
 import signal
+import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
