@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
+from commands import SMALL, must
 from frostline import backbone, bundle, explain, freeze, train
 from frostline.config import Recipe
 from frostline.errors import ConfigError
@@ -94,3 +100,68 @@ def test_an_overlay_has_the_photos_shape_and_shows_where_it_is_hot() -> None:
     assert np.ptp(pixels[5, 115]) > 60  # coloured
     same = explain.overlay(photo, (heat * 255).astype(np.uint8))
     assert np.array_equal(np.asarray(same), pixels)
+
+
+def blobs(root: Path, each: int = 60) -> Path:
+    """Photos whose class is the colour of a blob in an otherwise grey picture; their names tell where it is."""
+    for kind, colour in (("blue", (30, 60, 230)), ("red", (230, 40, 30))):
+        (root / kind).mkdir(parents=True)
+        for number in range(each):
+            dice = np.random.default_rng((len(kind), number))
+            grey = dice.normal(128, 12, (64, 64, 1)).clip(0, 255) * np.ones(3)
+            row, column = dice.integers(0, 44, 2)
+            grey[row : row + 20, column : column + 20] = colour
+            name = f"{number}-{row}-{column}.png"
+            Image.fromarray(grey.astype(np.uint8)).save(root / kind / name)
+    return root
+
+
+@pytest.fixture(scope="module")
+def seen(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network from scratch that learns to tell the blobs apart."""
+    base = tmp_path_factory.mktemp("explain")
+    blobs(base / "data")
+    options = ("--strategies", "baseline", "--protocol", "tutorial", "--epochs", 15, "--explain", 16, *SMALL)
+    must("study", base / "data", "--out", base / "run", *options, "--quiet")
+    return base
+
+
+def test_a_study_leaves_maps_that_point_at_what_decides_and_says_what_they_are_worth(seen: Path) -> None:
+    found = json.loads((seen / "run" / "baseline" / "explanations.json").read_text(encoding="utf-8"))
+    assert found["method"] == "HiResCAM"
+    assert found["layer"] == "body.8"
+    assert 4 <= len(found["photos"]) <= 16
+    hits = []
+    for entry in found["photos"]:
+        heat = np.array(entry["maps"]["predicted"])
+        assert heat.shape == (6, 6) == np.array(entry["maps"]["true"]).shape
+        assert heat.max() == 255 or not heat.any()
+        row, column = map(int, Path(entry["path"]).stem.split("-")[1:])
+        hottest = np.unravel_index(heat.argmax(), heat.shape)
+        place = [(index + 0.5) * 64 / 6 for index in hottest]
+        hits.append(row - 8 <= place[0] <= row + 28 and column - 8 <= place[1] <= column + 28)
+    assert np.mean(hits) >= 0.8
+    worth = found["faithfulness"]
+    assert worth["photos"] == 16
+    assert worth["insertion"] >= worth["random_insertion"]
+    assert worth["deletion"] < worth["random_deletion"]
+    low, high = worth["ci"]["insertion"]
+    assert low <= worth["better_than_random"]["insertion"] <= high
+
+
+def test_a_network_that_can_not_be_explained_costs_no_study(seen: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(seen / "run", run)
+    document = json.loads((run / "study.json").read_text(encoding="utf-8"))
+    left = run / "baseline" / "explanations.json"
+    wanted = left.read_bytes()
+    left.unlink()
+    must("study", "--out", run, "--resume", "--quiet")
+    assert left.read_bytes() == wanted
+    left.unlink()
+    (run / "baseline" / "bundle" / "model.safetensors").write_bytes(b"")
+    must("study", "--out", run, "--resume", "--quiet")
+    failed = json.loads(left.read_text(encoding="utf-8"))
+    assert failed["photos"] == []
+    assert "SHA-256" in failed["failure"]
+    assert json.loads((run / "study.json").read_text(encoding="utf-8"))["strategies"] == document["strategies"]

@@ -35,6 +35,7 @@ def contract(*strategies: str, validation: bool = True) -> list[str]:
         "history.csv",
         "predictions.csv",
         *(["validation.csv"] if validation else []),
+        *(["explanations.json"] if len(strategies) > 1 else []),
         *(f"bundle/{n}" for n in ("model.safetensors", "bundle.json", "README.md", "neighbours.safetensors")),
     ]
     return sorted([*top, *(f"{s}/{name}" for s in strategies for name in each)])

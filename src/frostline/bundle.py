@@ -368,6 +368,30 @@ def _rebuild(path: Path, about: About) -> Parts:
     return Parts(backbone, cut, Above(cut.suffix, head, learn_statistics=about.weights == "random"))
 
 
+def parts_on(backbone: Backbone, folder: Path) -> Parts:
+    """The network of a bundle that was trained on `backbone`, which is shared and stays as it is: no recording of its layers again.
+
+    Raises
+    ------
+    BundleError
+        `folder` holds no bundle.
+    """
+    from safetensors.torch import load_file
+
+    from frostline import freeze
+    from frostline.train import Above, make_head
+
+    with _readable(folder):
+        about, _ = _about(folder)
+        tensors = load_file(folder / "model.safetensors")
+    cut = freeze.cut(backbone.traced, about.line)
+    suffix = detached(cut)
+    suffix.load_state_dict({k: tensors.get(f"backbone.{k}", v) for k, v in suffix.state_dict().items()})
+    head = make_head(backbone.features, len(about.classes), Recipe(hidden=about.hidden), 0)
+    _fill(head, tensors, "head.")
+    return Parts(backbone, cut, Above(suffix, head, learn_statistics=about.weights == "random"))
+
+
 @contextmanager
 def _readable(folder: Path) -> Iterator[None]:
     try:

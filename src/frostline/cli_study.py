@@ -20,6 +20,7 @@ from frostline.options import (
     Device,
     Engine,
     Epochs,
+    Explain,
     ImageSize,
     Json,
     Line,
@@ -66,6 +67,7 @@ def study(
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
+    explain: Explain = -1,
     cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
@@ -79,7 +81,7 @@ def study(
         context, data, out, settings, resume,
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
-        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance,
+        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain,
     )  # fmt: skip
     count = _seed_count(seeds, data, out, settings, resume)
     run = _run if count == 1 else partial(_run_several, count=count)
@@ -108,6 +110,7 @@ def fit(
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
+    explain: Explain = -1,
     cache_limit: CacheLimit = "",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -119,7 +122,7 @@ def fit(
     config = _configuration(
         context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
-        device=device, precision=precision, stored_as=stored_as, balance=balance,
+        device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
 

@@ -211,6 +211,9 @@ class Config:
     """Unequal classes in training: `loss` weighs photos of small classes up, `sampling` draws every class equally often."""
     weights: str = ""
     """A file with the backbone's weights; empty = look in the cache, at the publisher's and on the package index."""
+    explain: int = -1
+    """Photos of each strategy that get heat maps once the answer stands; 0 = none; -1 = 32, or none where `preset` is fast or a strategy is
+    alone."""
 
     def __post_init__(self) -> None:
         """Gather every problem and raise once."""
@@ -308,10 +311,7 @@ def _config_problems(config: Config) -> Iterable[str]:
         yield f"no strategy given: name at least one of {', '.join(STRATEGIES)}"
     if doubled := sorted({n for n in names if names.count(n) > 1}):
         yield f"strategy named twice: {', '.join(doubled)}"
-    if config.image_size and not 32 <= config.image_size <= 1024:
-        yield f"image size {config.image_size}: expected 32 to 1024 pixels"
-    if config.seed < 0:
-        yield f"seed {config.seed}: expected 0 or more"
+    yield from _number_problems(config)
     for s in config.strategies:
         if s.weights not in get_args(Weights):
             yield f"{s.name}: unknown weights '{s.weights}'{nearest(s.weights, get_args(Weights))}"
@@ -323,6 +323,15 @@ def _config_problems(config: Config) -> Iterable[str]:
             yield f"{s.name}: hidden {s.recipe.hidden} and head_recipe.hidden {s.head_recipe.hidden}: expected the same head"
         problems = [*_recipe_problems(s.recipe), *(_recipe_problems(s.head_recipe) if s.head_first else [])]
         yield from (f"{s.name}: {problem}" for problem in dict.fromkeys(problems))
+
+
+def _number_problems(config: Config) -> Iterable[str]:
+    if config.image_size and not 32 <= config.image_size <= 1024:
+        yield f"image size {config.image_size}: expected 32 to 1024 pixels"
+    if not -1 <= config.explain <= 1000:
+        yield f"explain {config.explain}: expected a number of photos, 0 to 1000 (-1: as the preset has it)"
+    if config.seed < 0:
+        yield f"seed {config.seed}: expected 0 or more"
 
 
 _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # the report lays maps over photos without PyTorch
 Heat = npt.NDArray[np.float32]
 
 METHOD = "HiResCAM"
-_BATCH = 8  # photos: what one needs below the grid is forgotten at once
+_BATCH = 16  # photos: what one needs below the grid is forgotten at once
 _TOKENS_IN_FRONT = 8  # class, distillation and register tokens that a transformer may put before the grid's
 
 
@@ -83,6 +83,8 @@ class Grid:
     layout: Literal["NCHW", "NHWC", "tokens"]
     side: int
     """Places in a row, and rows."""
+    layer: str = ""
+    """The layer that gives it, or what the recorded graph calls it where no layer does."""
     in_front: int = 0
     """Tokens before the grid's: (N, in_front + side * side, C)."""
 
@@ -125,17 +127,18 @@ def _find_grids(parts: Parts) -> list[Grid]:
 
 
 def _grid(node: fx.Node) -> Grid | None:
+    """What of a grid a value has; None: it tells no places apart."""
     like = node.meta.get("like")
     shape = () if like is None else tuple(int(s) for s in like.shape)
+    layer = str(node.target) if node.op == "call_module" else node.name
     if len(shape) == 4 and shape[2] == shape[3] > 1:
-        return Grid(node.name, "NCHW", shape[2])
+        return Grid(node.name, "NCHW", shape[2], layer)
     if len(shape) == 4 and shape[1] == shape[2] > 1:
-        return Grid(node.name, "NHWC", shape[1])
-    if len(shape) == 3:
-        for in_front in range(min(_TOKENS_IN_FRONT, shape[1])):
-            side = isqrt(shape[1] - in_front)
-            if side > 1 and side * side == shape[1] - in_front:
-                return Grid(node.name, "tokens", side, in_front)
+        return Grid(node.name, "NHWC", shape[1], layer)
+    for in_front in range(_TOKENS_IN_FRONT) if len(shape) == 3 else ():
+        side = isqrt(max(shape[1] - in_front, 0))
+        if side > 1 and side * side == shape[1] - in_front:
+            return Grid(node.name, "tokens", side, layer, in_front)
     return None
 
 

@@ -56,4 +56,12 @@ CacheLimit = Annotated[
         help="What the cache may hold, e.g. 20GB; stores unused for longest go. Default: FROSTLINE_CACHE_LIMIT."
     ),
 ]
+Explain = Annotated[
+    int,
+    typer.Option(
+        min=-1,
+        help="Photos of each strategy that get heat maps (8 s with the usual 32); 0: none; -1: 32, or none with --preset fast or a "
+        "single strategy.",
+    ),
+]
 Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]

@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import claims, freeze, metrics, report, sample, upkeep, words
+from frostline import claims, explanations, freeze, metrics, report, sample, upkeep, words
 from frostline.balance import unequal
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.engine import processor
@@ -156,12 +156,22 @@ def _run(
         if on_row is not None:
             on_row(rows[s.name], document)
 
+    # ---- what there is to look at
+    networks = {s.name: ready.backbones[network_name(s)] for s in config.strategies}
+    explanations.leave(run, config, networks, _places(ready), progress, log)
+
     # ---- done
     document["status"] = "finished"
     write()
     report.build(run)
     log("end", seconds=document["seconds"])
     return read(run)
+
+
+def _places(ready: Ready) -> dict[str, Path]:
+    """The file of each photo reported on, by its path."""
+    root = (ready.others or ready.photos).root
+    return {p.path: root / p.path for p in ready.reported()}
 
 
 def start(
