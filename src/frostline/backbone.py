@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from frostline import freeze, weights
+from frostline import download, freeze, weights
 from frostline.config import Weights
 from frostline.errors import ConfigError, WeightsError, nearest
 from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
@@ -336,7 +336,7 @@ def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Te
     task = progress.task(f"Fetching {about.name} from timm's hub") if progress and not kept else None
     try:
         if not kept:
-            weights.Url(about.hub if "://" in about.hub else constants.ENDPOINT).knock()
+            download.Url(about.hub if "://" in about.hub else constants.ENDPOINT).knock()
         overlay = {"pretrained_cfg_overlay": {"file": str(kept)}} if kept else {}
         return dict(_timm(about, size, pretrained=True, **overlay).state_dict())
     except ConfigError:

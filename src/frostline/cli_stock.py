@@ -64,7 +64,7 @@ def cache(
     kind: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: activations, engines, photos, weights, sample. Default: all; clear: the first three."
+            help="Comma-separated: activations, engines, photos, downloads, weights, sample. Default: all; clear: the first three."
         ),
     ] = "",
     older_than: Annotated[float | None, typer.Option(help="Only what was not used for so many days.")] = None,

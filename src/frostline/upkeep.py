@@ -3,6 +3,7 @@
     activations/<32 hex digits>/   a store of rows, computed again when it is missed
     engines/                       compiled layers, made again when they are missed
     photos/<32 hex digits>/        unpacked archives and data sets, unpacked again when they are missed
+    downloads/                     archives of photos that are being fetched, or wait to be unpacked
     weights/                       published weights, fetched again when they are missed
     sample/                        the built-in sample, rendered again when it is missed
 
@@ -38,7 +39,7 @@ from frostline.errors import ConfigError, FrostlineError, RunError, nearest
 from frostline.files import disk_errors, write_json
 from frostline.weights import KNOWN, cache_dir
 
-KINDS = ("activations", "engines", "photos", "weights", "sample")
+KINDS = ("activations", "engines", "photos", "downloads", "weights", "sample")
 COMPUTED = ("activations", "engines", "photos")
 """What can be made again from the user's own files and weights: `clear` takes no other kind unless it is told to."""
 
@@ -157,7 +158,14 @@ def _checked(kinds: Iterable[str]) -> list[str]:
 def _of_kind(kind: str, now: float) -> Iterator[Entry]:
     """The entries of one kind. What vanishes while it is looked at is passed over."""
     folder = cache_dir() / kind
-    look = {"activations": _store, "engines": _engine, "photos": _photos, "weights": _weights, "sample": _sample}[kind]
+    look = {
+        "activations": _store,
+        "engines": _engine,
+        "photos": _photos,
+        "downloads": _download,
+        "weights": _weights,
+        "sample": _sample,
+    }[kind]
     for path in [folder] if kind == "sample" else _children(folder) if _own(folder) else []:
         with suppress(OSError):
             if _own(path) and (entry := look(path, now)) is not None:
@@ -222,6 +230,10 @@ def _engine(path: Path, now: float) -> Entry | None:
         "compiled layers" if path.suffix == ".onnx" else "charts' script" if path.suffix == ".js" else "compiled file"
     )
     return _file("engines", path, what, now)
+
+
+def _download(path: Path, now: float) -> Entry | None:
+    return _file("downloads", path, f"archive {path.name.removeprefix('.').removesuffix('.part')}", now)
 
 
 def _weights(path: Path, now: float) -> Entry | None:
