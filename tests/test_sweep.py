@@ -6,6 +6,7 @@ import json
 import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,22 @@ def test_repeats_draw_other_photos_from_the_same_activations(
         assert views == {"0": train + rest, "1": train}  # balanced stores two views; no repeat added one
     accuracies = {row["name"]: row["log_loss"] for row in read(tmp_path / "run")["photos"]}
     assert accuracies["frozen/2-0"] != accuracies["frozen/2-1"]
+
+
+def test_a_part_of_the_photos_has_more_views_of_each(
+    pretrained: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / "cache"))
+    config, plan = sweep.over_photos(
+        photos, "2,all", strategies=["frozen"], repeats=1, epochs=1, image_size=64, weights=str(pretrained)
+    )
+    (frozen,) = config.strategies
+    recipe = replace(frozen.recipe, views=1, least_pictures=40)  # 24 photos to train on: two views; 4 photos: ten
+    sweep.sweep(replace(config, strategies=(replace(frozen, recipe=recipe),)), plan, tmp_path / "run")
+    (names,) = (tmp_path / "cache" / "activations").glob("*/names.txt")
+    views = Counter(line.split()[1] for line in names.read_text(encoding="ascii").splitlines())
+    assert PARTS["train"] * 2 == 24
+    assert {view: n for view, n in views.items() if view != "0"} == {"1": 24, **{str(v): 4 for v in range(2, 10)}}
 
 
 def test_a_stopped_sweep_over_photos_goes_on_to_the_same_figures(sizes: Path, photos: Path, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from frostline import backbone, freeze
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store
 from frostline.compiling import TorchEngine
-from frostline.config import Recipe
+from frostline.config import MOST_VIEWS, Recipe
 from frostline.errors import RunError
 from frostline.progress import Progress
 from frostline.train import Above, Epoch, Examples, State, make_head, measure, predict_logits, stretched, train
@@ -304,6 +304,12 @@ def test_few_photos_get_more_epochs_and_many_get_the_recipe_s() -> None:
     assert few.epochs * 3 >= recipe.least_steps
     assert stretched(replace(recipe, patience=0), 65).patience == 0
     assert stretched(replace(recipe, least_steps=0), 65).epochs == recipe.epochs
+
+
+def test_few_photos_get_more_views_and_many_get_the_recipe_s() -> None:
+    recipe = Recipe(views=2, least_pictures=2000)
+    assert [stretched(recipe, n).views for n in (5000, 1000, 999, 400, 125, 10)] == [2, 2, 3, 5, MOST_VIEWS, MOST_VIEWS]
+    assert stretched(replace(recipe, least_pictures=0), 10).views == 2
 
 
 def test_the_kept_weights_may_be_a_running_mean(tmp_path: Path) -> None:

@@ -27,6 +27,9 @@ Precision = Literal["auto", "float32", "bfloat16"]
 StoredAs = Literal["float16", "float32"]
 Balance = Literal["none", "loss", "sampling"]
 
+MOST_VIEWS = 16
+"""Views of a photo at most, however few photos there are: the tenth differs little from those before."""
+
 DEFAULT_BACKBONE = "mobilenet_v2"
 DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
 
@@ -57,6 +60,8 @@ class Recipe:
     """Share of the hidden units dropped in training, 0 to below 1."""
     views: int = 1
     """Stored views of each training photo; view 0 is the clean one, the others are augmented."""
+    least_pictures: int = 0
+    """Few photos get more views: as many as make so many pictures to learn from, up to `MOST_VIEWS`."""
     least_steps: int = 0
     """Few photos make few steps an epoch: epochs and patience are multiplied until there is time for so many."""
     averaging: float = 0.0
@@ -113,13 +118,17 @@ _RIGOROUS: dict[str, dict[str, Recipe]] = {
     },
     "balanced": {
         "random": replace(_SCRATCH, epochs=12, patience=4),
-        "head": replace(_HEAD, epochs=20, patience=6, views=2, least_steps=400),
-        "thawed": replace(_THAWED, epochs=10, patience=4, views=2, averaging=0.99, least_steps=200),
+        "head": replace(_HEAD, epochs=20, patience=6, views=2, least_steps=400, least_pictures=2000),
+        "thawed": replace(
+            _THAWED, epochs=10, patience=4, views=2, averaging=0.99, least_steps=200, least_pictures=2000
+        ),
     },
     "best": {
         "random": replace(_SCRATCH, epochs=30, patience=8, views=2),
-        "head": replace(_HEAD, epochs=20, patience=6, views=4, least_steps=400),
-        "thawed": replace(_THAWED, epochs=15, patience=6, views=4, averaging=0.99, least_steps=400),
+        "head": replace(_HEAD, epochs=20, patience=6, views=4, least_steps=400, least_pictures=8000),
+        "thawed": replace(
+            _THAWED, epochs=15, patience=6, views=4, averaging=0.99, least_steps=400, least_pictures=8000
+        ),
     },
 }
 
@@ -173,7 +182,7 @@ def strategy(
     kind = "random" if weights == "random" else "thawed" if head_first else "head"
     own, head = table[kind], table["head"]
     if epochs is not None:
-        own, head = (replace(r, epochs=epochs, least_steps=0) for r in (own, head))
+        own, head = (replace(r, epochs=epochs, least_steps=0, least_pictures=0) for r in (own, head))
     return Strategy(
         name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views
     )
@@ -337,7 +346,9 @@ def _number_problems(config: Config) -> Iterable[str]:
 _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
     # what is expected, and its test; NaN fails each
     **dict.fromkeys(("epochs", "batch_size", "views"), ("1 or more", lambda x: x >= 1)),
-    **dict.fromkeys(("hidden", "patience", "weight_decay", "least_steps"), ("0 or more", lambda x: x >= 0)),
+    **dict.fromkeys(
+        ("hidden", "patience", "weight_decay", "least_steps", "least_pictures"), ("0 or more", lambda x: x >= 0)
+    ),
     **dict.fromkeys(("dropout", "label_smoothing", "averaging"), ("0 to below 1", lambda x: 0 <= x < 1)),
     **dict.fromkeys(("learning_rate", "learning_rate_above_line"), ("above 0 and below 10", lambda x: 0 < x < 10)),
 }

@@ -132,8 +132,7 @@ def prepare(config: Config, progress: Progress) -> Ready:
             )
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
     split = make_split(usable, config.protocol, config.seed, external_test=tested is not None)
-    for views, places in _views(config, networks):
-        fill([taps[p] for p in places], usable, indices=split.train.tolist(), views=views, **engine)  # type: ignore[arg-type]
+    _fill_views(config.strategies, networks, taps, usable, split, engine)
     _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
@@ -200,12 +199,12 @@ def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
     return networks
 
 
-def _lines(strategy: Strategy, network: Backbone) -> dict[int, int]:
-    """The lines at which a strategy draws photos, and how many views of each photo it wants there."""
-    lines = {freeze.resolve(strategy.line, network.layer_count): strategy.recipe.views}
+def _lines(strategy: Strategy, network: Backbone, photos: int) -> dict[int, int]:
+    """The lines at which a strategy draws photos, and how many views of each of so many training photos it wants there."""
+    lines = {freeze.resolve(strategy.line, network.layer_count): train.stretched(strategy.recipe, photos).views}
     if strategy.head_first:
         top = network.layer_count
-        lines[top] = max(lines.get(top, 1), strategy.head_recipe.views)
+        lines[top] = max(lines.get(top, 1), train.stretched(strategy.head_recipe, photos).views)
     return lines
 
 
@@ -213,15 +212,26 @@ def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -
     return {
         (network_name(s), line): tap(networks[network_name(s)], line, config.engine, device, config.stored_as)
         for s in config.strategies
-        for line in _lines(s, networks[network_name(s)])
+        for line in _lines(s, networks[network_name(s)], 1)
     }
 
 
-def _views(config: Config, networks: dict[str, Backbone]) -> list[tuple[range, list[tuple[str, int]]]]:
+def _fill_views(
+    strategies: Sequence[Strategy], networks: dict[str, Backbone], taps: dict[tuple[str, int], Tap], usable: Manifest,
+    split: Split, engine: dict[str, Any],
+) -> None:  # fmt: skip
+    """The augmented views of the training photos that these strategies learn from."""
+    for views, places in _views(strategies, networks, len(split.train)):
+        fill([taps[p] for p in places], usable, indices=split.train.tolist(), views=views, **engine)
+
+
+def _views(
+    strategies: Sequence[Strategy], networks: dict[str, Backbone], photos: int
+) -> list[tuple[range, list[tuple[str, int]]]]:
     """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want it."""
     most: dict[tuple[str, int], int] = {}
-    for s in config.strategies:
-        for line, views in _lines(s, networks[network_name(s)]).items():
+    for s in strategies:
+        for line, views in _lines(s, networks[network_name(s)], photos).items():
             if views > 1:
                 most[network_name(s), line] = max(views, most.get((network_name(s), line), 1))
     ends = sorted({1, *most.values()})
@@ -362,6 +372,9 @@ def learn(
     """
     network = ready.backbones[network_name(strategy)]
     cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
+    engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
+    # all there already, unless this is a part of the photos, of which each has more views
+    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, ready.split, engine)
     layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
 
     # -- the head first, on the whole frozen network
@@ -463,7 +476,7 @@ def _learn(
 
 def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
     """Photos as the loop takes them: all views of a recipe for training; else the clean one, then its mirror image."""
-    views = range(recipe.views) if recipe else (0, MIRROR)
+    views = range(train.stretched(recipe, len(photos)).views) if recipe else (0, MIRROR)
     keys = [[Key.of(p, v, ready.config.seed) for v in views] for p in photos]
     return train.Examples(store, keys, _labels(photos, ready))
 

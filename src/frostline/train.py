@@ -27,7 +27,7 @@ from frostline import freeze
 from frostline.balance import class_mean, class_weights, equal_draw
 from frostline.cache import Key, Store
 from frostline.compiling import BATCH
-from frostline.config import Balance, Precision, Recipe
+from frostline.config import MOST_VIEWS, Balance, Precision, Recipe
 from frostline.errors import RunError
 from frostline.files import write_with
 from frostline.folding import fold
@@ -259,10 +259,13 @@ def _averaged(above: Above, recipe: Recipe) -> AveragedModel | None:
 
 
 def stretched(recipe: Recipe, photos: int) -> Recipe:
-    """The recipe as it is followed on so many photos: as many times its epochs and patience as make its least number of steps."""
+    """The recipe as it is followed on so many photos: as many times its epochs and patience as make its least number of steps, and as
+    many views as make its least number of pictures.
+    """
     steps = recipe.epochs * -(-photos // recipe.batch_size)
     times = max(1, -(-recipe.least_steps // steps))
-    return replace(recipe, epochs=times * recipe.epochs, patience=times * recipe.patience)
+    views = max(recipe.views, min(MOST_VIEWS, -(-recipe.least_pictures // photos)))
+    return replace(recipe, epochs=times * recipe.epochs, patience=times * recipe.patience, views=views)
 
 
 def _should_stop(state: State, recipe: Recipe) -> bool:
