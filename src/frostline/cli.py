@@ -11,12 +11,12 @@ import typer
 
 import frostline
 from frostline.cli_model import evaluate, predict, serve
-from frostline.cli_photos import data
+from frostline.cli_photos import check, data
 from frostline.cli_stock import backbones, cache, weights
 from frostline.cli_study import fit, report, study, sweep
 from frostline.errors import FrostlineError
 
-COMMANDS = (study, fit, sweep, predict, evaluate, serve, report, backbones, weights, cache, data)
+COMMANDS = (check, study, fit, sweep, predict, evaluate, serve, report, backbones, weights, cache, data)
 """In the order in which --help lists them."""
 
 app = typer.Typer(

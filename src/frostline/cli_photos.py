@@ -1,16 +1,92 @@
-"""The commands that look at photos or bring some: data."""
+"""The commands that look at photos or bring some: check, data."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
 import typer
 
 from frostline.console import console, print_skipped, progress_bar
 from frostline.errors import ConfigError
-from frostline.options import Json, Quiet, Seed
+from frostline.options import Backbone, Engine, ImageSize, Json, Quiet, Seed, Weights
+
+
+def check(
+    data: Annotated[str, typer.Argument(help="Folder of class folders, folder with train/ and test/, or CSV.")],
+    out: Annotated[
+        str, typer.Option("--out", help="Gets check.html, check.csv and check.json. Default: runs/NAME-check.")
+    ] = "",
+    save: Annotated[
+        str, typer.Option("--write", help="A .csv file that gets what is safe to leave out, for study --exclude.")
+    ] = "",
+    backbone: Backbone = "mobilenet_v2",
+    weights: Weights = "",
+    image_size: ImageSize = 0,
+    engine: Engine = "auto",
+    seed: Seed = 0,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find what is wrong with the photos: broken files, twins, wrong labels, junk, shortcuts. Nothing of them is changed."""
+    from frostline import upkeep
+    from frostline.check import KINDS
+    from frostline.check import check as look
+    from frostline.check_report import write
+    from frostline.config import EngineKind
+    from frostline.errors import nearest
+    from frostline.exclude import Decision
+    from frostline.exclude import write as write_list
+
+    if engine not in get_args(EngineKind):
+        raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
+    if save and Path(save).suffix.lower() != ".csv":
+        raise ConfigError(f"--write {save}: expected a name that ends in .csv")
+    folder = Path(out) if out else Path("runs") / f"{Path(data).resolve().stem}-check"
+    with progress_bar(quiet) as progress, upkeep.session():
+        document = look(
+            data,
+            backbone=backbone,
+            weights=weights,
+            image_size=image_size,
+            engine=engine,  # type: ignore[arg-type]
+            seed=seed,
+            progress=progress,
+        )
+        write(folder, document, [(kind, *about) for kind, about in KINDS.items()])
+    upkeep.trim()
+    if save:
+        write_list(Path(save), [Decision(**row) for row in document["decisions"]])
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_check(document, folder, save)
+
+
+def _print_check(document: dict[str, Any], folder: Path, save: str, shown: int = 10) -> None:
+    from itertools import groupby
+
+    from frostline.check import KINDS
+    from frostline.manifest import printable
+
+    screen = console()
+    for kind, rows in groupby(document["findings"], key=lambda f: f["kind"]):
+        found = list(rows)
+        screen.print(f"{KINDS[kind].title} ({len(found):,}). {KINDS[kind].advice}", markup=False, soft_wrap=True)
+        for f in found[:shown]:
+            where = " = ".join(printable(p) for p in f["paths"][:4]) or ", ".join(printable(c) for c in f["classes"])
+            more = f" and {len(f['paths']) - 4:,} more" if len(f["paths"]) > 4 else ""
+            change = f": likely {printable(f['suggested'])}" if f["suggested"] else ""
+            why = f" ({f['detail']})" if f["detail"] else ""
+            screen.print(f"  {f['confidence']:.2f}  {where}{more}{change}{why}", markup=False, soft_wrap=True)
+        if len(found) > shown:
+            screen.print(f"  ... and {len(found) - shown:,} more, in check.csv and check.html", markup=False)
+    for line in [*document["lines"], *(f"Not looked at: {note}" for note in document["notes"])]:
+        screen.print(line, markup=False, soft_wrap=True)
+    if save:
+        screen.print(f"To leave out: {len(document['decisions']):,} photos, in {save}", markup=False, soft_wrap=True)
+    screen.print(f"Report: {folder / 'check.html'}", markup=False, soft_wrap=True)
 
 
 def data(

@@ -123,6 +123,10 @@ class Manifest:
         kept = [photo for photo in self.photos if photo.path not in gone]
         return replace(self, photos=kept, skipped=_in_order([*self.skipped, *new]))
 
+    def listing(self, skips: Iterable[Skip]) -> Manifest:
+        """The manifest with `skips` added to `skipped`; no photo goes."""
+        return replace(self, skipped=_in_order([*self.skipped, *skips]))
+
     def twins(self) -> list[list[Photo]]:
         """Groups of two or more byte-identical photos, each group and the list in the order of `photos`."""
         groups: defaultdict[str, list[Photo]] = defaultdict(list)

@@ -23,8 +23,8 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
-    """A photo as the network sees it, (size, size, 3) uint8, or why it can't be: given back, since one bad file stops nothing."""
+def raw(path: Path) -> bytes | PhotoError:
+    """A photo's file, or why it can't be had: given back, since one bad file stops nothing."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would hang
@@ -32,11 +32,20 @@ def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels
         if status.st_size > MAX_BYTES:  # before a film of 40 GB fills the memory
             size = status.st_size / 1024**2
             return PhotoError(f"too large: {size:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB")
-        return prepare(path.read_bytes(), transform, view)
+        return path.read_bytes()
     except FileNotFoundError:
         return PhotoError("no such file")
     except (OSError, ValueError) as error:
         return PhotoError(f"unreadable: {getattr(error, 'strerror', None) or error}")
+
+
+def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
+    """A photo as the network sees it, (size, size, 3) uint8, or why it can't be."""
+    data = raw(path)
+    if isinstance(data, PhotoError):
+        return data
+    try:
+        return prepare(data, transform, view)
     except PhotoError as error:
         return error
 

@@ -204,6 +204,8 @@ def _photos(folder: Path, _now: float) -> Entry | None:
 
 def _words(about: dict[str, Any]) -> str:
     line = about.get("line")
+    if isinstance(about.get("measures"), list):
+        return "light, sharpness and files of photos, for check"
     if type(line) is not int:
         return "unknown: about.json is missing or damaged"
     if line == 0:

@@ -1,0 +1,107 @@
+"""What `frostline check` leaves: check.json, check.csv, and check.html, in which the user decides about each photo and saves the list."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from markupsafe import Markup
+
+from frostline import exclude
+from frostline.files import write_json, write_text
+from frostline.report import TEMPLATES, Thumbnails, script_hash, style, template
+
+SHOWN, SHOWN_LABELS = 30, 120
+"""Findings of a kind that the page draws; check.csv has them all."""
+
+BESIDE = 6
+"""Photos of one finding that are drawn side by side."""
+
+COLUMNS = ("finding", "kind", "path", "class", "suggested", "confidence", "advice", "detail")
+
+Row = dict[str, Any]
+
+
+def write(out: Path, document: Row, kinds: Sequence[tuple[str, str, str]]) -> None:
+    """Write check.json, check.csv and check.html into `out`.
+
+    `kinds`: (kind, title, advice) in order. About 4 ms for each photo that the page draws.
+
+    Raises
+    ------
+    RunError
+        `out` can't be written.
+    """
+    write_json(out / "check.json", document)
+    write_text(out / "check.csv", _table(document["findings"]))
+    page = _page(document, kinds)
+    write_text(out / "check.html", page.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _table(findings: Sequence[Row]) -> str:
+    """A row for each photo of each finding; a finding about whole classes has a row without a path for each class."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for number, f in enumerate(findings, 1):
+        paths = f["paths"] or [""] * max(1, len(f["classes"]))
+        labels = f["classes"] or [""] * len(paths)
+        for path, label in zip(paths, labels, strict=True):
+            rows.writerow(
+                [number, f["kind"], path, label, f["suggested"] or "", f["confidence"], f["advice"], f["detail"]]
+            )
+    return text.getvalue()
+
+
+def _page(document: Row, kinds: Sequence[tuple[str, str, str]]) -> str:
+    root = Path(document["root"])
+    thumbnails = Thumbnails(root, root)
+    by_kind = {kind: list(rows) for kind, rows in groupby(document["findings"], key=lambda f: f["kind"])}
+    sections = []
+    for kind, title, advice in kinds:
+        if rows := by_kind.get(kind):
+            most = SHOWN_LABELS if kind == "label" else SHOWN
+            shown = [_card(row, thumbnails) for row in rows[:most]]
+            drawn = any(tile["thumbnail"] for card in shown for tile in card["tiles"])
+            anchor = kind.replace(" ", "-")
+            sections.append(
+                {
+                    "kind": kind,
+                    "anchor": anchor,
+                    "title": title,
+                    "advice": advice,
+                    "cards": shown,
+                    "total": len(rows),
+                    "drawn": drawn,
+                }
+            )
+    script = (TEMPLATES / "check.js").read_text(encoding="utf-8")
+    return template("check.html.j2").render(
+        document=document,
+        name=root.name,
+        sections=sections,
+        columns=list(exclude.COLUMNS),
+        style=style(),
+        own_style=Markup((TEMPLATES / "check.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
+        script=Markup(script),  # noqa: S704 -- our own file
+        script_hash=script_hash(script),
+    )
+
+
+def _card(finding: Row, thumbnails: Thumbnails) -> Row:
+    """A finding with a tile for each of the photos that are drawn."""
+    labels = finding["classes"] if len(finding["classes"]) == len(finding["paths"]) else [""] * len(finding["paths"])
+    tiles = [
+        {
+            "path": path,
+            "file": PurePosixPath(path).name,
+            "class": label,
+            "thumbnail": thumbnails.add(path, thumbnails.root) if finding["kind"] != "unreadable" else None,
+        }
+        for path, label in list(zip(finding["paths"], labels, strict=True))[:BESIDE]
+    ]
+    return {**finding, "tiles": tiles, "more": len(finding["paths"]) - len(tiles)}

@@ -1,0 +1,139 @@
+"""frostline check: what it finds in a folder of planted faults, what it writes, and that nothing makes it stop."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image, ImageFilter
+
+from commands import call, must, table
+from photos import encoded, photo, picture, textured, write_broken, write_folder
+
+KINDS = ("leak", "conflict", "shortcut", "label", "junk", "unreadable", "empty", "tiny", "dark", "bright", "blurred")
+
+
+def found(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
+    return [f for f in document["findings"] if f["kind"] == kind]
+
+
+def paths(document: dict[str, Any], kind: str) -> set[str]:
+    return {path for f in found(document, kind) for path in f["paths"]}
+
+
+def checked(data: Path, out: Path, *options: object) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(must("check", data, "--out", out, "--json", "--image-size", 64, *options).out)
+    return document
+
+
+@pytest.fixture(scope="module")
+def faulty(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Path]:
+    """Good photos with one fault of each kind that a single photo can have; the document; the folder of what was written."""
+    base = tmp_path_factory.mktemp("faulty")
+    data = write_folder(base / "photos", ("oak", "beech"), 8)
+    oak = data / "oak"
+    write_broken(data / "beech")
+    shutil.copy(oak / "oak 1.jpeg", oak / "twin.jpeg")
+    shutil.copy(oak / "oak 2.png", data / "beech" / "stray.png")
+    big = picture(77, 300, 200)
+    (oak / "dark.jpg").write_bytes(encoded(big.point(lambda v: v // 12)))
+    (oak / "bright.jpg").write_bytes(encoded(big.point(lambda v: 230 + v // 12)))
+    (oak / "blurred.jpg").write_bytes(encoded(big.filter(ImageFilter.GaussianBlur(8))))
+    (oak / "empty.png").write_bytes(encoded(Image.new("RGB", (200, 200), (90, 120, 90)), "PNG"))
+    (oak / "tiny.png").write_bytes(photo(78, "PNG", 20, 20))
+    (oak / "named.png").write_bytes(photo(79, "JPEG", 100, 100))
+    return data, checked(data, base / "out", "--write", base / "exclude.csv"), base
+
+
+def test_faults_of_single_photos(faulty: tuple[Path, dict[str, Any], Path]) -> None:
+    data, document, _ = faulty
+    assert paths(document, "dark") == {"oak/dark.jpg"}
+    assert paths(document, "bright") == {"oak/bright.jpg"}
+    assert paths(document, "empty") == {"oak/empty.png"}
+    assert "oak/blurred.jpg" in paths(document, "blurred")
+    assert "oak/tiny.png" in paths(document, "tiny")
+    assert "oak/named.png" in paths(document, "extension")
+    assert paths(document, "twins") == {"oak/oak 1.jpeg", "oak/twin.jpeg"}
+    assert paths(document, "conflict") == {"oak/oak 2.png", "beech/stray.png"}
+    assert paths(document, "unreadable") == {p.relative_to(data).as_posix() for p in data.glob("beech/broken*")}
+    assert all(f["detail"] for f in found(document, "unreadable"))
+    order = [f["kind"] for f in document["findings"]]
+    assert order.index("conflict") < order.index("unreadable") < order.index("twins")
+    assert all(0 <= f["confidence"] <= 1 and f["advice"] for f in document["findings"])
+    assert len(document["lines"]) == 3
+
+
+def test_what_is_written(faulty: tuple[Path, dict[str, Any], Path]) -> None:
+    _, document, base = faulty
+    assert {p.name for p in (base / "out").iterdir()} == {"check.json", "check.csv", "check.html"}
+    assert json.loads((base / "out" / "check.json").read_text(encoding="utf-8")) == document
+    rows = table(base / "out" / "check.csv")
+    assert {r["path"] for r in rows if r["kind"] == "conflict"} == paths(document, "conflict")
+    excluded = {r["path"]: r["action"] for r in table(base / "exclude.csv")}
+    assert set(excluded) >= paths(document, "unreadable") | paths(document, "conflict")
+    assert set(excluded.values()) == {"exclude"}
+    assert not set(excluded) & (paths(document, "twins") | paths(document, "dark"))
+
+
+def test_the_folder_stays_as_it_was(tmp_path: Path, pretrained: Path) -> None:
+    data = write_folder(tmp_path / "photos", ("oak", "beech"), 4)
+    before = {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in data.rglob("*") if p.is_file()}
+    checked(data, tmp_path / "out", "--write", tmp_path / "exclude.csv")
+    assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in data.rglob("*") if p.is_file()} == before
+
+
+def test_wrong_labels_are_ranked_first(tmp_path: Path, pretrained: Path) -> None:
+    for kind, name in enumerate(("flat", "steep")):
+        folder = tmp_path / "photos" / name
+        folder.mkdir(parents=True)
+        for i in range(40):
+            (folder / f"{i}.png").write_bytes(encoded(textured(6 * kind, 100 * kind + i), "PNG"))
+    for i in range(5):
+        (tmp_path / "photos" / "flat" / f"wrong {i}.png").write_bytes(encoded(textured(6, 900 + i), "PNG"))
+    document = checked(tmp_path / "photos", tmp_path / "out")
+    suspects = found(document, "label")
+    called = [f for f in suspects if "wrong" in f["paths"][0]]
+    assert "wrong" in suspects[0]["paths"][0]
+    assert len(called) >= 4
+    assert len(called) / len(suspects) >= 0.7
+    assert all(f["suggested"] == "steep" and f["classes"] == ["flat"] for f in called)
+    confidences = [f["confidence"] for f in suspects]
+    assert confidences == sorted(confidences, reverse=True)
+
+
+def test_a_shortcut_is_named_and_none_where_there_is_none(tmp_path: Path, pretrained: Path) -> None:
+    data = write_folder(tmp_path / "photos", ("oak", "beech", "ash"), 20)
+    assert not found(checked(data, tmp_path / "out"), "shortcut")
+    for i, file in enumerate(sorted((data / "ash").iterdir())):
+        file.write_bytes(photo(300 + i, "JPEG", 90, 70))
+    shortcuts = found(checked(data, tmp_path / "again"), "shortcut")
+    assert any(f["classes"] == ["ash"] and "size in pixels" in f["detail"] for f in shortcuts)
+
+
+def test_the_same_photo_in_two_parts(tmp_path: Path, pretrained: Path) -> None:
+    write_folder(tmp_path / "photos" / "train", ("oak", "beech"), 6)
+    write_folder(tmp_path / "photos" / "test", ("oak", "beech"), 3, first_seed=100)
+    shutil.copy(
+        tmp_path / "photos" / "train" / "oak" / "oak 1.jpeg", tmp_path / "photos" / "test" / "oak" / "again.jpeg"
+    )
+    document = checked(tmp_path / "photos", tmp_path / "out")
+    assert paths(document, "leak") == {"train/oak/oak 1.jpeg", "test/oak/again.jpeg"}
+    assert document["findings"][0]["kind"] == "leak"
+
+
+def test_without_weights_the_rest_is_looked_at(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "photos", ("oak", "beech"), 4)
+    (data / "oak" / "broken.jpg").write_bytes(b"no photo")
+    (tmp_path / "weights.pth").write_bytes(b"not these")
+    document = checked(data, tmp_path / "out", "--weights", tmp_path / "weights.pth")
+    assert "labels were not judged" in document["notes"][0]
+    assert paths(document, "unreadable") == {"oak/broken.jpg"}
+
+
+def test_mistakes_are_one_line(tmp_path: Path) -> None:
+    assert "no such" in call("check", tmp_path / "nothing").error
+    assert ".csv" in call("check", tmp_path, "--write", tmp_path / "x.txt").error
+    assert "did you mean 'onnx'" in call("check", tmp_path, "--engine", "onx").error
