@@ -2,7 +2,7 @@
 
 `check` returns (and writes as check.json) a document::
 
-    {"frostline", "created", "data", "root", "photos", "classes": [..], "counts": {class: n},
+    {"frostline", "created", "data", "name", "root", "photos", "classes": [..], "counts": {class: n},
      "findings": [{"kind", "paths": [..], "classes": [..], "suggested": class or null, "confidence": 0..1, "advice", "detail"}],
      "decisions": [{"path", "action": "exclude" or "relabel", "label", "why", "confidence"}],
      "summary": {"kinds": {kind: n}, "formats": {format: n}, "sizes": {"smallest", "middle", "largest": [width, height]}},
@@ -151,6 +151,7 @@ def check(
         "frostline": frostline.__version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "data": str(data),
+        "name": listed.name,
         "root": str(listed.root.resolve()),
         "photos": len(looked.photos.photos),
         "classes": looked.photos.classes,

@@ -13,7 +13,8 @@ from markupsafe import Markup
 
 from frostline import exclude
 from frostline.files import write_json, write_text
-from frostline.report import TEMPLATES, Thumbnails, script_hash, style, template
+from frostline.gallery import Pictures
+from frostline.report import TEMPLATES, script_hash, style, template
 
 SHOWN, SHOWN_LABELS = 30, 120
 """Findings of a kind that the page draws; check.csv has them all."""
@@ -58,50 +59,38 @@ def _table(findings: Sequence[Row]) -> str:
 
 
 def _page(document: Row, kinds: Sequence[tuple[str, str, str]]) -> str:
-    root = Path(document["root"])
-    thumbnails = Thumbnails(root, root)
-    by_kind = {kind: list(rows) for kind, rows in groupby(document["findings"], key=lambda f: f["kind"])}
     sections = []
+    pictures, root = Pictures(), Path(document["root"])
+    by_kind = {kind: list(rows) for kind, rows in groupby(document["findings"], key=lambda f: f["kind"])}
     for kind, title, advice in kinds:
         if rows := by_kind.get(kind):
-            most = SHOWN_LABELS if kind == "label" else SHOWN
-            shown = [_card(row, thumbnails) for row in rows[:most]]
-            drawn = any(tile["thumbnail"] for card in shown for tile in card["tiles"])
-            anchor = kind.replace(" ", "-")
-            sections.append(
-                {
-                    "kind": kind,
-                    "anchor": anchor,
-                    "title": title,
-                    "advice": advice,
-                    "cards": shown,
-                    "total": len(rows),
-                    "drawn": drawn,
-                }
-            )
+            shown = rows[: SHOWN_LABELS if kind == "label" else SHOWN]
+            if kind != "unreadable":
+                pictures.add(root, [path for row in shown for path in row["paths"][:BESIDE]])
+            cards = [_card(row, pictures, root) for row in shown]
+            drawn = any(tile["picture"] for card in cards for tile in card["tiles"])
+            about = {"kind": kind, "anchor": kind.replace(" ", "-"), "title": title, "advice": advice}
+            sections.append({**about, "cards": cards, "total": len(rows), "drawn": drawn})
     script = (TEMPLATES / "check.js").read_text(encoding="utf-8")
+    own_style = (TEMPLATES / "check.css").read_text(encoding="utf-8")
     return template("check.html.j2").render(
         document=document,
-        name=root.name,
-        sections=sections,
+        name=document["name"],
+        found=sections,
+        sections=[(s["anchor"], f"{s['title']} ({s['total']:,})") for s in sections] + [("photos", "The photos")],
         columns=list(exclude.COLUMNS),
-        style=style(),
-        own_style=Markup((TEMPLATES / "check.css").read_text(encoding="utf-8")),  # noqa: S704 -- our own file
+        style=style() + Markup(own_style),  # noqa: S704 -- our own file
         script=Markup(script),  # noqa: S704 -- our own file
         script_hash=script_hash(script),
     )
 
 
-def _card(finding: Row, thumbnails: Thumbnails) -> Row:
+def _card(finding: Row, pictures: Pictures, root: Path) -> Row:
     """A finding with a tile for each of the photos that are drawn."""
-    labels = finding["classes"] if len(finding["classes"]) == len(finding["paths"]) else [""] * len(finding["paths"])
+    paths = finding["paths"]
+    labels = finding["classes"] if len(finding["classes"]) == len(paths) else [""] * len(paths)
     tiles = [
-        {
-            "path": path,
-            "file": PurePosixPath(path).name,
-            "class": label,
-            "thumbnail": thumbnails.add(path, thumbnails.root) if finding["kind"] != "unreadable" else None,
-        }
-        for path, label in list(zip(finding["paths"], labels, strict=True))[:BESIDE]
+        {"path": path, "file": PurePosixPath(path).name, "class": label, "picture": pictures.get(root, path)}
+        for path, label in list(zip(paths, labels, strict=True))[:BESIDE]
     ]
-    return {**finding, "tiles": tiles, "more": len(finding["paths"]) - len(tiles)}
+    return {**finding, "tiles": tiles, "more": len(paths) - len(tiles)}
