@@ -13,6 +13,7 @@ import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,17 @@ def test_rows_that_name_no_photo_are_listed(tmp_path: Path) -> None:
             "line 7": "no path",
             "rose/rose 2.png": "no label",
         }
+
+
+def test_numbers_as_labels_are_whole_and_gaps_are_no_label(tmp_path: Path) -> None:
+    photos.write_folder(tmp_path, ["rose", "tulip"], each=2)
+    rows = [
+        {"path": row["path"], "label": number} for row, number in zip(ROWS, (0.0, 1.0, 10.0, float("nan")), strict=True)
+    ]
+    for name in ("list.parquet", "list.jsonl"):
+        manifest = scan(written(tmp_path / name, rows))
+        assert manifest.counts() == {"0": 1, "1": 1, "10": 1}
+        assert list(skipped(manifest).values()) == ["no label"]
 
 
 @pytest.mark.parametrize(
@@ -265,6 +277,20 @@ def test_parquet_with_photos_in_it(tmp_path: Path) -> None:
     assert bare.counts() == {"0": 2, "1": 2}
     text = refused(written(tmp_path / "no label.parquet", [{"image": photos.photo(0), "name": "x"}]))
     assert "has no column of labels (label, labels, class); it has: image, name" in text
+
+
+def test_folders_of_parquet_as_the_hub_has_them(tmp_path: Path) -> None:
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    (tmp_path / "set" / "README.md").write_text("notes")
+    for number, name in enumerate(("train-00000-of-00002", "train-00001-of-00002", "test-00000-of-00001")):
+        rows = [
+            {"image": {"bytes": photos.photo(10 * number + i), "path": f"{i}.jpg"}, "label": "ab"[i % 2]}
+            for i in range(4)
+        ]
+        written(tmp_path / "set" / "data" / f"{name}.parquet", rows)
+    manifest = scan(tmp_path / "set")
+    assert sorted(p.split for p in manifest.photos) == ["test"] * 4 + ["train"] * 8
+    assert (manifest.name, manifest.counts(), manifest.skipped) == ("set", {"a": 6, "b": 6}, [])
 
 
 def test_damaged_saved_data_sets_are_one_line(tmp_path: Path) -> None:
@@ -525,6 +551,20 @@ def test_what_is_no_archive_is_one_line(tmp_path: Path) -> None:
     assert "is empty: expected one folder of photos for each class" in refused(tmp_path / "empty.zip")
 
 
+def test_what_a_killed_process_left_is_no_harm_and_two_unpack_once(tmp_path: Path, own_cache: Path) -> None:
+    data = zipped(tmp_path / "data.zip", GOOD)
+    home = scan(data).root.parent
+    (home / "about.json").unlink()  # killed before the end
+    (home / "photos" / "a" / "0.jpg").write_bytes(b"half")
+    (home / ".photos.1.tmp").mkdir()
+    (home / ".photos.1.tmp" / "half.jpg").write_bytes(b"half")
+    with ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(scan, [data] * 4))
+    assert all(manifest == found[0] for manifest in found)
+    assert {p.path: (home / "photos" / p.path).read_bytes() for p in found[0].photos} == GOOD
+    assert not list(home.glob(".photos*"))
+
+
 def test_too_many_members(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_MEMBERS", 2)
     assert "holds over 2 files" in refused(zipped(tmp_path / "data.zip", GOOD))
@@ -610,6 +650,9 @@ def test_a_study_from_a_zip_and_its_evaluation_on_a_table(tmp_path: Path) -> Non
         "--quiet",
         "--resume",
     )
+    assert [e.kind for e in upkeep.clear(["photos"])[0]] == ["photos"]
+    must("report", out, "--quiet")
+    assert all((Path(dataset["root"]) / row["path"]).is_file() for row in table(out / "manifest.csv"))  # unpacked again
 
 
 def test_looking_at_folders_needs_no_pyarrow(tmp_path: Path) -> None:

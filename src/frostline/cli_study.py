@@ -292,7 +292,7 @@ def _run_several(config: Config, out: str, existing: Existing, as_json: bool, qu
 def _run_folder(config: Config, out: str, existing: Existing) -> Path:
     from frostline.study import SAMPLE
 
-    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem
+    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem.removesuffix(".tar")
     return Path(out) if out else _unused(Path("runs") / name, existing)
 
 
@@ -352,7 +352,7 @@ def _run_sweep(config: Config, plan: Plan, out: str, existing: Existing, as_json
     from frostline.study import SAMPLE
     from frostline.sweep import sweep as run_sweep
 
-    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem
+    name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem.removesuffix(".tar")
     run = Path(out) if out else _unused(Path("runs") / f"{name}-{plan.kind}", existing)
     with progress_bar(quiet) as progress:
         progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")

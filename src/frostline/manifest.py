@@ -29,7 +29,7 @@ import re
 import stat
 import unicodedata
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -38,7 +38,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from frostline import archives, saved, tables, unpacked
-from frostline.errors import DataError
+from frostline.errors import DataError, FrostlineError
 from frostline.files import write_text
 from frostline.images import MAX_BYTES
 from frostline.names import is_litter as is_litter
@@ -226,6 +226,19 @@ def _lone_folder(root: Path) -> Path:
         if not any(entry.folder for entry in inner) and not any(entry.name.lower() in METADATA for entry in inner):
             return root
         root = entries[0].file
+
+
+def restore(dataset: Mapping[str, Any]) -> None:
+    """Unpack photos of a run again that the cache no longer holds, for its report. `dataset`: as its study.json has it.
+
+    Where that can't be done nothing is said: a report has placeholders for photos that are not there.
+    """
+    for root, source in (
+        (dataset.get(r), dataset.get(s)) for r, s in (("root", "source"), ("test_root", "test_source"))
+    ):
+        if root and source and root != source and not Path(root).exists():
+            with suppress(FrostlineError):
+                scan(Path(source), least_classes=1)
 
 
 # --- finding ---------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from markupsafe import Markup
 
 from frostline import charts, files, gallery, next_steps, svg, words
 from frostline.gallery import Pictures
+from frostline.manifest import restore
 from frostline.record import Record, read
 
 TEMPLATES = Path(__file__).parent / "templates"
@@ -44,6 +45,7 @@ def build(run: Path) -> Path:
         study.json is missing or isn't one; a CSV lacks its columns; the report can't be written.
     """
     record = read(run)
+    restore(record.dataset)
     return write(run, template("report.html.j2").render(_contents(record), **furniture()))
 
 

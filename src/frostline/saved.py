@@ -1,4 +1,5 @@
-"""Photos that lie as bytes in a table: data sets that Hugging Face's `datasets` saved (`save_to_disk`), and Parquet files of the same form.
+"""Photos that lie as bytes in a table: data sets that Hugging Face's `datasets` saved (`save_to_disk`), and Parquet files of the same form,
+alone or in a folder as the hub has them (``data/train-00000-of-00001.parquet``, ``data/test-...``).
 
 Read with pyarrow alone, row by row: `datasets` itself is not needed. The photo is the column that the file's own notes call an
 image, else `image`, `img` or `photo`, with the bytes or with ``{bytes, path}``. The label is the column `label`, `labels` or
@@ -11,6 +12,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,7 +24,7 @@ from frostline import tables
 from frostline.errors import DataError
 from frostline.files import sha256
 from frostline.images import MAX_BYTES
-from frostline.names import printable, unusable
+from frostline.names import is_litter, natural, printable, unusable
 from frostline.progress import Progress
 
 TABLE = "manifest.csv"
@@ -37,11 +39,23 @@ _FREE = 1_000_000_000  # bytes below which no ratio is looked at
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether `save_to_disk` wrote this folder."""
+    """Whether a folder holds rows in place of photos: `save_to_disk` wrote it, or all that lies in it is Parquet files."""
     try:
-        return (folder / _SPLITS).is_file() or all((folder / name).is_file() for name in (_STATE, _INFO))
-    except PermissionError:
+        if (folder / _SPLITS).is_file() or all((folder / name).is_file() for name in (_STATE, _INFO)):
+            return True
+        return bool(_parquets(folder))
+    except OSError:
         return False
+
+
+def _parquets(folder: Path) -> list[Path]:
+    """The Parquet files of a folder, or of its only folder, ``data``, where there is nothing else; else none."""
+    names = [name for name in os.listdir(folder) if not is_litter(name)]  # noqa: PTH208 - a folder may hold 100,000 names
+    if names == ["data"] and (folder / "data").is_dir():
+        return _parquets(folder / "data")
+    if not names or not all(name.lower().endswith(".parquet") for name in names):
+        return []
+    return [folder / name for name in sorted(names, key=natural)]
 
 
 def holds_photos(path: Path) -> bool:
@@ -133,6 +147,8 @@ class Saved:
     def _parts(self) -> list[_Part]:
         if self.path.is_file():
             return [_Part(self.path, "")]
+        if files := _parquets(self.path):
+            return [_Part(file, _split_in(file.name)) for file in files]
         if not (self.path / _SPLITS).is_file():
             return [_Part(file, "") for file in _files(self.path)]
         names = _json(self.path / _SPLITS).get("splits", [])
@@ -152,6 +168,12 @@ class Saved:
             except (OSError, ValueError):
                 data = None
         return data or b"", name
+
+
+def _split_in(name: str) -> str:
+    """The split that a Parquet file of the hub is named after: "train-00000-of-00002.parquet"."""
+    found = re.match(r"(train|validation|valid|val|test)\b", name.lower())
+    return found[1] if found else ""
 
 
 def _fault(data: bytes, name: str, label: str, group: str) -> str:

@@ -178,8 +178,8 @@ def _from_json(path: Path, needed: Collection[str]) -> Rows:
 
 
 def words(value: object) -> str:
-    """A value as text: none is "", 3.0 is "3" (columns of numbers with gaps turn into fractions)."""
-    if value is None:
+    """A value as text: none and NaN are "", 3.0 is "3" (columns of numbers with gaps turn into fractions)."""
+    if value is None or value != value:
         return ""
     return f"{value:.0f}" if isinstance(value, float) and value.is_integer() else str(value)
 

@@ -74,7 +74,8 @@ def _unpack(packed: Packed, home: Path, progress: Progress) -> Left:
     with _cache_errors(home), _lock(home):
         if (left := _done(home)) is not None:  # another process has just done it
             return left
-        shutil.rmtree(photos, ignore_errors=True)
+        for old in (photos, *home.glob(".photos.*.tmp")):  # what a killed process left, or what misses files
+            shutil.rmtree(old, ignore_errors=True)
         upkeep.make_room(packed.size(), [home], upkeep.limit(), what="photos")
         with replacing(photos) as temporary:
             temporary.mkdir()
