@@ -28,7 +28,7 @@ import torch
 
 import frostline
 from frostline import backbone as backbones
-from frostline import manifest, quality, shortcuts, suspects
+from frostline import manifest, quality, shortcuts, suspects, twins
 from frostline.cache import Key, Store, fill, tap
 from frostline.config import EngineKind
 from frostline.errors import WeightsError
@@ -36,6 +36,7 @@ from frostline.exclude import Decision
 from frostline.manifest import Manifest, Photo, printable
 from frostline.progress import Progress
 from frostline.split import together
+from frostline.twins import TwinGroup
 
 
 class Kind(NamedTuple):
@@ -112,6 +113,10 @@ class Looked:
     """(N, measures), by `quality`."""
     features: suspects.Floats | None = None
     """(N, D), by `suspects.compress`."""
+    near: list[TwinGroup] = field(default_factory=list)
+    """Twins by their bytes and by what they show."""
+    preferred: dict[str, tuple[str, float]] = field(default_factory=dict)
+    """What the head says of photos that stand in several classes, by their bytes: a class and its share."""
     notes: list[str] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -145,7 +150,8 @@ def check(
     looked = _look(listed, backbone, weights, image_size, engine, seed, progress)
     looked.seconds["scan"] = scanned - started
     judging = time.perf_counter()
-    findings = _sorted([*_of_files(looked.photos), *_of_measures(looked, seed), *_of_features(looked, seed)])
+    of_features = list(_of_features(looked, seed))
+    findings = _sorted([*_of_files(looked), *_of_measures(looked, seed), *of_features])
     looked.seconds["judge"] = time.perf_counter() - judging
     document = {
         "frostline": frostline.__version__,
@@ -195,6 +201,9 @@ def _look(
         )
         looked.features = features_of(top.store, looked.photos.photos, seed)
         looked.seconds["network"] = time.perf_counter() - measured
+    comparing = time.perf_counter()
+    looked.near = twins.find(looked.photos, progress=progress)
+    looked.seconds["twins"] = time.perf_counter() - comparing
     there = {photo: i for i, photo in enumerate(listed.photos)}
     looked.table = table[[there[photo] for photo in looked.photos.photos]]
     return looked
@@ -214,12 +223,19 @@ def features_of(store: Store, photos: Sequence[Photo], seed: int) -> suspects.Fl
 # ---- the findings ----------------------------------------------------------------------------------------------------
 
 
-def _of_files(photos: Manifest) -> Iterator[Finding]:
-    """What the manifest tells: files left out, byte twins, classes of unequal size."""
+def _of_files(looked: Looked) -> Iterator[Finding]:
+    """What the manifest and the twins tell: files left out, photos that stand there twice, classes of unequal size."""
+    photos = looked.photos
     for skip in photos.skipped:
         yield Finding("unreadable", [skip.path], [], 1.0, detail=skip.why)
     for group in photos.twins():
-        yield _twins(group, near=False, confidence=1.0)
+        preferred, share = looked.preferred.get(group[0].sha256, (None, 0.0))
+        yield _twins(
+            group, "", 1.0, preferred if share >= SUSPECT and preferred in {p.label for p in group} else None, share
+        )
+    for near in looked.near:
+        if near.kind != "same bytes":
+            yield _twins(near.photos, near.kind, near.confidence)
     counts = photos.counts()
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[large] > _UNEQUAL * counts[small]:
@@ -227,12 +243,21 @@ def _of_files(photos: Manifest) -> Iterator[Finding]:
         yield Finding("unequal", [], [small, large], 1.0, detail=detail)
 
 
-def _twins(group: Sequence[Photo], near: bool, confidence: float) -> Finding:
+def _twins(
+    group: Sequence[Photo], near: str, confidence: float, suggested: str | None = None, share: float = 0.0
+) -> Finding:
     paths, classes = [p.path for p in group], [p.label for p in group]
     parts = sorted({p.split for p in group})
     kind = "leak" if len(parts) > 1 else "conflict" if len(set(classes)) > 1 else "twins"
-    detail = f"in {' and '.join(parts)}" if len(parts) > 1 else ""
-    return Finding(f"near {kind}" if near else kind, paths, classes, confidence, detail=detail)
+    said = [near] if near else []
+    said += [f"in {' and '.join(parts)}"] if len(parts) > 1 else []
+    said += (
+        [f"a head that never saw it says {printable(suggested)} {share:.0%}"]
+        if suggested and kind == "conflict"
+        else []
+    )
+    suggested = suggested if kind == "conflict" else None
+    return Finding(f"near {kind}" if near else kind, paths, classes, confidence, suggested, ", ".join(said))
 
 
 def _of_measures(looked: Looked, seed: int) -> Iterator[Finding]:
@@ -243,7 +268,7 @@ def _of_measures(looked: Looked, seed: int) -> Iterator[Finding]:
     for fault in quality.faults(looked.table):
         photo = photos[fault.index]
         yield Finding(fault.kind, [photo.path], [photo.label], fault.confidence, detail=fault.said)
-    for s in shortcuts.find(looked.table, labels, _groups(looked.photos), seed):
+    for s in shortcuts.find(looked.table, labels, _groups(looked), seed):
         detail = f"{s.said} alone tells {printable(looked.photos.classes[s.index])} from the others in {s.accuracy:.0%} (chance is 50 %)"
         detail += f": {s.typical}" if s.typical else ""
         yield Finding("shortcut", [], [looked.photos.classes[s.index]], s.low, detail=detail)
@@ -261,13 +286,16 @@ def _of_features(looked: Looked, seed: int, repeats: int = 2) -> Iterator[Findin
     if looked.features is None or len(looked.features) < 2:
         return
     photos, classes = looked.photos.photos, looked.photos.classes
-    groups = _groups(looked.photos)
+    groups = _groups(looked)
     once, labels = _once(looked.photos)
     features, groups = looked.features[once], groups[once]
     strange = suspects.strangeness(features, groups, seed=seed)
     opinion = suspects.judge(features, labels, groups, seed=seed, repeats=repeats) if len(classes) > 1 else None
     for row, index in enumerate(once.tolist()):
         photo = photos[index]
+        if opinion is not None and labels[row] < 0:
+            best = int(opinion.probabilities[row].argmax())
+            looked.preferred[photo.sha256] = (classes[best], float(opinion.probabilities[row, best]))
         if strange[row] > _STRANGE:
             confidence = min(1.0, float(strange[row]) / (2 * _STRANGE))
             detail = f"{strange[row]:.1f} standard deviations farther from its nearest photos than usual"
@@ -284,10 +312,11 @@ def _labels(photos: Manifest) -> suspects.Indices:
     return np.array([place[p.label] for p in photos.photos], np.int64)
 
 
-def _groups(photos: Manifest) -> suspects.Indices:
-    """(N,) number of the group (same bytes, same plant or patient) that each photo belongs to."""
-    groups = np.zeros(len(photos.photos), np.int64)
-    for number, members in enumerate(together(photos.photos)):
+def _groups(looked: Looked) -> suspects.Indices:
+    """(N,) number of the group (twins, same plant or patient) that each photo belongs to."""
+    photos = looked.photos.photos
+    groups = np.zeros(len(photos), np.int64)
+    for number, members in enumerate(together(photos, [group.indices for group in looked.near])):
         groups[members] = number
     return groups
 
@@ -314,17 +343,25 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
 def decisions(findings: Iterable[Finding]) -> list[Decision]:
     """What is safe to leave out unseen: files that can't be read, photos in several classes, and labels that are surely wrong.
 
-    No photo is relabelled: that is for people. A photo in several classes is left out of all of them.
+    No photo is relabelled: that is for people. A photo in several classes is left out of those that a head is sure it doesn't show, else
+    of all of them.
     """
     made: dict[str, Decision] = {}
     for f in findings:
-        why = KINDS[f.kind].title.lower() + (f": {f.detail}" if f.detail else "")
-        safe = f.kind in ("unreadable", "conflict") or (f.kind == "label" and f.confidence >= SURE)
-        if f.kind == "label":
-            why = f"likely {f.suggested}, not {f.classes[0]}"
-        for path in f.paths if safe else ():
+        for path, why in _unsafe(f):
             made.setdefault(path, Decision(path, "exclude", "", why, round(f.confidence, 3)))
     return list(made.values())
+
+
+def _unsafe(f: Finding) -> Iterator[tuple[str, str]]:
+    """The photos of a finding that are better left out, and why."""
+    if f.kind == "unreadable":
+        yield from ((path, f.detail) for path in f.paths)
+    elif f.kind == "conflict":
+        why = f"the same photo in {' and '.join(dict.fromkeys(f.classes))}"
+        yield from ((path, why) for path, label in zip(f.paths, f.classes, strict=True) if label != f.suggested)
+    elif f.kind == "label" and f.confidence >= SURE:
+        yield from ((path, f"likely {f.suggested}, not {f.classes[0]}") for path in f.paths)
 
 
 def _summary(findings: Sequence[Finding], table: quality.Floats | None) -> Row:
