@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from frostline import claims
+from frostline.calibration import calibration
 from frostline.predict import Classified
 
 CLASSES = ["a", "b", "c"]
@@ -23,6 +24,12 @@ def row(losses: list[tuple[float, float]], accuracies: list[float], **rest: Any)
         "history": history, "best_epoch": best, "temperature": 1.0, "per_class": [{"class": c} for c in CLASSES],
         "confusion": [[5, 9, 0], [9, 5, 1], [0, 1, 9]], "parameters": {"total": 100, "trainable": 100}, **rest,
     }  # fmt: skip
+
+
+def calibrated(said: list[Classified]) -> dict[str, Any]:
+    shares = np.array([list(p.probabilities.values()) for p in said])
+    labels = np.array([CLASSES.index(p.true) for p in said])
+    return dict.fromkeys(("before", "after"), calibration(shares, labels, 0).to_dict())
 
 
 def photos(wrong: float, confidence: float, seed: int, count: int = 600) -> list[Classified]:
@@ -43,7 +50,11 @@ SLOW, QUICK = [0.3, 0.4, 0.5, 0.6, 0.7], [0.88, 0.89, 0.9, 0.9, 0.9]
 
 
 def verdicts(rows: dict[str, dict[str, Any]], said: dict[str, list[Classified]]) -> dict[str, str]:
-    return {c["claim"].split(":")[0].split(",")[0]: c["verdict"] for c in claims.measure(rows, said, 0)}
+    for name, one in said.items():
+        rows[name]["calibration"] = calibrated(one)
+    found = claims.measure(rows, said)
+    assert len(found) == 7
+    return {c["claim"].split(":")[0].split(",")[0]: c["verdict"] for c in found if c["verdict"] != claims.UNMEASURED}
 
 
 def all_of(frozen: list[Classified], tuned: list[Classified], baseline: list[Classified]) -> dict[str, str]:
@@ -82,5 +93,7 @@ def test_overfitting(losses: list[tuple[float, float]], verdict: str) -> None:
     assert list(verdicts({"baseline": row(losses, SLOW[: len(losses)])}, {}).values()) == [verdict]
 
 
-def test_claims_without_their_strategies_are_left_out() -> None:
-    assert claims.measure({"fine-tuned": row(STEADY, QUICK)}, {"fine-tuned": photos(0.1, 0.9, 1)}, 0) == []
+def test_claims_without_their_strategies_say_so() -> None:
+    found = claims.measure({"fine-tuned": row(STEADY, QUICK)}, {"fine-tuned": photos(0.1, 0.9, 1)})
+    assert [c["verdict"] for c in found] == [claims.UNMEASURED] * 7
+    assert found[0]["measured"] == "needs the strategies baseline; this study has no baseline"

@@ -30,8 +30,11 @@ def files(folder: Path) -> list[str]:
 
 def contract(*strategies: str, validation: bool = True) -> list[str]:
     """The files of a finished run; `validation`: its validation photos are others than those reported on."""
+    several = len(strategies) > 1  # then what makes photos hard is measured too
     top = ["config.toml", "manifest.csv", "study.json", "report.html", "log.jsonl"]
+    top += ["photo_measures.csv"] if several else []
     each = [
+        *(["robustness.csv"] if several else []),
         "history.csv",
         "predictions.csv",
         *(["validation.csv"] if validation else []),
@@ -103,7 +106,10 @@ def test_study_json_has_every_field_of_the_contract(run: Run) -> None:
         assert share(comparison["p_value"])
         assert comparison["a"] in comparison["verdict"]
         assert comparison["b"] in comparison["verdict"]
-    assert isinstance(found["claims"], list)
+    assert len(found["claims"]) == 7
+    assert all(
+        c["claim"] and c["measured"] and c["verdict"] and isinstance(c["figures"], dict) for c in found["claims"]
+    )
 
 
 def check_row(row: dict[str, Any]) -> None:

@@ -309,7 +309,7 @@ def _pass(
     """Decode photos and run the engines on them, in threads; append the rows. Returns {sha256: reason} of photos that failed."""
     bad: dict[str, str] = {}
     busy = [t for t, m in zip(taps, lacking, strict=True) if m]
-    runs = _engines(busy, kind, device)
+    runs = engines(busy, kind, device)
     task = progress.task("Photos through the frozen layers" if runs else "Reading photos", len(todo))
     group = max((engine.batch for engine, _ in runs), default=1)
 
@@ -317,7 +317,9 @@ def _pass(
         loaded = [pixels(root / photo.path, transform, View(key.seed, key.view)) for key, photo in items]
         failed = {p.sha256: str(r) for (_, p), r in zip(items, loaded, strict=True) if isinstance(r, PhotoError)}
         good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
-        return _Worked(failed, [k for k, _ in good], _rows(busy, runs, np.stack([r for _, r in good])) if good else [])
+        return _Worked(
+            failed, [k for k, _ in good], rows_of(busy, runs, np.stack([r for _, r in good])) if good else []
+        )
 
     waiting = ahead(work, groups(todo, group), depth=max(1, _AHEAD // group))
     while several := list(islice(waiting, max(1, _AHEAD // group))):
@@ -344,7 +346,7 @@ class _Worked:
     """``rows[i][t]``: tensor t of the i-th tap, (N, ...), in its stored number format."""
 
 
-def _rows(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photos: Pixels) -> list[Arrays]:
+def rows_of(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photos: Pixels) -> list[Arrays]:
     """The rows of these photos (N, H, W, 3) in every tap."""
     found: dict[int, Arrays] = {id(t): [photos] for t in taps if t.line == 0}
     for engine, group in runs:
@@ -354,7 +356,7 @@ def _rows(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photos:
     return [found[id(t)] for t in taps]
 
 
-def _engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:
+def engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:
     """The engines that fill these taps: for each backbone one with an output for each of its lines, as far as that changes no bit.
 
     A row is what an engine of its line alone gives: it must not depend on who else was asked, and a bundle runs its own line alone. But an

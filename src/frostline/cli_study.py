@@ -32,6 +32,7 @@ from frostline.options import (
     Quiet,
     Resize,
     Resume,
+    Robustness,
     Seed,
     Seeds,
     Settings,
@@ -68,6 +69,7 @@ def study(
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
     explain: Explain = -1,
+    robustness: Robustness = "auto",
     cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
@@ -82,6 +84,7 @@ def study(
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
         resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain,
+        robustness=robustness,
     )  # fmt: skip
     count = _seed_count(seeds, data, out, settings, resume)
     run = _run if count == 1 else partial(_run_several, count=count)
@@ -265,11 +268,61 @@ def _run(config: Config, out: str, existing: Existing, as_json: bool, quiet: boo
         def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
             progress.say(_ended(row, document))
 
-        document = run_study(config, run, existing=existing, progress=progress, on_row=on_row)
+        def on_answer(document: dict[str, Any]) -> None:
+            if not as_json and not quiet:
+                _print_study(document)
+
+        document = run_study(config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer)
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif not quiet:
-        _print_study(document, run)
+        _print_evidence(document, run)
+
+
+def robustness(
+    run: Annotated[str, typer.Argument(help="Run folder of a finished study.")],
+    photos: Annotated[
+        str,
+        typer.Option(help="How many reported photos to make worse: a number or all. Default: as the study was told."),
+    ] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a finished study's models on photos made worse, its errors' causes, and how many photos fine-tuning takes."""
+    from frostline.study import robustness as measure
+
+    if photos and photos != "all" and not (photos.isascii() and photos.isdigit()):
+        raise ConfigError(f"--photos {photos}: expected a number of photos, or all")
+    count = None if not photos else 10**9 if photos == "all" else int(photos)
+    with progress_bar(quiet) as progress:
+        document = measure(run, count, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_evidence(document, Path(run))
+
+
+def _print_evidence(document: dict[str, Any], run: Path) -> None:
+    """What was measured beside the strategies, and where the report is."""
+    screen = console()
+    rows = [row for row in document["strategies"] if "robustness" in row]
+    if rows:
+        table = right_aligned("photos made worse", *(row["name"] for row in rows))
+        table.add_row("as they are", *(f"{100 * row['robustness']['clean']:.1f} %" for row in rows))
+        for i, cause in enumerate(rows[0]["robustness"]["causes"]):
+            table.add_row(
+                cause["title"], *(f"{100 * _mean(row['robustness']['causes'][i]['accuracy']):.1f} %" for row in rows)
+            )
+        screen.print(table)
+        for pair in document["robustness"]["pairs"]:
+            screen.print(f"{pair['verdict'][0].upper()}{pair['verdict'][1:]}.", markup=False, soft_wrap=True)
+    for claim in document["claims"] if rows else ():
+        screen.print(f"- {claim['claim']} {claim['verdict'].capitalize()}.", markup=False, soft_wrap=True)
+    screen.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _run_several(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool, count: int) -> None:
@@ -313,7 +366,7 @@ def _unused(run: Path, existing: Existing) -> Path:
     return next(p for n in range(2, 10**6) if not (p := run.with_name(f"{run.name}-{n}")).exists())
 
 
-def _print_study(document: dict[str, Any], run: Path) -> None:
+def _print_study(document: dict[str, Any]) -> None:
     from rich import box
     from rich.table import Table
 
@@ -344,8 +397,10 @@ def _print_study(document: dict[str, Any], run: Path) -> None:
     print_skipped(document["dataset"]["skipped"], screen)
     if conflicts := document["dataset"]["conflicts"]:
         screen.print(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.", markup=False)
+    shift = document.get("shift")
+    if shift and shift["differs"]:
+        screen.print(f"Mind: {shift['verdict']} ({shift['measured']}).", markup=False, soft_wrap=True)
     screen.print(f"{document['answer']} {document['answer_detail']}", markup=False, soft_wrap=True)
-    screen.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
 
 
 def _run_sweep(config: Config, plan: Plan, out: str, existing: Existing, as_json: bool, quiet: bool) -> None:

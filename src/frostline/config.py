@@ -223,6 +223,9 @@ class Config:
     explain: int = -1
     """Photos of each strategy that get heat maps once the answer stands; 0 = none; -1 = 32, or none where `preset` is fast or a strategy is
     alone."""
+    robustness: str = "auto"
+    """How many of the reported photos are made worse in 60 ways once the strategies are done: a number, `all`, or `auto`: 24 (`fast`), 48
+    (`balanced`) or 300 (`best`) where two pretrained strategies are compared, else none."""
 
     def __post_init__(self) -> None:
         """Gather every problem and raise once."""
@@ -312,6 +315,9 @@ def _literal_problems(config: Config) -> Iterable[str]:
         value = getattr(config, name)
         if value not in choices:
             yield f"unknown {name} '{value}'{nearest(str(value), choices)}"
+    asked = config.robustness
+    if asked not in ("auto", "all") and not (asked.isascii() and asked.isdigit()):
+        yield f"robustness '{asked}': expected a number of photos (0 = none), all or auto"
 
 
 def _config_problems(config: Config) -> Iterable[str]:

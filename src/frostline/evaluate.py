@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from frostline import calibration as calibrating
 from frostline import metrics
 from frostline.probabilities import softmax
 
@@ -25,7 +26,7 @@ def calibrate(
     """Fit the temperature on validation photos (of these `weights`), unless those are the very photos reported on."""
     if reported:
         return Calibration(1.0, False)
-    return Calibration(metrics.fit_temperature(logits, labels, weights), True)
+    return Calibration(calibrating.fit_temperature(logits, labels, weights), True)
 
 
 def figures(
@@ -35,6 +36,6 @@ def figures(
     calibrated = (
         softmax(logits, calibration.temperature)
         if calibration.on_validation
-        else metrics.cross_fitted(logits, labels, seed)
+        else calibrating.cross_fitted(logits, labels, seed)
     )
     return metrics.figures(logits, labels, classes, calibration.temperature, calibrated, seed)

@@ -71,12 +71,12 @@ def recommend(lines: Sequence[Judged], seed: int) -> Row:
     shares = _best_shares(lines, seed)
     rows = []
     for line, share in zip(lines, shares, strict=True):
-        behind = metrics.compare(line.name, line.right, lines[best].name, lines[best].right, seed)
+        behind = metrics.compare(line.name, line.right, lines[best].name, lines[best].right)
         rows.append(
             {
                 "name": line.name,
                 "accuracy": float(line.right.mean()),
-                "accuracy_ci": metrics.mean_interval(line.right.astype(float), seed),
+                "accuracy_ci": metrics.mean_interval(line.right),
                 "log_loss": float(line.loss.mean()),
                 "best_share": float(share),
                 "difference": behind.difference,

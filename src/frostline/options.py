@@ -64,4 +64,11 @@ Explain = Annotated[
         "single strategy.",
     ),
 ]
+Robustness = Annotated[
+    str,
+    typer.Option(
+        help="How many reported photos to make worse in 60 ways at the end: a number, 0, all, or auto (24, 48 or 300 by preset where two "
+        "pretrained strategies are compared)."
+    ),
+]
 Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]

@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import claims, explanations, freeze, metrics, report, sample, upkeep, words
+from frostline import evidence, explanations, freeze, metrics, report, sample, shift, upkeep, words
 from frostline.balance import unequal
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.engine import processor
@@ -41,6 +41,7 @@ DOCUMENT, SWEEP = "study.json", "sweep.json"
 
 Existing = Literal["refuse", "resume", "overwrite"]
 OnRow = Callable[[Row, dict[str, Any]], None]
+OnAnswer = Callable[[dict[str, Any]], None]
 
 
 def configure(
@@ -90,6 +91,7 @@ def study(
     quiet: bool = True,
     progress: Progress | None = None,
     on_row: OnRow | None = None,
+    on_answer: OnAnswer | None = None,
 ) -> dict[str, Any]:
     """Run a study and return what its study.json holds.
 
@@ -103,6 +105,9 @@ def study(
         Where to show progress; without it, `quiet` decides whether to show any.
     on_row
         Called as each strategy ends, with its row and the document so far.
+    on_answer
+        Called with the document when all strategies are done, before what else there is to measure (`frostline.evidence`): from then on
+        the study may be stopped, and is finished.
 
     Raises
     ------
@@ -112,14 +117,19 @@ def study(
     run = Path(out)
     if progress is None:
         with Progress(quiet) as own:
-            return study(config, out, existing=existing, progress=own, on_row=on_row)
+            return study(config, out, existing=existing, progress=own, on_row=on_row, on_answer=on_answer)
     with held(run):
         old = look(run, config, existing)
-        return _run(run, config, old, progress, on_row)
+        return _run(run, config, old, progress, on_row, on_answer)
 
 
 def _run(
-    run: Path, config: Config, old: dict[str, Any] | None, progress: Progress, on_row: OnRow | None
+    run: Path,
+    config: Config,
+    old: dict[str, Any] | None,
+    progress: Progress,
+    on_row: OnRow | None,
+    on_answer: OnAnswer | None,
 ) -> dict[str, Any]:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     started = time.perf_counter()
@@ -148,22 +158,29 @@ def _run(
         rows[s.name] = fit(s, ready, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
         log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
         predictions = _predictions(run, config, rows)
-        document["comparisons"] = _comparisons(predictions, config.seed)
-        document["claims"] = claims.measure(rows, predictions, config.seed)
+        document["comparisons"] = _comparisons(predictions)
+        document["strategies"] = list(rows.values())
+        document["claims"] = evidence.measured(run, document, predictions)
         document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
         write()
         discard_checkpoints(run / s.name)
         if on_row is not None:
             on_row(rows[s.name], document)
 
-    # ---- what there is to look at
-    networks = {s.name: ready.backbones[network_name(s)] for s in config.strategies}
-    explanations.leave(run, config, networks, _places(ready), progress, log)
-
     # ---- done
     document["status"] = "finished"
+    if "shift" not in document and (found := shift.measure(ready)) is not None:
+        document["shift"] = found
     write()
-    report.build(run)
+    if on_answer is not None:
+        on_answer(document)
+    try:  # the study is finished: from here on it may be stopped
+        networks = {s.name: ready.backbones[network_name(s)] for s in config.strategies}
+        explanations.leave(run, config, networks, _places(ready), progress, log)
+        if evidence.wanted(config):
+            _measure_more(run, ready, document, progress, log)
+    finally:
+        report.build(run)
     log("end", seconds=document["seconds"])
     return read(run)
 
@@ -172,6 +189,59 @@ def _places(ready: Ready) -> dict[str, Path]:
     """The file of each photo reported on, by its path."""
     root = (ready.others or ready.photos).root
     return {p.path: root / p.path for p in ready.reported()}
+
+
+def _measure_more(
+    run: Path,
+    ready: Ready,
+    document: dict[str, Any],
+    progress: Progress,
+    log: Callable[..., None],
+    photos: int | None = None,
+) -> None:
+    """What `frostline.evidence` adds to a finished study; each step that is done is on disk."""
+    spent = document.get("evidence_seconds", 0.0) - time.perf_counter()
+
+    def write() -> None:
+        document["evidence_seconds"] = round(spent + time.perf_counter(), 3)
+        write_json(run / DOCUMENT, document)
+
+    predictions = _predictions(run, ready.config, {row["name"]: row for row in document["strategies"]})
+    evidence.gather(run, ready, document, predictions, progress=progress, log=log, write=write, photos=photos)
+
+
+def robustness(
+    run: str | Path, photos: int | None = None, *, quiet: bool = True, progress: Progress | None = None
+) -> dict[str, Any]:
+    """Measure on a finished study's models what its run did not, or on more photos; returns what its study.json holds then.
+
+    Parameters
+    ----------
+    run
+        The run folder; its study.json and report are renewed.
+    photos
+        How many reported photos to make worse; None = as the run's configuration says, where it has not been done.
+
+    Raises
+    ------
+    FrostlineError
+        The run is not finished, its photos are gone, or the like; its text is one line.
+    """
+    folder = Path(run)
+    if progress is None:
+        with Progress(quiet) as own:
+            return robustness(run, photos, progress=own)
+    document = read(folder)
+    if document["status"] != "finished":
+        raise RunError(f"{folder} is not finished: go on with it by frostline study --out {folder} --resume")
+    with held(folder):
+        config = Config.from_toml(folder / "config.toml")
+        ready, log = start(folder, config, document, progress, robustness=photos)
+        try:
+            _measure_more(folder, ready, document, progress, log, photos)
+        finally:
+            report.build(folder)
+    return read(folder)
 
 
 def start(
@@ -462,11 +532,11 @@ def _predictions(run: Path, config: Config, rows: dict[str, Row]) -> dict[str, l
     return {s.name: read_predictions(run / s.name / "predictions.csv") for s in config.strategies if s.name in rows}
 
 
-def _comparisons(predictions: dict[str, list[Classified]], seed: int) -> list[dict[str, Any]]:
+def _comparisons(predictions: dict[str, list[Classified]]) -> list[dict[str, Any]]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
     right = {name: np.array([p.true == p.predicted for p in side]) for name, side in predictions.items()}
     pairs = itertools.combinations(reversed(right), 2)
-    return [asdict(metrics.compare(a, right[a], b, right[b], seed)) for a, b in pairs]
+    return [asdict(metrics.compare(a, right[a], b, right[b])) for a, b in pairs]
 
 
 def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:

@@ -34,6 +34,7 @@ from frostline.fit import (
     network_name,
     training_seconds,
 )
+from frostline.learning import subsets
 from frostline.predict import Classified, read_predictions
 from frostline.probabilities import write_predictions
 from frostline.progress import Progress
@@ -359,34 +360,6 @@ def recommendation(run: Path, names: Sequence[str], seed: int) -> Row:
 
 
 # ---- over photos -----------------------------------------------------------------------------------------------------
-
-
-def subsets(
-    labels: Sequence[str], digests: Sequence[str], sizes: Sequence[int], seed: int, repeat: int
-) -> dict[int, list[int]]:
-    """Nested, stratified subsets of photos: the first k of each class in an order drawn at random.
-
-    A class with fewer than k photos gives all it has. The order depends on seed, repeat and the photos' bytes, not on their names.
-
-    Parameters
-    ----------
-    labels, digests
-        Class and SHA-256 of each photo.
-    sizes
-        Photos of a class.
-
-    Returns
-    -------
-    dict
-        Ascending places in `labels`, by size.
-    """
-    chosen: dict[int, list[int]] = {size: [] for size in sizes}
-    for number, label in enumerate(sorted(set(labels))):
-        members = sorted((i for i, one in enumerate(labels) if one == label), key=lambda i: digests[i])
-        drawn = np.random.default_rng([seed, repeat, number]).permutation(members).tolist()
-        for size in sizes:
-            chosen[size] += drawn[:size]
-    return {size: sorted(places) for size, places in chosen.items()}
 
 
 def _photos(
