@@ -616,6 +616,44 @@ def test_names_of_any_kind_stay_inside(
     assert all(why for _, why in left)
 
 
+@settings(deadline=None, max_examples=45)
+@given(
+    st.sampled_from(["zip", "tar", "parquet"]),
+    st.lists(
+        st.tuples(st.floats(-1, 1), st.sampled_from([b"\0", b"\x7f", b"\xff\xff\xff\xff", b"\0\0\0\x80"])),
+        min_size=1,
+        max_size=4,
+    ),
+)
+def test_damage_anywhere_is_listed_or_one_line(
+    tmp_path_factory: pytest.TempPathFactory, kind: str, damage: list[tuple[float, bytes]]
+) -> None:
+    home = tmp_path_factory.mktemp("hurt")
+    if kind == "parquet":
+        rows = [{"image": {"bytes": data, "path": name}, "label": name[0]} for name, data in GOOD.items()]
+        data = bytearray(written(home / "data.parquet", rows).read_bytes())
+    else:
+        folder = home / "folder"
+        for name, content in GOOD.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(content)
+        data = bytearray(packed(folder, home / f"data.{kind}").read_bytes())
+    for (
+        place,
+        what,
+    ) in damage:  # counted from the beginning or from the end, where headers stand, more often than between
+        at = int(abs(place) ** 3 * len(data)) * (1 if place > 0 else -1)
+        data[at : at + len(what) or None] = what
+    (home / f"data.{kind}").write_bytes(bytes(data))
+    with upkeep.session():
+        try:
+            manifest = scan(home / f"data.{kind}")
+        except DataError as error:
+            assert len(str(error).splitlines()) == 1
+        else:
+            assert all((manifest.root / p.path).is_file() for p in manifest.photos)
+
+
 # --- the whole way
 
 

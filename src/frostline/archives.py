@@ -36,7 +36,18 @@ MAX_RATIO = 100
 
 _FREE = 1_000_000_000  # bytes below which no ratio is looked at: flat drawings shrink a lot
 _CHUNK = 1 << 20
-_BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, struct.error)
+# the readers of the standard library raise all of these on damaged files
+_BROKEN = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0")
 
@@ -232,11 +243,10 @@ def _write(target: Path, open_: Callable[[_Member], IO[bytes]], member: _Member,
     """Write one member; returns why that could not be, or "". A piece of a file is never left."""
     try:
         source = open_(member)
-    except (
-        NotImplementedError,
-        RuntimeError,
-    ) as error:  # a packing method, or an encryption, that Python does not know
+    except RuntimeError as error:  # a packing method, or an encryption, that Python does not know
         return f"can't be unpacked: {one_line(error)}"
+    except OSError as error:  # a place before the file's beginning
+        raise EOFError(one_line(error)) from error
     made = whole = False
     try:
         with source:
@@ -250,8 +260,6 @@ def _write(target: Path, open_: Callable[[_Member], IO[bytes]], member: _Member,
     except OSError as error:
         if error.errno in _FULL:
             raise
-        if error.errno is None:  # bz2's way to say that its data is damaged
-            raise EOFError(str(error)) from error
         return f"can't be written: {error.strerror}"
     finally:
         if made and not whole:
@@ -260,9 +268,9 @@ def _write(target: Path, open_: Callable[[_Member], IO[bytes]], member: _Member,
 
 
 def _copy(source: IO[bytes], out: IO[bytes], size: int, advance: Callable[[int], None]) -> None:
-    """Copy `size` bytes. Raises EOFError when there are fewer or more: the header lied."""
+    """Copy `size` bytes. Raises EOFError when they can't be read, or when there are fewer or more: the header lied."""
     left = size
-    while block := source.read(min(_CHUNK, left + 1)):
+    while block := _read(source, min(_CHUNK, left + 1)):
         left -= len(block)
         if left < 0:
             raise EOFError("longer than its header says")
@@ -270,3 +278,10 @@ def _copy(source: IO[bytes], out: IO[bytes], size: int, advance: Callable[[int],
         advance(len(block))
     if left:
         raise EOFError("the end is missing")
+
+
+def _read(source: IO[bytes], size: int) -> bytes:
+    try:
+        return source.read(size)
+    except OSError as error:  # bz2's way to say that its data is damaged, and the system's that a place is none
+        raise EOFError(one_line(error)) from error

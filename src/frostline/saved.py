@@ -264,6 +264,7 @@ def _count(path: Path) -> int:
 
 
 def _of_batch(batch: Any, columns: _Columns) -> Iterator[dict[str, Any]]:
+    batch.validate(full=True)  # pyarrow would follow a damaged offset to wherever it leads
     photos, labels = batch.column(columns.photo), batch.column(columns.label)
     others = {
         key: batch.column(name) if name else None for key, name in (("group", columns.group), ("split", columns.split))
