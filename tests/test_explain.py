@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from commands import SMALL, must
+from commands import SMALL, call, must
 from frostline import backbone, bundle, explain, freeze, train
 from frostline.config import Recipe
 from frostline.errors import ConfigError
@@ -165,3 +165,30 @@ def test_a_network_that_can_not_be_explained_costs_no_study(seen: Path, tmp_path
     assert failed["photos"] == []
     assert "SHA-256" in failed["failure"]
     assert json.loads((run / "study.json").read_text(encoding="utf-8"))["strategies"] == document["strategies"]
+
+
+def test_photos_are_explained_by_pictures_and_numbers(seen: Path, tmp_path: Path) -> None:
+    bundle_folder = seen / "run" / "baseline" / "bundle"
+    chosen = sorted((seen / "data" / "red").iterdir())[:2]
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"no photo")
+    said = must("explain", bundle_folder, *chosen, broken, "--out", tmp_path / "out", "--json")
+    found = json.loads(said.out)
+    assert found == json.loads((tmp_path / "out" / "explanations.json").read_text(encoding="utf-8"))
+    assert [skip["path"] for skip in found["skipped"]] == [str(broken)]
+    assert f"skipped {broken}: not a photo (unknown format)" in said.err
+    assert [(p["path"], p["true"]) for p in found["photos"]] == [(str(path), "red") for path in chosen]
+    for entry in found["photos"]:
+        assert set(entry["maps"]) == {"predicted", "true"} if entry["predicted"] != "red" else {"predicted"}
+        assert len(entry["pictures"]) == len(entry["maps"])
+        for name in entry["pictures"]:
+            with Image.open(tmp_path / "out" / name) as picture:
+                assert (picture.format, picture.size) == ("PNG", (64, 64))
+    asked = json.loads(
+        must("explain", bundle_folder, chosen[0], "--out", tmp_path / "o", "--class", "blue", "--json").out
+    )
+    assert list(asked["photos"][0]["maps"]) == ["asked"]
+    options = (bundle_folder, chosen[0], "--out", tmp_path / "o", "--class")
+    assert "did you mean 'blue'" in call("explain", *options, "blu").error
+    assert "no photo was explained" in call("explain", bundle_folder, broken, "--out", tmp_path / "o").error
+    assert "1-" in must("explain", bundle_folder, chosen[0], "--out", tmp_path / "o").out

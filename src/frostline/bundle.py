@@ -24,7 +24,7 @@ import numpy as np
 import numpy.typing as npt
 
 import frostline
-from frostline import neighbours
+from frostline import neighbours, thresholds
 from frostline.config import EngineKind, Recipe, StoredAs, Strategy
 from frostline.engine import EXPORT, Engine, opened, settle
 from frostline.errors import BundleError, ConfigError, FrostlineError
@@ -73,6 +73,8 @@ class About:
     """Each class's share of the training photos; empty in bundles of schema 1, which don't tell."""
     stands_for: list[float] = field(default_factory=list)
     """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
+    thresholds: list[dict[str, Any]] = field(default_factory=list)
+    """Confidence at which a precision is reached, as `frostline.thresholds.table` has it; empty where no validation photos could tell."""
     neighbours: dict[str, Any] = field(default_factory=dict)
     """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
 
@@ -440,6 +442,7 @@ def _check(about: About, path: Path) -> None:
         problems += _share_problems(about)
     if not isinstance(about.neighbours, dict):
         problems.append(f"neighbours {about.neighbours!r}: expected photos and sha256")
+    problems += thresholds.problems(about.thresholds)
     if about.test_views not in (1, 2):
         problems.append(f"test_views {about.test_views!r}: expected 1 or 2")
     try:

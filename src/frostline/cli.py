@@ -10,13 +10,16 @@ from typing import Annotated
 import typer
 
 import frostline
-from frostline.cli_model import evaluate, predict, serve
+from frostline.cli_model import evaluate, serve
 from frostline.cli_photos import check, data
+from frostline.cli_predict import explain, predict
 from frostline.cli_stock import backbones, cache, weights
 from frostline.cli_study import fit, report, robustness, study, sweep
 from frostline.errors import FrostlineError
 
-COMMANDS = (check, study, fit, sweep, robustness, predict, evaluate, serve, report, backbones, weights, cache, data)
+COMMANDS = (
+    check, study, fit, sweep, robustness, predict, explain, evaluate, serve, report, backbones, weights, cache, data,
+)  # fmt: skip
 """In the order in which --help lists them."""
 
 app = typer.Typer(

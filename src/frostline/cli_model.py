@@ -1,13 +1,8 @@
-"""The commands that use a trained model: predict, evaluate."""
+"""The commands that use a trained model: evaluate."""
 
 from __future__ import annotations
 
-import csv
-import io
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, get_args
 
@@ -16,119 +11,6 @@ import typer
 from frostline.console import console, print_skipped, progress_bar
 from frostline.errors import ConfigError
 from frostline.options import PHOTOS, Engine, Json, Prior, Quiet
-
-
-def predict(
-    bundle: Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")],
-    photos: Annotated[
-        list[str] | None, typer.Argument(help="Files or folders; '-' or nothing: a list on stdin.")
-    ] = None,
-    out: Annotated[
-        str, typer.Option("--out", help="A .csv or .jsonl file, as its name says; default: CSV on stdout.")
-    ] = "",
-    engine: Engine = "auto",
-    prior: Prior = "",
-    as_json: Annotated[
-        bool, typer.Option("--json", help="JSON lines on stdout; with --out a summary of it, photos left out included.")
-    ] = False,
-    quiet: Annotated[
-        bool, typer.Option("--quiet", help="No progress, no words; photos left out are still listed on stderr.")
-    ] = False,
-) -> None:
-    """Classify photos: a row each, bad files listed on stderr."""
-    from frostline.bundle import load
-    from frostline.config import EngineKind
-    from frostline.errors import DataError, nearest
-    from frostline.manifest import Skip, printable
-    from frostline.predict import predict as classify
-
-    if engine not in get_args(EngineKind):
-        raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
-    if out and Path(out).suffix.lower() not in (".csv", ".jsonl"):
-        raise ConfigError(f"--out {out}: expected a name that ends in .csv or .jsonl")
-    model = load(bundle, engine)  # type: ignore[arg-type]
-    lines_of_json = out.lower().endswith(".jsonl") if out else as_json
-    paths = _listed() if not photos or photos == ["-"] else photos
-    classified = skipped = 0
-    listed: list[dict[str, str]] = []  # kept for the summary alone
-    with progress_bar(quiet) as progress, _sink(out) as sink:
-        task = progress.task("Classifying")
-        results = classify(model, paths, prior=prior, on_photo=lambda: task.advance(1))
-        write = _json_writer(sink) if lines_of_json else _csv_writer(sink, model.classes)
-        for result in results:
-            if isinstance(result, Skip):
-                skipped += 1
-                typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
-                if as_json and out:
-                    listed.append({"path": printable(result.path), "why": result.why})
-            else:
-                classified += 1
-                write(result)
-        task.finish()
-        if skipped:
-            progress.say(f"{skipped} left out")
-        if not classified:  # raised in here: a file that stood at --out stays
-            came = f"all {skipped} left out, as listed above" if skipped else "there are none in what was given"
-            raise DataError(f"no photo was classified: {came}; name photos, or folders that hold some")
-    if as_json and out:
-        typer.echo(json.dumps({"out": out, "classified": classified, "skipped": listed}, ensure_ascii=False))
-
-
-def _listed() -> Iterator[str]:
-    """Paths on stdin, one a line."""
-    if sys.stdin.isatty():
-        raise ConfigError("no photos given: name files or folders, or pipe a list of paths to stdin")
-    if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # a file's name may be any bytes
-    return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
-
-
-@contextmanager
-def _sink(out: str) -> Iterator[Any]:
-    """Where rows go: stdout, or a file that appears whole at the end."""
-    if not out:
-        yield sys.stdout
-        return
-    from frostline.files import replacing
-
-    with replacing(Path(out)) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
-        yield file
-
-
-def _csv_writer(sink: Any, classes: list[str]) -> Any:
-    import numpy as np
-
-    from frostline import probabilities
-
-    writer = csv.writer(sink, lineterminator="\n")
-    writer.writerow(probabilities.header(classes))
-
-    def write(result: Any) -> None:
-        shares = np.array(list(result.probabilities.values()))
-        prediction = probabilities.Prediction(_storable(result.path), result.true, shares)
-        writer.writerow(probabilities.row(prediction, classes))
-
-    return write
-
-
-def _json_writer(sink: Any) -> Any:
-    from dataclasses import asdict
-
-    def write(result: Any) -> None:
-        sink.write(json.dumps({**asdict(result), "path": _storable(result.path)}, ensure_ascii=False) + "\n")
-
-    return write
-
-
-def _storable(path: str) -> str:
-    """`path`, or where UTF-8 or a CSV reader would stumble over it (a carriage return), its escaped form."""
-    from frostline.manifest import printable
-
-    try:
-        path.encode()
-    except UnicodeEncodeError:
-        return printable(path)
-    return printable(path) if "\r" in path else path
 
 
 def evaluate(

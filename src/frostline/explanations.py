@@ -6,9 +6,12 @@ Photos are chosen from those reported on, after all figures stand, and shape non
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,11 @@ import numpy as np
 from frostline import bundle, explain, faithfulness
 from frostline.backbone import Backbone
 from frostline.config import Config
-from frostline.errors import FrostlineError, PhotoError
-from frostline.files import write_text
-from frostline.images import Pixels
-from frostline.predict import Classified, read_predictions
+from frostline.errors import ConfigError, DataError, FrostlineError, PhotoError, nearest
+from frostline.files import write_text, write_with
+from frostline.images import Pixels, Transform, thumbnail
+from frostline.manifest import Skip, printable
+from frostline.predict import Classified, predict, read_predictions
 from frostline.progress import Progress
 from frostline.reading import ahead, pixels
 
@@ -29,6 +33,8 @@ USUAL = 32
 """Photos a strategy, unless the user says otherwise."""
 TRIED = 16
 """Photos a strategy on which the maps are put to the test, at most."""
+
+_WIDTH = 640  # pixels of the longer side of an overlay
 
 Document = dict[str, Any]
 
@@ -106,6 +112,75 @@ def explained(
         heat = _maps(model, parts, pictures, [[p.predicted] for p in tried])[:, 0]
         document["faithfulness"] = faithfulness.summary(faithfulness.areas(model, pictures, wanted, heat, seed), seed)
     return document
+
+
+def pictures(model: bundle.Bundle, paths: Iterable[str], out: Path, name: str, progress: Progress) -> Document:
+    """Lay the maps of any photos over them: PNGs in `out`, and explanations.json, whose content is returned.
+
+    Of each photo the predicted class, and the true one where the photo lies in a folder named after a class and it is another; or the
+    class `name` alone.
+
+    Raises
+    ------
+    ConfigError
+        The network has no maps, or the bundle knows no class `name`.
+    DataError
+        No photo could be read.
+    RunError
+        `out` can't be written.
+    """
+    if name and name not in model.classes:
+        raise ConfigError(f"unknown class '{name}'{nearest(name, model.classes)}")
+    document: Document = {"method": explain.METHOD, "layer": " + ".join(g.layer for g in explain.grids(model.parts))}
+    entries: list[Document] = []
+    skipped: list[Document] = []
+    task = progress.task("Heat maps")
+    for result in predict(model, paths):
+        if isinstance(result, Skip):
+            skipped.append({"path": printable(result.path), "why": result.why})
+        else:
+            folder = Path(result.path).absolute().parent.name
+            told = result if result.true or folder not in model.classes else replace(result, true=folder)
+            entries.append(_laid_over(model, told, out, len(entries) + 1, name))
+        task.advance(1)
+    task.finish()
+    if not entries:
+        why = f"the first: {skipped[0]['path']}: {skipped[0]['why']}" if skipped else "there are none in what was given"
+        raise DataError(f"no photo was explained: {why}; name photos, or folders that hold some")
+    document |= {"photos": entries, "skipped": skipped}
+    write_text(out / FILE, json.dumps(document, ensure_ascii=False, allow_nan=False) + "\n")
+    return document
+
+
+def _laid_over(model: bundle.Bundle, result: Classified, out: Path, number: int, name: str) -> Document:
+    asked = {"asked": name} if name else {"predicted": result.predicted}
+    if not name and result.true and result.true != result.predicted:
+        asked["true"] = result.true
+    seen = pixels(Path(result.path), model.transform)
+    if isinstance(seen, PhotoError):
+        raise DataError(f"{printable(result.path)} changed while it was read: {seen}")
+    maps = _maps(model, model.parts, seen[None], [list(asked.values())])[0]
+    large = _whole(Path(result.path), model.transform, seen)
+    files = []
+    for (kind, wanted), heat in zip(asked.items(), maps, strict=True):
+        safe = re.sub(r"[^\w.-]+", "_", f"{number}-{Path(result.path).stem[:80]}-{kind}-{wanted[:40]}")
+        write_with(out / f"{safe}.png", partial(explain.overlay(large, heat).save, format="PNG"))
+        files.append(f"{safe}.png")
+    return {
+        "path": printable(result.path),
+        "true": result.true,
+        "predicted": result.predicted,
+        "confidence": round(result.confidence, 6),
+        "maps": {kind: whole_numbers(heat) for kind, heat in zip(asked, maps, strict=True)},
+        "pictures": files,
+    }
+
+
+def _whole(path: Path, transform: Transform, seen: Pixels) -> Pixels:
+    """The photo in its own shape, where the network sees all of it; else the square that it sees."""
+    if transform.resize == "crop":
+        return seen
+    return np.asarray(thumbnail(path.read_bytes(), max(_WIDTH, transform.size)))
 
 
 def chosen(predictions: Sequence[Classified], photos: int, classes: Sequence[str]) -> list[Classified]:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from frostline import backbone as backbones
-from frostline import bundle, card, evaluate, freeze, manifest, metrics, neighbours, sample, train
+from frostline import bundle, card, evaluate, freeze, manifest, metrics, neighbours, sample, thresholds, train
 from frostline.backbone import Backbone
 from frostline.balance import class_mean, photo_weights, represented
 from frostline.cache import Key, Store, Tap, fill, tap
@@ -335,7 +335,10 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
 
     # -- and the model, ready to use
     known, kept = _training_photos(learnt, ready, model)
-    about = replace(about, temperature=row["temperature"], figures=_headline(row, ready), neighbours=kept)
+    sure = thresholds.of(validation, ready.classes)
+    about = replace(
+        about, temperature=row["temperature"], figures=_headline(row, ready), neighbours=kept, thresholds=sure
+    )
     write_history(folder / "history.csv", learnt.state)
     write_predictions(folder / "predictions.csv", reported, ready.classes)
     if validation:

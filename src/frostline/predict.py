@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -58,6 +58,7 @@ def predict(
     *,
     prior: Prior = "",
     on_photo: Callable[[], None] | None = None,
+    known: Container[str] = (),
 ) -> Iterator[Classified | Skip]:
     """Classify photos one after the other, as many as there are: files, or folders (all photos in them).
 
@@ -71,6 +72,8 @@ def predict(
         probabilities are the shares found.
     on_photo
         Called as each photo has been read.
+    known
+        Files to pass over, by their path: those that a run before has classified.
 
     Raises
     ------
@@ -80,7 +83,7 @@ def predict(
         `prior` can't be used.
     """
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
-    results = _counted(_logits(model, _files(paths, model.classes)), on_photo)
+    results = _counted(_logits(model, (f for f in _files(paths, model.classes) if f.path not in known)), on_photo)
     shares = _given(model, prior)
     if prior == "estimate":
         return _estimated(model, results)
