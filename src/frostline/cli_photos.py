@@ -10,11 +10,11 @@ import typer
 
 from frostline.console import console, print_skipped, progress_bar
 from frostline.errors import ConfigError
-from frostline.options import Backbone, Engine, ImageSize, Json, Quiet, Seed, Weights
+from frostline.options import PHOTOS, Backbone, Engine, ImageSize, Json, Quiet, Seed, Weights
 
 
 def check(
-    data: Annotated[str, typer.Argument(help="Folder of class folders, folder with train/ and test/, or CSV.")],
+    data: Annotated[str, typer.Argument(help=f"{PHOTOS}.")],
     out: Annotated[
         str, typer.Option("--out", help="Gets check.html, check.csv and check.json. Default: runs/NAME-check.")
     ] = "",
