@@ -83,6 +83,16 @@ def agreement_at(moved: Floats, fixed: Floats, boxes: Floats, side: int) -> Floa
     return np.asarray((x * y).sum((1, 2)) / np.maximum(inside.sum((1, 2)), 1), dtype=np.float32)
 
 
+def repetition(pictures: Floats) -> Floats:
+    """How well pictures agree with themselves when moved by over 5 pixels, 0 to 1 (P,): high for stripes, checks and weaves."""
+    spectrum = np.fft.rfft2(detail(pictures))
+    same = np.fft.irfft2(np.abs(spectrum) ** 2)
+    side = pictures.shape[1]
+    away = np.minimum(np.arange(side), side - np.arange(side))
+    far = (away[:, None] ** 2 + away**2) > 25
+    return np.asarray(same[:, far].max(1) / np.maximum(same[:, 0, 0], 1e-6), dtype=np.float32)
+
+
 def detail(pictures: Floats) -> Floats:
     """Pictures without their coarse forms."""
     smooth = _smoothing(pictures.shape[1])

@@ -38,6 +38,7 @@ from frostline.options import (
     Settings,
     StoredAs,
     Test,
+    Twins,
     Weights,
 )
 
@@ -70,6 +71,7 @@ def study(
     balance: Balance = "none",
     explain: Explain = -1,
     robustness: Robustness = "auto",
+    twins: Twins = "near",
     cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
@@ -84,7 +86,7 @@ def study(
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
         resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain,
-        robustness=robustness,
+        robustness=robustness, twins=twins,
     )  # fmt: skip
     count = _seed_count(seeds, data, out, settings, resume)
     run = _run if count == 1 else partial(_run_several, count=count)
@@ -114,6 +116,7 @@ def fit(
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
     explain: Explain = -1,
+    twins: Twins = "near",
     cache_limit: CacheLimit = "",
     resume: Resume = False,
     overwrite: Overwrite = False,
@@ -125,7 +128,7 @@ def fit(
     config = _configuration(
         context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
-        device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain,
+        device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain, twins=twins,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
 
@@ -162,6 +165,7 @@ def sweep(
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
+    twins: Twins = "near",
     cache_limit: CacheLimit = "",
     settings: Settings = "",
     resume: Resume = False,
@@ -178,7 +182,7 @@ def sweep(
     options: dict[str, Any] = {
         "backbone": backbone, "protocol": protocol, "preset": preset, "epochs": epochs, "seed": seed, "test": test,
         "line": line, "weights": weights, "image_size": image_size, "resize": resize, "engine": engine,
-        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance,
+        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance, "twins": twins,
     }  # fmt: skip
     if settings or (resume and not data):
         config = _configuration(context, data, out, settings, resume)

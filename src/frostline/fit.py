@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from frostline import backbone as backbones
-from frostline import bundle, card, evaluate, freeze, manifest, metrics, neighbours, sample, thresholds, train
+from frostline import bundle, card, evaluate, freeze, manifest, metrics, neighbours, sample, thresholds, train, twins
 from frostline.backbone import Backbone
 from frostline.balance import class_mean, photo_weights, represented
 from frostline.cache import Key, Store, Tap, fill, tap
@@ -32,7 +32,8 @@ from frostline.manifest import Manifest, Photo, Skip
 from frostline.probabilities import Prediction, softmax, write_predictions
 from frostline.progress import Progress
 from frostline.reading import ahead, groups
-from frostline.split import Split, leaks, make_split
+from frostline.split import Split, leaks, make_split, seen
+from frostline.twins import TwinGroup
 
 Log = Callable[..., None]
 Row = dict[str, Any]
@@ -47,6 +48,8 @@ class Ready:
     config: Config
     photos: Manifest
     """The usable photos."""
+    near_twins: list[TwinGroup]
+    """Groups of them that are more than byte-identical, where the configuration asks for those."""
     split: Split
     others: Manifest | None
     """The photos of `config.test`, less those that are also among `photos`."""
@@ -120,23 +123,27 @@ def prepare(config: Config, progress: Progress) -> Ready:
     started = time.perf_counter()
     engine = {"seed": config.seed, "kind": config.engine, "device": device, "progress": progress}
     usable = _usable(photos, fill(list(taps.values()), photos, **engine), config.data)  # type: ignore[arg-type]
-    usable = usable.without(leaks(usable))
-    tested, skipped = None, list(usable.skipped)
+    tested = None
     if others is not None:
         tested = _usable(others, fill(list(taps.values()), others, **engine), config.test)  # type: ignore[arg-type]
-        tested = tested.without(_seen_in_training(usable, tested))
+    alike = twins.find(usable, others=tested, progress=progress) if config.twins == "near" else []
+    usable = usable.without(leaks(usable, twins.ties(alike, usable)))
+    skipped = list(usable.skipped)
+    if tested is not None:
+        tested = tested.without(seen(usable, tested, twins.ties(alike, usable, tested)))
         _check_classes(usable, tested, config)
         if not tested.photos:
             raise DataError(
                 f"every photo of {config.test} is also in {config.data}: give photos that were not trained on"
             )
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
-    split = make_split(usable, config.protocol, config.seed, external_test=tested is not None)
+    alike = twins.near(alike, usable)
+    split = make_split(usable, config.protocol, config.seed, tested is not None, twins.ties(alike, usable))
     _fill_views(config.strategies, networks, taps, usable, split, engine)
     _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
-    return Ready(config, usable, split, tested, skipped, networks, taps, device, precision, seconds, config.seed)
+    return Ready(config, usable, alike, split, tested, skipped, networks, taps, device, precision, seconds, config.seed)
 
 
 def _check_classes(photos: Manifest, others: Manifest | None, config: Config) -> None:
@@ -162,14 +169,6 @@ def _usable(photos: Manifest, bad: Sequence[Skip], folder: str) -> Manifest:
             "at least two classes are needed"
         )
     return usable.without(Skip(c, f"class left out: none of its {counts[c]} files could be read") for c in lost)
-
-
-def _seen_in_training(photos: Manifest, others: Manifest) -> list[Skip]:
-    """Photos of the test folder that are, byte for byte, among the photos trained on."""
-    known = {p.sha256: p.path for p in photos.photos}
-    return [
-        Skip(p.path, f"the same photo is trained on: {known[p.sha256]}") for p in others.photos if p.sha256 in known
-    ]
 
 
 def _device(config: Config) -> torch.device:

@@ -42,6 +42,10 @@ StoredAs = Annotated[str, typer.Option(help="Activations on disk: float16 or flo
 Balance = Annotated[
     str, typer.Option(help="Unequal classes in training: none, loss (weighted) or sampling (drawn equally).")
 ]
+Twins = Annotated[
+    str,
+    typer.Option(help="What never stands on both sides of the split: near (near-twins too) or bytes (the same bytes)."),
+]
 Prior = Annotated[
     str,
     typer.Option(

@@ -11,15 +11,15 @@ rigorous  65 / 15 / 20 train / validation / test;     what is missing is cut fro
 ========  ==========================================  =================================================
 
 What belongs together is one group and stays on one side: byte-identical photos, photos that a table's `group` column unites (the
-same plant, the same patient), and whatever `ties` add; all of it transitively. Parts that the data set gives are used as they are;
-`leaks` names the photos that they separate from their group, `straddling` says which groups those are.
+same plant, the same patient), and whatever `ties` add (near-twins); all of it transitively. Parts that the data set gives are used as
+they are; `leaks` names the photos that they separate from their group, `straddling` says which groups those are.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -86,8 +86,14 @@ def make_split(
     if protocol == "tutorial" and "test" in given:
         missing = []
     pool = given.get("train", [])
-    united = together(manifest.photos, ties)
-    cut = _cut(manifest, pool, united, {part: shares[part] for part in ("train", *missing)}, seed, protocol)
+    tied = [tie for tie in ties if len(tie) > 1]
+    united = together(manifest.photos, tied)
+    try:
+        cut = _cut(manifest, pool, united, {part: shares[part] for part in ("train", *missing)}, seed, protocol)
+    except DataError as error:
+        raise (
+            DataError(f"{error}; near-twins count as one photo, unless you say --twins bytes") if tied else error
+        ) from None
     parts = {part: np.array(sorted(indices), dtype=np.intp) for part, indices in {**given, **cut}.items()}
     none = np.array([], dtype=np.intp)
     test = parts.get("test", none)
@@ -117,23 +123,26 @@ def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> lis
     return list(members.values())
 
 
-def leaks(manifest: Manifest) -> list[Skip]:
-    """Photos that a given part can't keep, because the same bytes or the same group stand in a part that is asked more: test before
-    validation before train. With them in training, a figure would be of photos (plants, patients) that the network had seen.
+def leaks(manifest: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
+    """Photos that a given part can't keep, because the same bytes, the same group or a photo tied to them stand in a part that is asked
+    more: test before validation before train. With them in training, a figure would be of photos (plants, patients) that the network
+    had seen.
     """
     rank = {"": 0, "train": 0, "validation": 1, "test": 2}
+    untied = {i: number for number, group in enumerate(together(manifest.photos)) for i in group}
     found = []
-    for indices in together(manifest.photos):
-        group = [manifest.photos[i] for i in indices]
-        first = max(group, key=lambda photo: rank[photo.split])
-        found += [
-            Skip(
-                photo.path,
-                f"{_what_stands(photo, group, first.split)} stands in {first.split}: {printable(first.path)}",
-            )
-            for photo in group
-            if rank[photo.split] < rank[first.split]
-        ]
+    for indices in together(manifest.photos, ties):
+        asked_most = max(indices, key=lambda i: rank[manifest.photos[i].split])
+        part = manifest.photos[asked_most].split
+        for i in indices:
+            photo = manifest.photos[i]
+            if rank[photo.split] < rank[part]:
+                # of what stands there, rather something that it shares bytes or a group with
+                close = [j for j in indices if manifest.photos[j].split == part and untied[j] == untied[i]]
+                other = manifest.photos[next(iter(close), asked_most)]
+                group = [manifest.photos[j] for j in indices if untied[j] == untied[i]]
+                what = _what_stands(photo, group, part) if close else "a near-twin of it"
+                found.append(Skip(photo.path, f"{what} stands in {part}: {printable(other.path)}"))
     return found
 
 
@@ -143,6 +152,22 @@ def _what_stands(photo: Photo, group: list[Photo], part: str) -> str:
         return "the same photo"
     name = photo.group or next((other.group for other in group if other.group), "")
     return f"another photo of its group '{printable(name)}'"
+
+
+def seen(photos: Manifest, others: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
+    """Those of `others` that are, byte for byte or by `ties`, among the `photos` of a run: a figure on them would flatter.
+
+    `ties` count the others on from the photos' last.
+    """
+    both = [replace(photo, group="") for photo in (*photos.photos, *others.photos)]
+    found = []
+    for indices in together(both, ties):
+        known = [both[i] for i in indices if i < len(photos.photos)]
+        for photo in (both[i] for i in indices if known and i >= len(photos.photos)):
+            same = next((p for p in known if p.sha256 == photo.sha256), None)
+            what, where = ("the same photo", same) if same else ("a near-twin of it", known[0])
+            found.append(Skip(photo.path, f"{what} is trained on: {printable(where.path)}"))
+    return found
 
 
 def straddling(manifest: Manifest, split: Split) -> list[list[Photo]]:

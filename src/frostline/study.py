@@ -20,7 +20,7 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import evidence, explanations, freeze, metrics, report, sample, shift, upkeep, words
+from frostline import evidence, explanations, flattery, freeze, metrics, report, sample, shift, upkeep, words
 from frostline.balance import unequal
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.engine import processor
@@ -136,6 +136,7 @@ def _run(
     ready, log = start(run, config, old, progress, frostline=frostline.__version__)
     document = old or begin(ready)
     document["status"] = "running"
+    _say_near_twins(document["dataset"], ready, progress)
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
     spent = document["seconds"] - started
@@ -438,10 +439,20 @@ def _dataset(ready: Ready) -> dict[str, Any]:
         "test": len(others.photos) if others else len(ready.split.test),
         "skipped": [asdict(s) for s in ready.skipped],
         "twins": _paths(photos),
+        "near_twins": flattery.near_twins(ready),
         "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
         "sample": _is_sample(root),
         "test_sample": others is not None and _is_sample(others.root),
     }
+
+
+def _say_near_twins(dataset: dict[str, Any], ready: Ready, progress: Progress) -> None:
+    """Measure what they would have done, once in a run, and say it."""
+    found = dataset.get("near_twins")  # an older run has none
+    if found and found["groups"]:
+        found["naive"] = found["naive"] or flattery.measure(ready)
+        found["words"] = flattery.sentence(found)
+        progress.say(found["words"])
 
 
 def _is_sample(folder: Path) -> bool:

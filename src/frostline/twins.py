@@ -25,6 +25,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import PIL
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from frostline import alignment
 from frostline.alignment import SIDE, Floats
@@ -38,6 +40,7 @@ from frostline.reading import ahead, groups, pixels
 from frostline.upkeep import mark_used
 from frostline.weights import cache_dir
 
+Places = npt.NDArray[np.int64]
 Kind = Literal["same bytes", "resized or recompressed", "mirrored", "cropped", "near"]
 KINDS: tuple[Kind, ...] = ("same bytes", "resized or recompressed", "mirrored", "cropped", "near")
 """From the surest to the least sure. `near`: another shot of the same thing, or a copy that was worked over."""
@@ -52,9 +55,14 @@ _BOXES = (
 _CANDIDATES = 3  # nearest photos that are looked at for each photo
 _LIKELY = 0.6  # correlation of the coarse pictures below which nothing is a candidate
 _BLOCK = 256  # pairs compared at a time: 4 MB for each picture of them
-_ROWS = 4096  # small pictures read at a time: 16 MB
+_ROWS = 1024  # small pictures read at a time: 17 MB as numbers
 _AHEAD = 32  # photos
 _COMMON = 0.2  # share of a class's detail that its mean has before it counts as background
+_PATTERN = 0.5  # repetition from which a picture fits many others by being moved, so that it has to fit as it lies
+_SURE, _STILL = 0.9, 0.01  # agreement, and by how much of a side it may lie elsewhere, then
+_ROUNDS = 4  # of looking further, from what was found, past those found already
+_FAINT = 1.5  # grey levels of detail, on average, from which one of 8 x 8 cells has any
+_CELLS = 6  # of them that a picture needs to be anybody's twin
 _MANY = 20  # photos of a class from which such a mean means anything
 
 
@@ -144,6 +152,32 @@ def find(
     return _grouped(photos, digests, links)
 
 
+def ties(groups: Iterable[TwinGroup], *manifests: Manifest) -> list[list[int]]:
+    """The groups as indices into these photos, counted on from manifest to manifest: what `split` is to keep together.
+
+    Photos are known by their bytes, so the manifests may have lost some since the groups were found.
+    """
+    places: defaultdict[str, list[int]] = defaultdict(list)
+    for index, photo in enumerate(photo for manifest in manifests for photo in manifest.photos):
+        places[photo.sha256].append(index)
+    found = [sorted({i for photo in group.photos for i in places.get(photo.sha256, [])}) for group in groups]
+    return [indices for indices in found if len(indices) > 1]
+
+
+def near(groups: Iterable[TwinGroup], manifest: Manifest) -> list[TwinGroup]:
+    """The groups that are more than byte-identical photos, as far as they still stand in the manifest."""
+    place: defaultdict[str, list[int]] = defaultdict(list)
+    for index, photo in enumerate(manifest.photos):
+        place[photo.sha256].append(index)
+    found = []
+    for group in groups:
+        digests = [photo.sha256 for photo in group.photos if photo.sha256 in place]
+        if len(set(digests)) > 1:
+            indices = sorted({i for digest in digests for i in place[digest]})
+            found.append(TwinGroup(tuple(indices), tuple(manifest.photos[i] for i in indices), group.links))
+    return sorted(found, key=lambda group: group.indices)
+
+
 def _grouped(photos: Sequence[Photo], digests: Sequence[str], links: Iterable[Link]) -> list[TwinGroup]:
     """Groups of photos from links between digests."""
     places: defaultdict[str, list[int]] = defaultdict(list)
@@ -153,32 +187,33 @@ def _grouped(photos: Sequence[Photo], digests: Sequence[str], links: Iterable[Li
     for link in links:
         a, b = sorted((places[digests[link.a]][0], places[digests[link.b]][0]))
         all_links.append(Link(a, b, link.kind, link.confidence))
-    parent: dict[int, int] = {}
-
-    def root(index: int) -> int:
-        while parent.setdefault(index, index) != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for link in all_links:
-        low, high = sorted((root(link.a), root(link.b)))
-        parent[high] = low
+    roots = _roots(len(photos), all_links)
     members: defaultdict[int, set[int]] = defaultdict(set)
     held: defaultdict[int, list[Link]] = defaultdict(list)
     for link in sorted(all_links, key=lambda link: (link.a, link.b)):
-        members[root(link.a)] |= {link.a, link.b}
-        held[root(link.a)].append(link)
+        members[int(roots[link.a])] |= {link.a, link.b}
+        held[int(roots[link.a])].append(link)
     return [
         TwinGroup(tuple(sorted(members[r])), tuple(photos[i] for i in sorted(members[r])), tuple(held[r]))
         for r in sorted(members)
     ]
 
 
+def _roots(count: int, links: Sequence[Link]) -> Places:
+    """For each of so many photos the first one of its group."""
+    a, b = np.array([link.a for link in links], dtype=np.int64), np.array([link.b for link in links], dtype=np.int64)
+    graph = coo_array((np.ones(len(links), bool), (a, b)), shape=(count, count))
+    number, component = connected_components(graph, directed=False)
+    first = np.full(number, count, dtype=np.int64)
+    np.minimum.at(first, component, np.arange(count))
+    return np.asarray(first[component], dtype=np.int64)
+
+
 # ---- small pictures --------------------------------------------------------------------------------------------------
 
 
-def _store() -> Store:
+def store() -> Store:
+    """Where the small pictures are kept, (SIDE, SIDE) of grey levels by the photo's digest."""
     about: dict[str, Any] = {
         "version": _VERSION,
         "size": SIDE,
@@ -191,19 +226,17 @@ def _store() -> Store:
     ]
     folder = cache_dir() / "activations" / name
     mark_used(folder)
-    store = Store(folder, [(SIDE, SIDE)], [np.dtype(np.uint8)])
+    kept = Store(folder, [(SIDE, SIDE)], [np.dtype(np.uint8)])
     if not (folder / "about.json").exists():
-        write_json(
-            folder / "about.json", {"backbone": "small grey pictures", **about, "bytes_per_row": store.row_bytes}
-        )
-    return store
+        write_json(folder / "about.json", {"backbone": "small grey pictures", **about, "bytes_per_row": kept.row_bytes})
+    return kept
 
 
 def _pictures(manifests: Sequence[Manifest], progress: Progress) -> set[str]:
     """Make the small pictures that are not there yet; returns the digests of the photos that have one."""
-    store = _store()
+    kept = store()
     files = {photo.sha256: m.root / photo.path for m in manifests for photo in m.photos}
-    todo = [key.sha256 for key in store.missing(Key(digest, 0, 0) for digest in files)]
+    todo = [key.sha256 for key in kept.missing(Key(digest, 0, 0) for digest in files)]
     if not todo:
         return set(files)
     task = progress.task("Small pictures of the photos, to find twins by", len(todo))
@@ -219,9 +252,14 @@ def _pictures(manifests: Sequence[Manifest], progress: Progress) -> set[str]:
     while several := list(islice(waiting, _AHEAD)):
         rows = [row for _, found in several for row in found]
         if rows:
-            store.append([Key(digest, 0, 0) for digest, _ in rows], [np.stack([picture for _, picture in rows])])
+            kept.append([Key(digest, 0, 0) for digest, _ in rows], [np.stack([picture for _, picture in rows])])
         task.advance(sum(len(some) for some, _ in several))
     return set(files) - failed
+
+
+def small_pictures(digests: Sequence[str]) -> npt.NDArray[np.uint8]:
+    """The small pictures (N, SIDE, SIDE) of photos that were looked at before."""
+    return _Pictures(digests).read(range(len(digests)))
 
 
 def _grey(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -233,7 +271,7 @@ class _Pictures:
     """Small pictures by the place of their digest in a list."""
 
     def __init__(self, digests: Sequence[str]) -> None:
-        self._digests, self._store = digests, _store()
+        self._digests, self._store = digests, store()
 
     def __len__(self) -> int:
         return len(self._digests)
@@ -258,9 +296,9 @@ _NONE = np.zeros((0, SIDE, SIDE), np.uint8)
 class _Candidates(NamedTuple):
     """Pairs of photos, `moved` to be laid over `fixed`, each array (P,)."""
 
-    moved: npt.NDArray[np.int64]
-    fixed: npt.NDArray[np.int64]
-    view: npt.NDArray[np.int64]
+    moved: Places
+    fixed: Places
+    view: Places
     """Which box of `moved`, and (from len(_BOXES) on) which of its mirror image, fits best."""
 
 
@@ -272,35 +310,46 @@ def _coarse(pictures: Floats, view: int) -> Floats:
     small = (down @ shown @ across.T).reshape(len(pictures), -1)
     small = small - small.mean(1, keepdims=True)
     length = np.linalg.norm(small, axis=1, keepdims=True)
-    return np.asarray(np.where(length > _COARSE, small / np.maximum(length, 1e-6), 0), dtype=np.float32)
+    return np.asarray(np.where(length > 1, small / np.maximum(length, 1e-6), 0), dtype=np.float32)
 
 
-def _candidates(pictures: _Pictures, chosen: npt.NDArray[np.int64], extra: Sequence[tuple[int, int]]) -> _Candidates:
-    """The nearest photos of each of the `chosen` ones, in whatever view comes nearest, each pair once."""
-    from usearch.index import Index
+def _candidates(
+    pictures: _Pictures, asked: Places, chosen: Places, roots: Places, extra: Sequence[tuple[int, int]]
+) -> _Candidates:
+    """Those of the `chosen` photos that are nearest to each of those `asked`, in whatever view comes nearest, each pair once.
 
-    index = Index(ndim=_COARSE**2, metric="ip", dtype="f32", connectivity=16, expansion_add=64, expansion_search=48)
-    whole = np.concatenate([_coarse(pictures.read(some).astype(np.float32), 0) for some in groups(chosen, _ROWS)])
-    index.add(chosen.astype(np.uint64), whole, threads=1)  # several threads would build another graph each time
-    found: list[npt.NDArray[np.float64]] = []
-    for some in groups(chosen, _ROWS):
+    Of each group, known by its root in `roots` (by place), only one is there to be found.
+    """
+    index_of = np.unique(roots[chosen], return_index=True)[1]
+    index_of = chosen[index_of]
+    index = _index(_COARSE**2, "ip")
+    for some in groups(index_of.tolist(), _ROWS):  # one thread: several would build another graph each time
+        index.add(np.array(some, np.uint64), _coarse(pictures.read(some).astype(np.float32), 0), threads=1)
+    found: list[npt.NDArray[np.float64]] = [_viewed(pictures, extra)]
+    for some in groups(asked.tolist(), _ROWS):
         read = pictures.read(some).astype(np.float32)
         nearest = []
         for view in range(2 * len(_BOXES)):
-            matches = index.search(_coarse(read, view), min(_CANDIDATES + 1, len(chosen)))
+            matches = index.search(_coarse(read, view), min(_CANDIDATES + 1, len(index_of)))
             keys = np.asarray(matches.keys).reshape(len(some), -1).astype(np.int64)
             likeness = 1 - np.asarray(matches.distances).reshape(len(some), -1)
-            mine = np.broadcast_to(np.asarray(some)[:, None], keys.shape)
-            good = (keys != mine) & (likeness > _LIKELY)
+            mine = np.broadcast_to(np.array(some)[:, None], keys.shape)
+            good = (roots[keys] != roots[mine]) & (likeness > _LIKELY)
             nearest.append(np.stack([mine[good], keys[good], np.full(good.sum(), view), likeness[good]], 1))
         found.append(_best(np.concatenate(nearest)))
-    rows = np.concatenate([*found, _viewed(pictures, extra)])
+    rows = np.concatenate(found)
     low, high = rows[:, :2].min(1), rows[:, :2].max(1)
     order = np.lexsort((-rows[:, 3], high, low))
     first = np.ones(len(order), bool)
     first[1:] = (np.diff(low[order]) != 0) | (np.diff(high[order]) != 0)
     kept = rows[order[first]].astype(np.int64)
     return _Candidates(kept[:, 0], kept[:, 1], kept[:, 2])
+
+
+def _index(width: int, metric: str) -> Any:
+    from usearch.index import Index  # brings its own compiled library: loaded when it is needed
+
+    return Index(ndim=width, metric=metric, dtype="f32", connectivity=16, expansion_add=64, expansion_search=48)
 
 
 def _best(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -328,8 +377,6 @@ def _viewed(pictures: _Pictures, pairs: Sequence[tuple[int, int]]) -> npt.NDArra
 
 def _by_features(digests: Sequence[str], photos: Sequence[Photo], features: Floats) -> tuple[tuple[int, int], ...]:
     """Pairs of photos that a network finds alike, as places in `digests`."""
-    from usearch.index import Index
-
     place = {digest: i for i, digest in enumerate(digests)}
     row: dict[int, int] = {}
     for number, photo in enumerate(photos[: len(features)]):
@@ -339,9 +386,7 @@ def _by_features(digests: Sequence[str], photos: Sequence[Photo], features: Floa
     if len(chosen) < 2:
         return ()
     values = np.asarray(features[[row[i] for i in chosen]], dtype=np.float32)
-    index = Index(
-        ndim=values.shape[1], metric="cos", dtype="f32", connectivity=16, expansion_add=64, expansion_search=48
-    )
+    index = _index(values.shape[1], "cos")
     index.add(np.array(chosen, np.uint64), values, threads=1)
     keys = np.asarray(index.search(values, min(_CANDIDATES + 1, len(chosen))).keys).reshape(len(chosen), -1)
     pairs = {tuple(sorted((i, int(j)))) for i, near in zip(chosen, keys, strict=True) for j in near if i != int(j)}
@@ -357,54 +402,63 @@ def _linked(
 ) -> tuple[Link, ...]:
     """Links between places in `digests`, which are sorted, so that names and the order of files don't matter."""
     pictures = _Pictures(digests)
-    first, links, detailed = _same_pictures(pictures)
+    first, links, detailed, common = _surveyed(pictures, labels)
     chosen = np.array([i for i in first if detailed[i]], dtype=np.int64)
-    if len(chosen) < 2:
-        return tuple(links)
-    candidates = _candidates(pictures, chosen, [(a, b) for a, b in extra if detailed[a] and detailed[b]])
-    common = _common(pictures, labels)
-    numbers = range(len(candidates.moved))
+    roots, asked, rest = np.arange(len(digests)), chosen, [(a, b) for a, b in extra if detailed[a] and detailed[b]]
 
-    def work(some: Sequence[int]) -> list[Link]:
-        return _judged(pictures, _Candidates(*(column[list(some)] for column in candidates)), labels, common)
+    def work(pairs: _Candidates) -> list[Link]:
+        return _judged(pictures, pairs, labels, common)
 
-    for _, found in ahead(work, groups(numbers, _BLOCK), depth=2):
-        links += found
+    for _ in range(_ROUNDS if len(chosen) > 1 else 0):
+        candidates = _candidates(pictures, asked, chosen, roots, rest)
+        numbers = groups(range(len(candidates.moved)), _BLOCK)
+        blocks = (_Candidates(*(column[some] for column in candidates)) for some in numbers)
+        fresh = [link for _, found in ahead(work, blocks, depth=2) for link in found]
+        if not fresh:
+            break
+        links += fresh
+        roots = _roots(len(digests), links)
+        asked = chosen[np.isin(roots[chosen], roots[[link.a for link in fresh]])]
+        rest = []
     return tuple(links)
 
 
-def _same_pictures(pictures: _Pictures) -> tuple[list[int], list[Link], npt.NDArray[np.bool_]]:
-    """Of each different small picture the first; links from the others to those; and which pictures have detail."""
+def _surveyed(
+    pictures: _Pictures, labels: Sequence[str]
+) -> tuple[list[int], list[Link], npt.NDArray[np.bool_], dict[str, Floats]]:
+    """One look at all small pictures: of each different one the first; links from the others to those; which have any detail; and for
+    classes whose photos share much of their detail (one background), that detail (SIDE, SIDE)."""
     seen: dict[bytes, int] = {}
     first, links, detailed = [], [], np.zeros(len(pictures), bool)
+    energy = np.zeros(len(pictures))
+    sums: dict[str, npt.NDArray[np.float64]] = {}
     for some, block in pictures.blocks():
-        spread = alignment.detail(block.astype(np.float32))
-        cells = np.abs(spread).reshape(len(block), 8, SIDE // 8, 8, SIDE // 8).mean((2, 4))
-        detailed[some.start : some.stop] = (cells > 1.5).sum((1, 2)) >= 6
+        detail = alignment.detail(block.astype(np.float32))
+        names = np.array([labels[i] for i in some])
+        for name in sorted(set(names.tolist())):
+            sums[name] = sums.get(name, np.zeros((SIDE, SIDE))) + detail[names == name].sum(0)
+        energy[some.start : some.stop] = (detail * detail).sum((1, 2))
+        cells = np.abs(detail).reshape(len(block), 8, SIDE // 8, 8, SIDE // 8).mean((2, 4))
+        detailed[some.start : some.stop] = (cells > _FAINT).sum((1, 2)) >= _CELLS
         for i, picture in zip(some, block, strict=True):
             original = seen.setdefault(hashlib.sha256(picture.tobytes()).digest(), i)
             if original == i:
                 first.append(i)
             elif detailed[i]:
                 links.append(Link(original, i, "resized or recompressed", 1.0))
-    return first, links, detailed
+    return first, links, detailed, _common(sums, energy, np.array(labels))
 
 
-def _common(pictures: _Pictures, labels: Sequence[str]) -> dict[str, Floats]:
-    """For classes whose photos share much of their detail (one background), that detail (S, S)."""
-    sums: dict[str, Floats] = {}
-    energy: defaultdict[str, float] = defaultdict(float)
-    counts: defaultdict[str, int] = defaultdict(int)
-    for some, block in pictures.blocks():
-        spread = alignment.detail(block.astype(np.float32))
-        names = np.array([labels[i] for i in some])
-        for name in sorted(set(names.tolist())):
-            own = spread[names == name]
-            sums[name] = sums.get(name, np.zeros((SIDE, SIDE), np.float32)) + own.sum(0)
-            energy[name] += float((own * own).sum())
-            counts[name] += len(own)
-    means = {n: np.asarray(s / counts[n], np.float32) for n, s in sums.items() if counts[n] >= _MANY}
-    return {n: m for n, m in means.items() if (m * m).sum() * counts[n] > _COMMON * energy[n]}
+def _common(
+    sums: dict[str, npt.NDArray[np.float64]], energy: npt.NDArray[np.float64], labels: npt.NDArray[np.str_]
+) -> dict[str, Floats]:
+    found = {}
+    for name, total in sums.items():
+        own = energy[labels == name]
+        mean = (total / len(own)).astype(np.float32)
+        if len(own) >= _MANY and (mean * mean).sum() > _COMMON * own.mean():
+            found[name] = mean
+    return found
 
 
 def _judged(pictures: _Pictures, pairs: _Candidates, labels: Sequence[str], common: dict[str, Floats]) -> list[Link]:
@@ -429,10 +483,11 @@ def _judged(pictures: _Pictures, pairs: _Candidates, labels: Sequence[str], comm
         of_moved[mirrored[near]] = of_moved[mirrored[near]][:, :, ::-1]
         shared = (of_moved, of_fixed)
     agreed, covered = alignment.agreement(moved, fixed, boxes, shared)
+    repeated = alignment.repetition(fixed)
     return [
         Link(int(pairs.moved[i]), int(pairs.fixed[i]), _kind(box, bool(mirrored[i]), float(a)), round(float(a), 3))
-        for i, box, a, c in zip(near, boxes, agreed, covered, strict=True)
-        if is_twin(float(a), float(c))
+        for i, box, a, c, r in zip(near, boxes, agreed, covered, repeated, strict=True)
+        if is_twin(float(a), float(c)) and (r < _PATTERN or (a > _SURE and _moved(box) < _STILL))
     ]
 
 
@@ -450,4 +505,9 @@ def _kind(box: Floats, mirrored: bool, agreed: float) -> Kind:
         return "near"
     if mirrored:
         return "mirrored"
-    return "cropped" if np.abs(box - np.array(_BOXES[0])).max() > 0.02 else "resized or recompressed"
+    return "cropped" if _moved(box) > 0.02 else "resized or recompressed"
+
+
+def _moved(box: Floats) -> float:
+    """How far the edges of a box are from the picture's own, in sides."""
+    return float(np.abs(box - np.array(_BOXES[0])).max())
