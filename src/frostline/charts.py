@@ -57,7 +57,7 @@ def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
     canvas = Canvas(_SIDE, 46 * len(rows) + 30, f"{title.capitalize()} of each strategy with its 95 % interval.")
     low, high = domain([100 * end for _, *ends in rows for end in ends], 5, 100)
     frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 26, 0))
-    frame.across(frame.x.ticks(6), form=lambda v: f"{plain(v)}\u00a0%", grid=True)
+    frame.across(frame.x.ticks(5 if high - low <= 20 else 6), form=lambda v: f"{plain(v)}\u00a0%", grid=True)
     for index, (s, value, left, right) in enumerate(rows):
         y = 46 * index + 30
         tip = f"{s['name']}\n{title} {words.percent(value)}\n95\u00a0% interval {words.span((left, right))}"

@@ -14,11 +14,11 @@ from frostline.cli_model import evaluate, serve
 from frostline.cli_photos import check, data
 from frostline.cli_predict import explain, predict
 from frostline.cli_stock import backbones, cache, weights
-from frostline.cli_study import fit, report, robustness, study, sweep
+from frostline.cli_study import compare, fit, report, robustness, study, sweep
 from frostline.errors import FrostlineError
 
 COMMANDS = (
-    check, study, fit, sweep, robustness, predict, explain, evaluate, serve, report, backbones, weights, cache, data,
+    check, study, fit, sweep, robustness, predict, explain, evaluate, serve, report, compare, backbones, weights, cache, data,
 )  # fmt: skip
 """In the order in which --help lists them."""
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,10 +29,14 @@ _QUALITY = 72
 
 _ENDS = {
     "brightness": ("darkest", "brightest"),
-    "contrast": ("least contrast", "most contrast"),
+    "extreme_lighting": ("most ordinarily lit", "most extremely lit"),
+    "contrast": ("flattest", "most contrasty"),
+    "colour_cast": ("most neutral", "most tinted"),
+    "saturation": ("palest", "most colourful"),
     "sharpness": ("blurriest", "sharpest"),
-    "colourfulness": ("palest colours", "strongest colours"),
-    "subject_size": ("smallest subject", "largest subject"),
+    "subject_size": ("smallest-subject", "largest-subject"),
+    "off_centre": ("most centred", "most off-centre"),
+    "resolution": ("lowest-resolution", "highest-resolution"),
 }
 
 
@@ -77,48 +81,73 @@ def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
 
 
 def contents(record: Record, pictures: Pictures) -> Row:
-    """What the page's script gets: {"classes", "strategies", "measures", "photos", "pictures", "total"}.
+    """What the page's script gets of a run; see `album`."""
+    most = WHILE_RUNNING if record.study.get("status") == "running" else PICTURES
+    looks = {s["name"]: s["colour"] for s in record.strategies}
+    said = {name: {row["path"]: row for row in rows} for name, rows in record.predictions.items()}
+    found = album(said, looks, record.classes, record.measures, lambda path: (record.root, path), pictures, most)
+    return {**found, "total": len(next(iter(said.values()), ()))}
+
+
+def album(
+    said: Mapping[str, Mapping[str, Row]],
+    looks: Mapping[str, str],
+    classes: Sequence[str],
+    measures: Mapping[str, Mapping[str, float]],
+    where: Callable[[str], tuple[Path, str]],
+    pictures: Pictures,
+    most: int,
+) -> Row:
+    """{"classes", "strategies", "measures", "photos", "pictures"} of photos that all of several strategies judged.
 
     A photo is [path, class, [[predicted, confidence in tenths of a percent], ..] a strategy, picture or -1, [fifth 0..4 or -1 a measure]];
     classes are indices, as everywhere in it.
+
+    Parameters
+    ----------
+    said
+        By strategy, then by photo: "true", "predicted", "confidence", "right".
+    looks
+        The colour of each strategy.
+    where
+        The folder of a photo, and its path in there.
+    most
+        How many get a picture.
     """
-    names = list(record.predictions)
-    rows = _rows(record, names)[:MOST_ROWS]
-    labels = list(
-        dict.fromkeys([*record.classes, *(label for row in rows for label in (row["true"], *row["guesses"]))])
-    )
+    rows = judged(said)[:MOST_ROWS]
+    labels = list(dict.fromkeys([*classes, *(label for row in rows for label in (row["true"], *row["guesses"]))]))
     place = {label: index for index, label in enumerate(labels)}
-    most = WHILE_RUNNING if record.study.get("status") == "running" else PICTURES
-    pictures.add(record.root, [row["path"] for row in rows[:most]])
+    homes: dict[Path, list[str]] = {}
+    for row in rows[:most]:
+        root, path = where(row["path"])
+        homes.setdefault(root, []).append(path)
+    for root, paths in homes.items():
+        pictures.add(root, paths)
     shown, photos = [], []
-    measures = [(key, _fifths(values, [row["path"] for row in rows])) for key, values in record.measures.items()]
+    fifths = [(key, _fifths(values, [row["path"] for row in rows])) for key, values in measures.items()]
     for index, row in enumerate(rows):
-        picture = pictures.get(record.root, row["path"]) if index < most else None
+        picture = pictures.get(*where(row["path"])) if index < most else None
         if picture:
             shown.append(picture)
-        said = [[place[g], round(1000 * c)] for g, c in zip(row["guesses"], row["confidences"], strict=True)]
-        fifths = [values.get(row["path"], -1) for _, values in measures]
-        photos.append([row["path"], place[row["true"]], said, len(shown) - 1 if picture else -1, fifths])
-    looks = {s["name"]: s["colour"] for s in record.strategies}
+        answers = [[place[g], round(1000 * c)] for g, c in zip(row["guesses"], row["confidences"], strict=True)]
+        own = [values.get(row["path"], -1) for _, values in fifths]
+        photos.append([where(row["path"])[1], place[row["true"]], answers, len(shown) - 1 if picture else -1, own])
     return {
         "classes": labels,
-        "strategies": [{"name": name, "colour": looks[name]} for name in names],
-        "measures": [{"title": _title(key), "ends": _ends(key)} for key, _ in measures],
+        "strategies": [{"name": name, "colour": looks[name]} for name in said],
+        "measures": [{"title": _title(key), "ends": _ends(key)} for key, _ in fifths],
         "photos": photos,
         "pictures": shown,
-        "total": len(next(iter(record.predictions.values()), [])),
     }
 
 
-def _rows(record: Record, names: Sequence[str]) -> list[Row]:
+def judged(said: Mapping[str, Mapping[str, Row]]) -> list[Row]:
     """A row a photo that all strategies judged: those wrong in most strategies first, the surest of them first."""
-    if not names:
-        return []
-    said = [{row["path"]: row for row in record.predictions[name]} for name in names]
+    sides = list(said.values())
     rows = []
-    for path, row in said[0].items():
-        if all(path in other for other in said):
-            own = [other[path] for other in said]
+    for path, row in sides[0].items() if sides else ():
+        if all(path in other for other in sides):
+            own = [other[path] for other in sides]
             wrong = sum(not r["right"] for r in own)
             sure = max((r["confidence"] for r in own if not r["right"]), default=0.0)
             rows.append({
@@ -128,7 +157,7 @@ def _rows(record: Record, names: Sequence[str]) -> list[Row]:
     return sorted(rows, key=lambda row: row["order"])
 
 
-def _fifths(values: dict[str, float], paths: Sequence[str]) -> dict[str, int]:
+def _fifths(values: Mapping[str, float], paths: Sequence[str]) -> dict[str, int]:
     """Which fifth of the photos each belongs to by a measure: 0 the lowest, 4 the highest; equals stay together."""
     here = {path: values[path] for path in paths if path in values}
     if not here:
@@ -142,7 +171,7 @@ def _title(key: str) -> str:
 
 
 def _ends(key: str) -> tuple[str, str]:
-    low, high = _ENDS.get(key, (f"lowest {_title(key)}", f"highest {_title(key)}"))
+    low, high = _ENDS.get(key, (f"lowest-{_title(key)}", f"highest-{_title(key)}"))
     return f"{low} fifth", f"{high} fifth"
 
 
@@ -156,8 +185,8 @@ def tile(record: Record, pictures: Pictures, row: Row) -> Row:
 
 def suspects(record: Record, pictures: Pictures, most: int) -> Row:
     """Photos that no strategy got right: the first to check for wrong labels. Needs two strategies or more."""
-    names = list(record.predictions)
-    rows = [row for row in _rows(record, names) if row["wrong"] == len(names)] if len(names) > 1 else []
+    said = {name: {row["path"]: row for row in rows} for name, rows in record.predictions.items()}
+    rows = [row for row in judged(said) if row["wrong"] == len(said)] if len(said) > 1 else []
     pictures.add(record.root, [row["path"] for row in rows[:most]])
     return {"tiles": [tile(record, pictures, row) for row in rows[:most]], "total": len(rows)}
 
@@ -211,7 +240,7 @@ def explained(record: Record, pictures: Pictures, most: int) -> list[Row]:
         ]
         found.append({
             "name": name, "method": value.get("method") or "", "layer": value.get("layer") or "", "tiles": tiles,
-            "total": len(photos), "faithfulness": value.get("faithfulness") or {},
+            "total": len(photos), "faithfulness": value.get("faithfulness") or {}, "failure": value.get("failure") or "",
         })  # fmt: skip
     return found
 

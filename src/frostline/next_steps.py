@@ -233,7 +233,7 @@ def _robust(best: Row) -> Step | None:
         f"Under it {best['name']} loses {100 * worst['mean_drop']:.0f} points of accuracy on average over five "
         "strengths, more than under any other cause. Where your photos will show it, put some into training."
     )
-    return Step("robust", f"Prepare for {title}", why, "robustness")
+    return Step("robust", f"Prepare for {title[:1].lower()}{title[1:]}", why, "robustness")
 
 
 def _confidence(best: Row) -> Step | None:

@@ -93,13 +93,31 @@ class Record:
         return {name: value for name, value in found.items() if value}
 
     @cached_property
+    def sweeps(self) -> dict[str, Row]:
+        """By kind, "lines" or "photos": finished sweeps of the same photos that stand beside the run, as RUN-lines and RUN-photos."""
+        found = {
+            kind: _read_json(self.run.with_name(f"{self.run.name}-{kind}") / "sweep.json")
+            for kind in ("lines", "photos")
+        }
+        return {kind: value for kind, value in found.items() if self._is_own(kind, value)}
+
+    def _is_own(self, kind: str, sweep: Row) -> bool:
+        about, plan = sweep.get("dataset"), sweep.get("plan")
+        return (
+            sweep.get("status") == "finished"
+            and isinstance(about, dict)
+            and isinstance(plan, dict)
+            and (about.get("root"), plan.get("kind")) == (self.dataset.get("root"), kind)
+        )
+
+    @cached_property
     def measures(self) -> dict[str, dict[str, float]]:
         """By measure (brightness, sharpness, ..), then by path: photo_measures.csv. Values that are no numbers are left out."""
         rows = read_csv(self.run / "photo_measures.csv", ("path",))
         found: dict[str, dict[str, float]] = {}
         for row in rows:
             for key, text in row.items():
-                value = _number(text) if key != "path" else None
+                value = _number(text) if key not in ("path", "class") else None
                 if value is not None:
                     found.setdefault(key, {})[row["path"]] = value
         return found

@@ -20,10 +20,11 @@ from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Template
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from frostline import charts, files, gallery, next_steps, svg, words
+from frostline import charts, files, gallery, next_steps, svg, sweep_charts, words
 from frostline.gallery import Pictures
 from frostline.manifest import restore
 from frostline.record import Record, read
+from frostline.svg import Figure
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN_SUSPECTS, SHOWN_CONFLICTS, SHOWN_EXPLAINED = 24, 12, 16  # photos outside the gallery
@@ -74,7 +75,9 @@ def _contents(record: Record) -> Row:
         "confusions": {s["name"]: _confusion(s.get("confusion") or [], record.classes) for s in strategies},
         "class_tables": class_tables(strategies),
         "claims": study.get("claims") or [],
-        "errors": {name: rows for name, rows in (study.get("error_causes") or {}).items() if rows},
+        "sweeps": record.sweeps,
+        "causes": charts.causes(strategies),
+        "errors": _errors(study.get("error_causes") or {}),
         "photos": {key: value for key, value in photos.items() if key != "pictures"},
         "pictures": photos["pictures"],
         "most_pictures": gallery.PICTURES,
@@ -101,7 +104,30 @@ def _figures(record: Record) -> Row:
         "reliability": [figure for s in strategies if (figure := charts.reliability(s))],
         "robustness": [figure for c in charts.causes(strategies) if (figure := charts.robustness(strategies, c))],
         "cost": charts.cost(strategies),
+        "needed": needed(record),
+        "lines": sweep_charts.figures(record.sweeps["lines"])[:1] if "lines" in record.sweeps else [],
     }
+
+
+def needed(record: Record) -> list[Figure]:
+    """How accuracy grows with the number of photos: from a sweep beside the run, else from the study's own shorter curve."""
+    if "photos" in record.sweeps:
+        return sweep_charts.figures(record.sweeps["photos"])
+    curve = record.study.get("data_curve") or {}
+    if not curve.get("curves"):
+        return []
+    crossing = {**(curve.get("crossing") or {}), "differences": curve.get("differences") or []}
+    crossings = [crossing] if crossing["differences"] and "at" in crossing else []
+    return sweep_charts.photos(curve["curves"], [], crossings, record.strategies)
+
+
+def _errors(causes: Row) -> Row:
+    """By strategy: what was measured on wrong and on right photos, "clear" where they differ beyond chance."""
+    found = {}
+    for name, rows in causes.items():
+        tested = [{**row, "p": row.get("p_corrected", row.get("p_value"))} for row in rows or []]
+        found[name] = [{**row, "clear": words.known(row["p"]) and row["p"] < 0.05} for row in tested]
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _sections(contents: Row) -> list[tuple[str, str]]:
@@ -117,6 +143,8 @@ def _sections(contents: Row) -> list[tuple[str, str]]:
         ("claims", "Claims", contents["claims"]),
         ("calibration", "Calibration", figures["reliability"]),
         ("robustness", "Robustness", figures["robustness"] or contents["errors"]),
+        ("needed", "Photos needed", figures["needed"]),
+        ("line", "Where the line", figures["lines"]),
         ("why", "Where it looked", contents["explained"]),
         ("suspects", "Labels to check", contents["suspects"]["total"]),
         ("photos", "Photos", contents["photos"]["photos"]),

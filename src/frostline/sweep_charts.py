@@ -6,11 +6,49 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from frostline import words
-from frostline.svg import COLOURS, GREY, Canvas, Figure, Frame, Scale, domain, plain, shortened
+from frostline.svg import COLOURS, GREY, Canvas, Figure, Frame, Scale, domain, look, plain, shortened
 
 Row = dict[str, Any]
 
 WARM, COLD = COLOURS[0], COLOURS[1]
+
+
+def figures(document: Row) -> list[Figure]:
+    """The figures of a sweep.json; none before its points have ended."""
+    return _line_figures(document) if document["plan"]["kind"] == "lines" else _photo_figures(document)
+
+
+def _line_figures(document: Row) -> list[Figure]:
+    found = document.get("recommendation")
+    if not found:
+        return []
+    judged = {row["name"]: row for row in found["lines"]}
+    return lines([
+        {
+            "name": row["name"],
+            "value": 100 * row["accuracy"],
+            "low": 100 * row["accuracy_ci"][0],
+            "high": 100 * row["accuracy_ci"][1],
+            "validation": 100 * judged[row["name"]]["accuracy"],
+            "recommended": row["name"] == found["recommended"],
+            "trainable": row["parameters"]["trainable"],
+            "seconds": row["seconds"]["train"],
+        }
+        for row in document["lines"]
+    ])  # fmt: skip
+
+
+def _photo_figures(document: Row) -> list[Figure]:
+    if not document.get("curves"):
+        return []
+    looks = [{"name": name, **dict(zip(("colour", "shape"), look(i), strict=True))}
+             for i, name in enumerate(strategies(document))]  # fmt: skip
+    return photos(document["curves"], document["forecasts"], document["crossings"], looks)
+
+
+def strategies(document: Row) -> list[str]:
+    """Names of the strategies of a sweep over numbers of photos."""
+    return list(dict.fromkeys(row["strategy"] for row in document.get("photos") or []))
 
 
 # ---- over freeze lines -----------------------------------------------------------------------------------------------
@@ -78,13 +116,13 @@ def _line_bars(rows: Sequence[Row], key: str, title: str, show: Callable[[float]
 
 
 def photos(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], strategies: Sequence[Row]
+    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], looks: Sequence[Row]
 ) -> list[Figure]:
     """The figures of a sweep over numbers of photos: "curves", then "difference-0", .. for each crossing.
 
-    `curves`, `forecasts` and `crossings` as in sweep.json; `strategies` need "name", "colour" and "shape".
+    `curves`, `forecasts` and `crossings` as in sweep.json; `looks` need "name", "colour" and "shape".
     """
-    first = _learning_curves(curves, forecasts, crossings, {s["name"]: s for s in strategies})
+    first = _learning_curves(curves, forecasts, crossings, {s["name"]: s for s in looks})
     return [first, *(_difference(c, i) for i, c in enumerate(crossings))]
 
 
@@ -120,6 +158,8 @@ def _learning_curves(
 
 
 def _one_curve(frame: Frame, s: Row, rows: Sequence[Row], ahead: Sequence[Row]) -> None:
+    if not rows:
+        return
     canvas, colour = frame.canvas, s["colour"]
 
     def place(row: Row, value: float) -> tuple[float, float]:
@@ -181,23 +221,23 @@ def _difference(crossing: Row, index: int) -> Figure:
     ])  # fmt: skip
     numbers: list[tuple[Any, ...]] = [(row["per_class"], row["difference"], *row["ci"]) for row in rows]
     columns = ("photos_of_each_class", "difference", "low", "high")
-    return Figure(f"difference-{index}", title, canvas, columns, numbers)
+    return Figure(f"difference-{index}", title.replace(", points", " by number of photos"), canvas, columns, numbers)
 
 
 # ---- over seeds ------------------------------------------------------------------------------------------------------
 
 
-def seeds(strategies: Sequence[Row]) -> Figure:
+def seeds(rows: Sequence[Row]) -> Figure:
     """Each strategy's seeds as hollow signs, with the mean and its interval.
 
-    Each of `strategies` needs "name", "mean", "ci", "seeds" (one accuracy a seed), "colour" and "shape".
+    Each of `rows` needs "name", "mean", "ci", "seeds" (one accuracy a seed), "colour" and "shape".
     """
     said = "Accuracy of each strategy with each seed, and the mean with its 95 % interval; the table holds the figures."
-    canvas = Canvas(480, 50 * len(strategies) + 46, said)
-    ends = [100 * value for s in strategies for value in (*s["ci"], *s["seeds"])]
+    canvas = Canvas(480, 50 * len(rows) + 46, said)
+    ends = [100 * value for s in rows for value in (*s["ci"], *s["seeds"])]
     frame = Frame(canvas, Scale(*domain(ends, 5, 100), 6, 424), Scale(0, 1, canvas.height - 42, 0))
     frame.across(frame.x.ticks(6), "accuracy in %: each seed, and their mean with its 95 % interval", grid=True)
-    for index, s in enumerate(strategies):
+    for index, s in enumerate(rows):
         y = 50 * index + 32
         mean, (low, high) = frame.x(100 * s["mean"]), s["ci"]
         canvas.text(6, y - 15, shortened(s["name"], 40))
@@ -210,6 +250,6 @@ def seeds(strategies: Sequence[Row]) -> Figure:
         tip = f"{s['name']}\nmean {words.percent(s['mean'])}, {words.span(s['ci'])}\nseeds {each}"
         canvas.draw("rect", tip=tip, kind="band", x=0, y=y - 28, width=480, height=46)
     numbers: list[tuple[Any, ...]] = [
-        (s["name"], number, value) for s in strategies for number, value in enumerate(s["seeds"])
+        (s["name"], number, value) for s in rows for number, value in enumerate(s["seeds"])
     ]
     return Figure("seeds", "Accuracy with each seed", canvas, ("strategy", "seed", "accuracy"), numbers)

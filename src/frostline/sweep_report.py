@@ -11,7 +11,6 @@ from typing import Any
 from frostline import report, svg, sweep_charts, words
 from frostline.errors import RunError
 from frostline.files import write_text
-from frostline.svg import Figure
 
 Row = dict[str, Any]
 
@@ -151,7 +150,7 @@ def build(run: Path) -> Path:
     """
     document = _read(run)
     kind = document["plan"]["kind"]
-    drawn = _line_figures(document) if kind == "lines" else _photo_figures(document)
+    drawn = sweep_charts.figures(document)
     if drawn:
         write_text(run / f"{kind}.svg", svg.stacked(drawn))
     page = report.template("sweep.html.j2").render(
@@ -159,7 +158,7 @@ def build(run: Path) -> Path:
         dataset=document["dataset"],
         kind=kind,
         figures={figure.name: figure for figure in drawn},
-        looks={name: svg.look(i) for i, name in enumerate(_strategies(document))},
+        looks={name: svg.look(i) for i, name in enumerate(sweep_charts.strategies(document))},
         sections=_sections(document, kind),
         command=_command(run, document),
         rebuild=shlex.join(["frostline", "report", str(run)]),
@@ -192,38 +191,6 @@ def _read(run: Path) -> Row:
     if not isinstance(document, dict) or not all(isinstance(document.get(k), dict) for k in ("plan", "dataset")):
         raise RunError(f"{path} is no sweep: expected an object with 'plan' and 'dataset'")
     return document
-
-
-def _line_figures(document: Row) -> list[Figure]:
-    found = document.get("recommendation")
-    if not found:
-        return []
-    judged = {row["name"]: row for row in found["lines"]}
-    return sweep_charts.lines([
-        {
-            "name": row["name"],
-            "value": 100 * row["accuracy"],
-            "low": 100 * row["accuracy_ci"][0],
-            "high": 100 * row["accuracy_ci"][1],
-            "validation": 100 * judged[row["name"]]["accuracy"],
-            "recommended": row["name"] == found["recommended"],
-            "trainable": row["parameters"]["trainable"],
-            "seconds": row["seconds"]["train"],
-        }
-        for row in document["lines"]
-    ])  # fmt: skip
-
-
-def _photo_figures(document: Row) -> list[Figure]:
-    if not document.get("curves"):
-        return []
-    looks = [{"name": name, **dict(zip(("colour", "shape"), svg.look(i), strict=True))}
-             for i, name in enumerate(_strategies(document))]  # fmt: skip
-    return sweep_charts.photos(document["curves"], document["forecasts"], document["crossings"], looks)
-
-
-def _strategies(document: Row) -> list[str]:
-    return list(dict.fromkeys(row["strategy"] for row in document.get("photos") or []))
 
 
 def _command(run: Path, document: Row) -> str:

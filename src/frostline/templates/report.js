@@ -26,7 +26,9 @@
     tip.style.left = `${Math.max(8, Math.min(x + 14, innerWidth - width - 8))}px`;
     tip.style.top = `${y + 18 + height > innerHeight ? Math.max(8, y - height - 12) : y + 18}px`;
   };
+  let current = null;
   const show = (element, x, y) => {
+    current = element;
     if (element) {
       tip.textContent = element.dataset.tip;
       place(x, y);
@@ -37,12 +39,15 @@
   document.addEventListener("pointermove", (event) => show(tipped(event), event.clientX, event.clientY));
   document.addEventListener("pointerdown", (event) => show(tipped(event), event.clientX, event.clientY));
   document.documentElement.addEventListener("pointerleave", () => show(null));
-  addEventListener("scroll", () => show(null), { passive: true });
-  document.addEventListener("focusin", (event) => {
-    const cell = event.target.matches(":focus-visible") ? tipped(event) : null;
-    const box = cell?.getBoundingClientRect();
-    show(cell, box ? box.left : 0, box ? box.bottom - 14 : 0);
-  });
+  const showBelow = (element) => {
+    const box = element?.getBoundingClientRect();
+    show(element, box ? box.left : 0, box ? box.bottom - 14 : 0);
+  };
+  addEventListener("scroll", () => {
+    if (current?.contains(document.activeElement)) showBelow(current);
+    else if (current && !current.matches(":hover")) show(null);
+  }, { passive: true });
+  document.addEventListener("focusin", (event) => showBelow(event.target.matches(":focus-visible") ? tipped(event) : null));
 
   /* ---- sheets over the page; Escape closes the upper one, and the focus goes back to where it came from */
   let sheets = 0;
@@ -114,7 +119,8 @@
   };
   const STEP = 48;
   /* Fill a list with tiles, some at a time. */
-  const fill = (list, more, rows, index, shown) => {
+  const fill = (list, more, rows, index, tell = () => {}) => {
+    let shown = STEP;
     list.replaceChildren(...rows.slice(0, shown).map((row) => tile(row, index)));
     const rest = rows.length - shown;
     more.hidden = rest <= 0;
@@ -125,8 +131,9 @@
       shown += STEP;
       more.hidden = shown >= rows.length;
       more.textContent = `Show ${Math.min(STEP, rows.length - shown)} more`;
-      more.dispatchEvent(new CustomEvent("shown", { detail: Math.min(shown, rows.length) }));
+      tell(Math.min(shown, rows.length));
     };
+    tell(Math.min(shown, rows.length));
   };
 
   let chooseInGallery = () => {};
@@ -178,9 +185,7 @@
       const say = (shown) => {
         found.textContent = `${rows.length.toLocaleString("en")} of ${data.photos.length.toLocaleString("en")} photos match${rows.length > shown ? `; ${shown} shown` : ""}.`;
       };
-      say(Math.min(STEP, rows.length));
-      fill(list, more, rows, index, STEP);
-      more.addEventListener("shown", (event) => say(event.detail));
+      fill(list, more, rows, index, say);
       gallery.querySelector(".nothing").hidden = rows.length > 0;
       for (const range of [field.low, field.high]) range.nextElementSibling.textContent = `${range.value}\u00a0%`;
     };
@@ -220,7 +225,7 @@
     const count = `${data.strategies[strategy].name}: ${rows.length === 1 ? "1 photo" : `${rows.length} photos`}, surest first.`;
     const dialog = sheet(title, "cell", make("p", { class: "note" }, count), list, more, make("p", {}, on));
     if (!rows.length) list.replaceWith(make("p", { class: "nothing" }, "No photo of this kind."));
-    fill(list, more, rows, strategy, STEP);
+    fill(list, more, rows, strategy);
     on.addEventListener("click", () => {
       dialog.close();
       chooseInGallery(strategy, truth, guess);
