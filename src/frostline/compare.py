@@ -18,6 +18,7 @@ import numpy as np
 import frostline
 from frostline import charts, files, gallery, metrics, report, svg, words
 from frostline.errors import ConfigError, RunError, nearest
+from frostline.manifest import restore
 from frostline.record import Record, read
 
 Row = dict[str, Any]
@@ -27,7 +28,6 @@ Photos = dict[str, Row]
 PAGE, DOCUMENT = "compare.html", "compare.json"
 FEW = 30
 """Shared photos below which a comparison says little whatever it finds."""
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,8 @@ def write(out: str | Path, runs: Sequence[str | Path], *, strategy: str = "", ev
     folder = Path(out)
     entries = _entries(runs, strategy, every)
     document = _document(entries)
+    for entry in entries:
+        restore(entry.record.dataset)
     page = report.template("compare.html.j2").render(_contents(document, entries), **report.furniture())
     files.write_text(folder / PAGE, page.encode("utf-8", "replace").decode("utf-8"))
     files.write_json(folder / DOCUMENT, document)
@@ -228,7 +230,7 @@ def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> Row
         verdict = f"{a.name} and {b.name} share no photo to be compared on"
         return {**found, "accuracy": None, "difference": None, "ci": None, "p_value": None, "verdict": verdict}
     right = [np.array([entry.said[key]["right"] for key in agreed]) for entry in (a, b)]
-    result = metrics.compare(a.name, right[0], b.name, right[1], SEED)
+    result = metrics.compare(a.name, right[0], b.name, right[1])
     return {
         **found,
         "accuracy": [float(side.mean()) for side in right],

@@ -73,7 +73,8 @@ def _labels(record: Record, best: Row) -> Step | None:
         f"{_listed(said)}. A wrong label costs twice: it teaches the wrong thing, and a right answer counts as an "
         "error."
     )
-    return Step("labels", title, why, "suspects" if suspects else "data")
+    command = shlex.join(["frostline", "check", str(record.config.get("data") or "photos/")])
+    return Step("labels", title, why, "suspects" if suspects else "data", command)
 
 
 def _suspects(record: Record, best: str) -> int:

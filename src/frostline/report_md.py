@@ -116,7 +116,7 @@ def _strategies(record: Record) -> Iterator[str]:
     if comparisons := record.study.get("comparisons"):
         yield "## Differences"
         yield _table(
-            ["Pair", "Points", "95 % interval", "p (McNemar, exact)", "Verdict"],
+            ["Pair", "Points", "95 % interval", "p (McNemar, mid-p)", "Verdict"],
             ([f"{c.get('a')} − {c.get('b')}", words.points(c.get("difference")), words.span(c.get("ci")),
               words.p_value(c.get("p_value")), words.tied(c.get("verdict"))] for c in comparisons),
         )  # fmt: skip

@@ -194,20 +194,18 @@
       if (event.target === field.high && Number(field.high.value) < Number(field.low.value)) field.low.value = field.high.value;
       update();
     });
-    form.addEventListener("reset", () => setTimeout(update));
+    form.querySelector("button").addEventListener("click", () => {
+      form.reset();
+      update();
+    });
     form.addEventListener("submit", (event) => event.preventDefault());
     chooseInGallery = (strategy, truth, guess) => {
       form.reset();
       field.strategy.value = strategy;
       field.true.value = truth;
       field.predicted.value = guess;
-      setTimeout(() => {
-        field.strategy.value = strategy;
-        field.true.value = truth;
-        field.predicted.value = guess;
-        update();
-        document.getElementById("h-photos").focus();
-      });
+      update();
+      document.getElementById("h-photos").focus();
     };
     gallery.hidden = false;
     update();
