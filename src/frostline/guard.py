@@ -36,6 +36,8 @@ _ALWAYS = [
     ),
 ]
 _CLOSE = (b"connection", b"close")
+
+MISTAKE = ApiError(500, "internal", "the server made a mistake; its log has the reason")
 _log = logging.getLogger("frostline.serve")
 
 
@@ -85,7 +87,7 @@ class Guard:
         except Exception:
             _log.exception("a request failed")
             if not status:
-                await answer(ApiError(500, "internal", "the server made a mistake; its log has the reason"), out)
+                await answer(MISTAKE, out)
             status = 500
         path = scope["path"] if scope["path"] in self._paths else "other"
         self._metrics.request(path, status, time.perf_counter() - started)

@@ -99,7 +99,7 @@ class Protocol(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, error: ApiError) -> None:
-        if self.cycle is None or self.cycle.response_complete:  # else an answer is being written
+        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             body = json.dumps(error.to_dict()).encode()
             head = (
                 f"HTTP/1.1 {error.status} Refused",
@@ -107,6 +107,8 @@ class Protocol(HttpToolsProtocol):
                 f"Content-Length: {len(body)}",
             )
             self.transport.write("\r\n".join([*head, "Connection: close", "\r\n"]).encode("ascii") + body)
+        if self.cycle is not None:
+            self.cycle.disconnected = True  # the application may still be waiting for the body: nothing it says is sent
         self.transport.close()
 
 

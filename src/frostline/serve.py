@@ -28,7 +28,7 @@ from frostline import serving_schema as schema
 from frostline.batching import Crew, NoRoomError
 from frostline.config import EngineKind
 from frostline.errors import ConfigError, FrostlineError, nearest
-from frostline.guard import Door, Guard
+from frostline.guard import MISTAKE, Door, Guard
 from frostline.reading import thread_count
 from frostline.served import Models, Served, Verdict
 from frostline.serving_limits import ApiError, Limits, busy
@@ -282,6 +282,12 @@ def _errors(app: FastAPI) -> None:
     @app.exception_handler(ApiError)
     async def refused(_: Request, error: ApiError) -> JSONResponse:
         return JSONResponse(error.to_dict(), error.status, headers=dict(error.headers))
+
+    @app.exception_handler(Exception)
+    async def mistake(
+        _: Request, __: Exception
+    ) -> JSONResponse:  # it is raised again afterwards, and logged by the guard
+        return JSONResponse(MISTAKE.to_dict(), MISTAKE.status)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> JSONResponse:

@@ -5,6 +5,7 @@
   const AT_ONCE = 2; // uploads under way
   const KEPT = 60; // results on the page
   const NEAR = 5;
+  const KNOWN = 0.999; // a training photo this similar is the photo itself
   const queue = [];
   let active = 0;
   let done = 0;
@@ -79,7 +80,7 @@
     ];
     $("figures").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", String(value))]));
     $("classes").replaceChildren(...model.classes.map((name) => element("li", "", name)));
-    $("card").textContent = model.card || "This bundle has none.";
+    $("card").textContent = model.card.replace(/^---\n[^]*?\n---\n+/, "") || "This bundle has none.";
     $("about").hidden = false;
   }
 
@@ -195,6 +196,7 @@
       row.append(element("span", n.class === result.predicted ? "class" : "class other", n.class), path);
       return row;
     }));
+    part(".near p").hidden = near[0].similarity < KNOWN;
     part(".near").hidden = false;
   }
 
@@ -252,5 +254,6 @@
     $("files").focus();
   });
 
+  if (navigator.maxTouchPoints > 0) document.body.classList.add("touch");
   describe();
 })();
