@@ -286,7 +286,7 @@ from importlib.machinery import PathFinder
 class Finder(PathFinder):
     @classmethod
     def find_spec(cls, name, path=None, target=None):
-        absent = name.partition(".")[0] in ("torch", "timm", "torchvision", "scipy", "sklearn", "altair", "onnx")
+        absent = name.partition(".")[0] in ABSENT
         return None if absent else super().find_spec(name, path, target)
 
 sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
@@ -294,8 +294,11 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 
 
 def test_it_serves_where_pytorch_is_not_installed(bundle: Path, tmp_path: Path) -> None:
-    """As in the image that the Dockerfile makes: the compiled bundle alone."""
-    (tmp_path / "sitecustomize.py").write_text(WITHOUT, encoding="utf-8")
+    """As in the image that the Dockerfile makes: the compiled bundle, and none of the packages that the Dockerfile removes."""
+    recipe = (Path(__file__).parents[1] / "Dockerfile").read_text(encoding="utf-8")
+    removed = recipe.partition(" && rm -rf ")[2].partition("&&")[0].replace("\\", " ").split()
+    assert {"torch", "scipy", "timm"} <= set(removed)
+    (tmp_path / "sitecustomize.py").write_text(f"ABSENT = {set(removed)!r}\n{WITHOUT}", encoding="utf-8")
     with running(bundle, PYTHONPATH=f"{tmp_path}:{SOURCES}") as server:
         assert httpx.post(f"{server.url}v1/predict", content=photo(), headers=JPEG).status_code == 200
         assert httpx.get(f"{server.url}v1/model").json()["explanations"] is False

@@ -234,6 +234,9 @@
 
   for (const id of ["files", "camera"]) {
     $(id).addEventListener("change", (event) => { add(event.target.files); event.target.value = ""; });
+    $(id).addEventListener("keydown", (event) => { // browsers open the chooser on Space alone
+      if (event.key === "Enter") { event.preventDefault(); event.target.click(); }
+    });
   }
   let inside = 0;
   const over = (yes) => $("drop").classList.toggle("over", yes);
