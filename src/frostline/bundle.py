@@ -110,6 +110,11 @@ class Bundle:
         self._folder = folder
 
     @property
+    def folder(self) -> Path | None:
+        """Where it was loaded from; None for one that was put together in memory."""
+        return self._folder
+
+    @property
     def classes(self) -> list[str]:
         """Class names, in the order of the outputs."""
         return self.about.classes

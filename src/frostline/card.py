@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from frostline.balance import unequal
 from frostline.bundle import About
@@ -76,6 +78,38 @@ On {f["photos"]} photos ({reported}), protocol `{config.protocol}`, seed {config
 It knows these classes only: any other subject is forced into one of them. The figures hold for photos like those above; light, cameras or
 places that were not among them can cost accuracy that no figure here shows.
 """
+
+
+def exported(document: Mapping[str, Any], source: Path) -> str:
+    """The card of an artefact: the bundle's own, and what its proof came to before that card's limits."""
+    try:
+        own = (source / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        own = ""
+    before, limits, after = own.partition("\n## Limits")
+    return f"{before.rstrip()}\n\n{artefact(document)}{limits}{after}"
+
+
+def artefact(document: Mapping[str, Any]) -> str:
+    """The section on one artefact, from its export.json."""
+    low, high = (100 * x for x in document["accuracy_ci"])
+    numbers = "int8" if document["int8"] else "float32"
+    here = document.get("as_run_here")
+    as_run = (
+        f" Against the bundle as {here['engine']} runs it, the agreement is {100 * here['agreement']:.1f} %."
+        if here
+        else ""
+    )
+    files = " and ".join(f"`{name}`" for name in (document["file"], *document["also"]))
+    return f"""## Artefact
+
+{files} ({document["format"]}, {numbers}, {document["size_bytes"] / 1e6:.1f} MB) runs without frostline: `python {document["example"]} PHOTO...` shows how. It was
+proved from image file to label on {document["photos"]} photos ({document["proved_on"]}), against the bundle in float32.{as_run}
+
+| agreement | largest difference of a probability | accuracy | 95 % interval | the bundle's accuracy | latency, one photo | photos/s, from file |
+| --- | --- | --- | --- | --- | --- | --- |
+| {100 * document["agreement"]:.1f} % | {document["largest_difference"]:.4f} | {100 * document["accuracy"]:.1f} % | {low:.1f} to {high:.1f} % | {100 * document["bundle_accuracy"]:.1f} % | {document["latency_ms"]:.1f} ms | {document["throughput"]:.0f} |
+"""  # noqa: E501 - a row of a table is one line
 
 
 _BALANCED = {

@@ -95,7 +95,7 @@ def exported(network: nn.Module, example: Sequence[Tensor], folder: Path) -> Ite
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             with replacing(path) as temporary:
-                _to_onnx(network, example, temporary)
+                to_onnx(network, example, temporary)
         os.utime(path)  # what was used last is evicted last
         yield path
 
@@ -105,24 +105,38 @@ def _code(network: nn.Module) -> str:
     return "\n".join(f"{name} {getattr(m, 'code', m.extra_repr())}" for name, m in network.named_modules())
 
 
-def _to_onnx(network: nn.Module, example: Sequence[Tensor], path: Path) -> None:
+def to_onnx(
+    network: nn.Module,
+    example: Sequence[Tensor],
+    path: Path,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    opset: int | None = None,
+) -> None:
     """Write `network` as ONNX, for inputs of exactly the example's shapes.
 
     By the exporter that records a run (0.3 s for MobileNetV2); what it can't take goes to the one that analyses the code (4 s).
+
+    Parameters
+    ----------
+    opset
+        The operators' version; None leaves it to the exporter.
     """
-    names = [f"input_{i}" for i in range(len(example))]
+    names = list(inputs) or [f"input_{i}" for i in range(len(example))]
+    options = {"input_names": names, "output_names": list(outputs) or None, "opset_version": opset}
     network = network.cpu().eval()
-    with _silent():
+    with silent():
         try:
-            torch.onnx.export(network, tuple(example), path, input_names=names, dynamo=False)
+            torch.onnx.export(network, tuple(example), path, dynamo=False, **options)  # type: ignore[arg-type]
         except Exception:  # a different one for each thing that it doesn't know; the other exporter's errors are shown
-            program = torch.onnx.export(network, tuple(example), input_names=names, dynamo=True, verbose=False)
+            program = torch.onnx.export(network, tuple(example), dynamo=True, verbose=False, **options)  # type: ignore[arg-type]
             assert program is not None  # noqa: S101 - the exporter returns None only when it is given a file
             path.write_bytes(program.model_proto.SerializeToString())
 
 
 @contextlib.contextmanager
-def _silent() -> Iterator[None]:
+def silent() -> Iterator[None]:
     """The exporters print and warn about their own insides: nothing that a user could act on."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
     levels = [logger.level for logger in loggers]

@@ -1,0 +1,61 @@
+"""The commands that take a trained model elsewhere: export."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from frostline.console import accuracy_cells, console, progress_bar, right_aligned
+from frostline.options import Json, Quiet
+
+Bundle = Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")]
+
+
+def export(
+    bundle: Bundle,
+    form: Annotated[str, typer.Option("--format", help="onnx, openvino, torch or litert.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Eight-bit integers, calibrated on training photos.")] = False,
+    out: Annotated[str, typer.Option("--out", help="The artefact's folder. Default: beside the bundle.")] = "",
+    data: Annotated[
+        str, typer.Option(help="Labelled photos to prove it on. Default: the validation photos of the bundle's run.")
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export in --out.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model that runs without frostline, and prove that it says the same."""
+    from frostline.export import export as write
+
+    with progress_bar(quiet) as progress:
+        document = write(bundle, form, out or None, int8=int8, data=data, overwrite=overwrite, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_proof(document)
+
+
+def _print_proof(document: dict[str, Any]) -> None:
+    """The figures of a proof, the artefact beside the bundle."""
+    rows = right_aligned("from file to label", "artefact", "bundle")
+    accuracy, interval = accuracy_cells(document)
+    rows.add_row("accuracy", accuracy, f"{100 * document['bundle_accuracy']:.1f} %")
+    rows.add_row("95 % interval", interval, "")
+    rows.add_row("same label", f"{100 * document['agreement']:.1f} %", "")
+    rows.add_row("largest difference of a probability", f"{document['largest_difference']:.4f}", "")
+    if here := document.get("as_run_here"):
+        rows.add_row(
+            f"same label, bundle on {here['engine']}",
+            f"{100 * here['agreement']:.1f} %",
+            f"{100 * here['bundle_accuracy']:.1f} %",
+        )
+    rows.add_row("size, MB", f"{document['size_bytes'] / 1e6:.1f}", f"{document['bundle_bytes'] / 1e6:.1f}")
+    rows.add_row("latency, one decoded photo, ms (median)", f"{document['latency_ms']:.1f}", "")
+    rows.add_row("photos/s, from file", f"{document['throughput']:.0f}", "")
+    screen = console()
+    screen.print(rows)
+    name = f"{document['format']}{' in int8' if document['int8'] else ''}"
+    screen.print(
+        f"Proved on {document['photos']:,} photos ({document['proved_on']}): {name}", markup=False, soft_wrap=True
+    )

@@ -1,0 +1,67 @@
+"""Run in an interpreter of its own: an artefact's example on photo files. Knows nothing of frostline, and tells if it is there.
+
+``python -I proving.py EXAMPLE`` reads ``{"files": [...], "timed": n}`` on stdin and prints ``{"classes": [...], "probabilities":
+[[...] | null], "faults": {index: why}, "latency_ms": [...], "throughput": photos/s, "start_seconds", "frostline": bool}``.
+"""
+
+import json
+import runpy
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+AHEAD = 4  # threads that read photos while one is classified
+
+
+def main() -> None:
+    """See the module."""
+    asked = json.load(sys.stdin)
+    example, sys.argv = sys.argv[1], sys.argv[1:2]
+    started = time.perf_counter()
+    told = runpy.run_path(example)
+    ready = time.perf_counter()
+    read, classify = told["read"], told["classify"]
+
+    def attempt(path):  # type: ignore[no-untyped-def]
+        try:
+            return read(path), ""
+        except Exception as error:  # whatever a decoder raises: the photo is listed, the rest goes on
+            return None, f"{type(error).__name__}: {error}"
+
+    results: list[list[float] | None] = []
+    faults: dict[int, str] = {}
+    kept: list[object] = []
+    files = asked["files"]
+    with ThreadPoolExecutor(AHEAD) as pool:
+        begun = time.perf_counter()
+        for start in range(0, len(files), 64):
+            for number, (photo, why) in enumerate(pool.map(attempt, files[start : start + 64]), start):
+                if photo is None:
+                    faults[number] = why
+                    results.append(None)
+                    continue
+                results.append([float(p) for p in classify(photo).ravel()])
+                if len(kept) < asked["timed"]:
+                    kept.append(photo)
+        spent = time.perf_counter() - begun
+    latency = []
+    for photo in kept:
+        before = time.perf_counter()
+        classify(photo)
+        latency.append(1000 * (time.perf_counter() - before))
+    json.dump(
+        {
+            "classes": list(told["classes"]),
+            "probabilities": results,
+            "faults": faults,
+            "latency_ms": latency,
+            "throughput": (len(files) - len(faults)) / spent if spent else 0.0,
+            "start_seconds": ready - started,
+            "frostline": any(name.partition(".")[0] == "frostline" for name in sys.modules),
+        },
+        sys.stdout,
+    )
+
+
+if __name__ == "__main__":
+    main()
