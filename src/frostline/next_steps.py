@@ -73,7 +73,7 @@ def _labels(record: Record, best: Row) -> Step | None:
         f"{_listed(said)}. A wrong label costs twice: it teaches the wrong thing, and a right answer counts as an "
         "error."
     )
-    command = shlex.join(["frostline", "check", str(record.config.get("data") or "photos/")])
+    command = shlex.join(["frostline", "check", *_data(record)])
     return Step("labels", title, why, "suspects" if suspects else "data", command)
 
 
@@ -152,7 +152,7 @@ def _line(record: Record, best: Row) -> Step | None:
     pair = pairs.get(("fine-tuned", "frozen"))
     if pair is None or not words.known(pair.get("p_value")) or not words.known((pair.get("ci") or [None])[0]):
         return None
-    command = shlex.join(["frostline", "sweep", str(record.config.get("data") or "photos/"), "--lines", "auto"])
+    command = shlex.join(["frostline", "sweep", *_data(record), "--lines", "auto"])
     gap = f"{words.points(pair['difference'])} points, 95 % interval {words.span(pair['ci'])}"
     tuned = next((s for s in record.strategies if s["name"] == "fine-tuned"), best)
     if pair["p_value"] < 0.05 and pair["ci"][0] > 0:
@@ -203,9 +203,7 @@ def _photos(record: Record, best: Row) -> Step | None:
             f"more photos usually close such a gap. {weakest}"
         )
         return Step("label", title, why, "classes")
-    command = shlex.join(
-        ["frostline", "sweep", str(record.config.get("data") or "photos/"), "--photos", "5,10,20,50,100,all"]
-    )
+    command = shlex.join(["frostline", "sweep", *_data(record), "--photos", "5,10,20,50,100,all"])
     why = (
         "Training accuracy is not far above validation accuracy, so twice the photos may bring little; a sweep "
         f"forecasts it. {weakest}"
@@ -258,6 +256,12 @@ def _test(record: Record, best: Row) -> Step | None:
         "than that. Four times the photos would halve it."
     )
     return Step("test", "Keep more photos back to test on", why, "strategies")
+
+
+def _data(record: Record) -> list[str]:
+    """The photos of the run, as a command takes them; the built-in sample is what commands take when nothing is given."""
+    data = str(record.config.get("data") or "photos/")
+    return [] if data.startswith("builtin:") else [data]
 
 
 # ---- words -----------------------------------------------------------------------------------------------------------
