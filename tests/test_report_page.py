@@ -107,7 +107,7 @@ def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
     assert "Try to thaw more layers Fine-tuning is ahead of frozen (+3.1 points, 95 % interval 1.2 to 5.0)" in said
     assert "Before labelling more, ask what it would bring" in said
     assert (
-        "Check 7 labels first 1 photo stands in two classes, byte for byte and 6 photos are wrong in every strategy"
+        "Check 7 labels first 1 photo stands in two classes byte for byte and 6 photos are wrong in every strategy"
         in said
     )
     pair |= {"ci": [-0.012, 0.05], "p_value": 0.2}

@@ -297,7 +297,7 @@ def _flat(value: Any, name: str = "") -> list[tuple[str, Any]]:
 
 
 def _contents(document: Row, entries: Sequence[Entry]) -> Row:
-    looks = {entry.name: svg.look(i) for i, entry in enumerate(entries)}
+    looks = svg.looks([entry.name for entry in entries])
     rows = [
         {**chosen, "colour": looks[chosen["name"]][0], "shape": looks[chosen["name"]][1]}
         for chosen in document["chosen"]

@@ -58,7 +58,7 @@ def _labels(record: Record, best: Row) -> Step | None:
     alike = len((record.dataset.get("near_twins") or {}).get("across_classes") or [])
     suspects = _suspects(record, best["name"])
     reasons = [
-        (conflicts, "photo stands in two classes, byte for byte", "photos stand in two classes, byte for byte"),
+        (conflicts, "photo stands in two classes byte for byte", "photos stand in two classes byte for byte"),
         (alike, "group of near-twins spans classes", "groups of near-twins span classes"),
         (suspects, "photo is wrong in every strategy", "photos are wrong in every strategy"),
     ]

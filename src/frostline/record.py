@@ -14,7 +14,7 @@ from typing import Any
 
 from frostline import words
 from frostline.errors import RunError
-from frostline.svg import look
+from frostline.svg import looks
 
 Row = dict[str, Any]
 
@@ -147,8 +147,9 @@ def _read_study(run: Path) -> Row:
         raise RunError(
             f"{path} is no study: expected an object with 'dataset' and 'strategies', a list of named objects"
         )
-    for index, strategy in enumerate(study["strategies"]):
-        strategy["colour"], strategy["shape"] = look(index)
+    signs = looks([strategy["name"] for strategy in study["strategies"]])
+    for strategy in study["strategies"]:
+        strategy["colour"], strategy["shape"] = signs[strategy["name"]]
         layers, line = strategy.get("layers"), strategy.get("freeze_line")
         strategy["frozen_share"] = min(line / layers, 1.0) if layers and line is not None else None
     return dict(study)

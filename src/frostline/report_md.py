@@ -14,6 +14,8 @@ from frostline.record import Record, read
 from frostline.svg import Figure
 
 Row = dict[str, Any]
+Drawn = list[tuple[Figure, str]]
+"""Figures and the names of their files."""
 
 FOLDER, FILE = "figures", "report.md"
 
@@ -27,8 +29,9 @@ def build(run: Path) -> Path:
         study.json is missing or isn't one; a CSV lacks its columns; a file can't be written.
     """
     record = read(run)
-    _write(run, _all(record))
-    parts = [part for section in _SECTIONS for part in section(record)]
+    drawn = _drawn(record)
+    _write(run, drawn)
+    parts = [part for section in _SECTIONS for part in section(record, drawn)]
     write_text(run / FILE, "\n\n".join(parts).encode("utf-8", "replace").decode("utf-8") + "\n")
     return run / FILE
 
@@ -43,21 +46,16 @@ def export(run: Path) -> list[Path]:
     RunError
         As `build`.
     """
-    return _write(run, _all(read(run)))
+    return _write(run, _drawn(read(run)))
 
 
-def write_figures(run: Path, figures: Sequence[Figure]) -> list[Path]:
-    """The same for figures at hand."""
-    return _write(run, figures)
+def _drawn(record: Record) -> Drawn:
+    return list(_named([*charts.study(record.study), *report.needed(record)]))
 
 
-def _all(record: Record) -> list[Figure]:
-    return [*charts.study(record.study), *report.needed(record)]
-
-
-def _write(run: Path, figures: Sequence[Figure]) -> list[Path]:
+def _write(run: Path, drawn: Drawn) -> list[Path]:
     written = []
-    for figure, name in _named(figures):
+    for figure, name in drawn:
         for ending, text in (("svg", figure.file()), ("csv", figure.table())):
             path = run / FOLDER / f"{name}.{ending}"
             write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
@@ -77,7 +75,7 @@ def _named(figures: Iterable[Figure]) -> Iterator[tuple[Figure, str]]:
 # ---- sections --------------------------------------------------------------------------------------------------------
 
 
-def _answer(record: Record) -> Iterator[str]:
+def _answer(record: Record, _: Drawn) -> Iterator[str]:
     study = record.study
     yield f"# {_text(record.dataset.get('name') or 'Study')}: from scratch, frozen or fine-tuned?"
     yield f"**{_text(words.tied(study.get('answer') or report.provisional_answer(record)))}**"
@@ -97,7 +95,7 @@ def _answer(record: Record) -> Iterator[str]:
         )
 
 
-def _strategies(record: Record) -> Iterator[str]:
+def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
     if not record.strategies:
         return
     yield "## Strategies"
@@ -112,7 +110,7 @@ def _strategies(record: Record) -> Iterator[str]:
           words.count((s.get("parameters") or {}).get("trainable")), words.count((s.get("parameters") or {}).get("total"))]
          for s in record.strategies),
     )  # fmt: skip
-    yield from _pictures(record, "accuracy", "cost")
+    yield from _pictures(drawn, "accuracy", "cost")
     if comparisons := record.study.get("comparisons"):
         yield "## Differences"
         yield _table(
@@ -120,7 +118,7 @@ def _strategies(record: Record) -> Iterator[str]:
             ([f"{c.get('a')} − {c.get('b')}", words.points(c.get("difference")), words.span(c.get("ci")),
               words.p_value(c.get("p_value")), words.tied(c.get("verdict"))] for c in comparisons),
         )  # fmt: skip
-        yield from _pictures(record, "differences")
+        yield from _pictures(drawn, "differences")
 
 
 def _mark(record: Record, strategy: Row) -> str:
@@ -128,15 +126,15 @@ def _mark(record: Record, strategy: Row) -> str:
     return f"{strategy['name']} (validation's choice)" if best else str(strategy["name"])
 
 
-def _training(record: Record) -> Iterator[str]:
+def _training(record: Record, drawn: Drawn) -> Iterator[str]:
     if record.strategies:
         yield "## Learning curves"
-        yield from _pictures(record, "curve-")
+        yield from _pictures(drawn, "curve-")
         yield "## Confusion matrices"
-        yield from _pictures(record, "confusion-")
+        yield from _pictures(drawn, "confusion-")
 
 
-def _classes(record: Record) -> Iterator[str]:
+def _classes(record: Record, drawn: Drawn) -> Iterator[str]:
     names = [s["name"] for s in record.strategies]
     for table in report.class_tables(record.strategies):
         recall = table["metric"] == "recall"
@@ -147,10 +145,10 @@ def _classes(record: Record) -> Iterator[str]:
             ([row["class"], words.count(row["support"]), *map(show, row["values"]), *map(change, row["changes"])]
              for row in table["rows"]),
         )  # fmt: skip
-        yield from _pictures(record, f"classes-{table['metric']}")
+        yield from _pictures(drawn, f"classes-{table['metric']}")
 
 
-def _evidence(record: Record) -> Iterator[str]:
+def _evidence(record: Record, drawn: Drawn) -> Iterator[str]:
     if claims := record.study.get("claims"):
         yield "## The tutorial's claims, measured"
         yield _table(
@@ -158,7 +156,7 @@ def _evidence(record: Record) -> Iterator[str]:
             ([c.get("claim"), words.tied(c.get("verdict")), words.tied(c.get("measured"))] for c in claims),
         )
     for title, prefix in (("Calibration", "reliability-"), ("Robustness", "robustness-")):
-        if pictures := list(_pictures(record, prefix)):
+        if pictures := list(_pictures(drawn, prefix)):
             yield f"## {title}"
             yield from pictures
     for name, rows in (record.study.get("error_causes") or {}).items():
@@ -169,12 +167,12 @@ def _evidence(record: Record) -> Iterator[str]:
                 ([r.get("measure"), words.decimal(r.get("wrong_median")), words.decimal(r.get("right_median")),
                   words.change(r.get("effect")), words.p_value(r.get("p_value")), r.get("verdict")] for r in rows),
             )  # fmt: skip
-    if report.needed(record):
+    if record.sweeps.get("photos") or (record.study.get("data_curve") or {}).get("curves"):
         yield "## How many photos it takes"
-        yield from _pictures(record, "curves", "difference-")
+        yield from _pictures(drawn, "curves", "difference-")
 
 
-def _data(record: Record) -> Iterator[str]:
+def _data(record: Record, _: Drawn) -> Iterator[str]:
     dataset = record.dataset
     yield "## Data"
     parts = ", ".join(f"{words.count(dataset.get(part))} {part}" for part in report.SPLITS if dataset.get(part))
@@ -200,11 +198,11 @@ _SECTIONS = (_answer, _strategies, _training, _classes, _evidence, _data)
 # ---- Markdown --------------------------------------------------------------------------------------------------------
 
 
-def _pictures(record: Record, *prefixes: str) -> Iterator[str]:
+def _pictures(drawn: Drawn, *prefixes: str) -> Iterator[str]:
     """The figures whose names begin so, two or three to a row."""
     links = [
         f"![{_text(figure.title)}]({FOLDER}/{name}.svg)"
-        for figure, name in _named(_all(record))
+        for figure, name in drawn
         if any(name == p or (p.endswith("-") and name.startswith(p)) for p in prefixes)
     ]
     across = 2 if len(links) <= 6 else 3

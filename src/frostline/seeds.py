@@ -376,8 +376,10 @@ def build(run: Path) -> Path:
 
 
 def _draw(folder: Path, document: Document) -> Path:
-    signs = [dict(zip(("colour", "shape"), svg.look(i), strict=True)) for i in range(len(document["strategies"]))]
-    rows = [{**row, **sign} for row, sign in zip(document["strategies"], signs, strict=True)]
+    signs = svg.looks([row["name"] for row in document["strategies"]])
+    rows = [
+        {**row, **dict(zip(("colour", "shape"), signs[row["name"]], strict=True))} for row in document["strategies"]
+    ]
     figure = sweep_charts.seeds(rows)
     write_text(folder / PICTURE, figure.file())
     ended = len(document["runs"])

@@ -32,9 +32,18 @@ _STYLE = (
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML can't hold
 
 
-def look(index: int) -> tuple[str, str]:
-    """Colour and shape of the strategy at `index`: two signs, so that neither carries the meaning alone."""
-    return COLOURS[index % len(COLOURS)], SHAPES[index % len(SHAPES)]
+_PLACES = {"baseline": 0, "frozen": 1, "fine-tuned": 2, "fine-tuned-all": 3, "scratch": 4}
+
+
+def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
+    """Colour and shape of each name: two signs, so that neither carries the meaning alone.
+
+    The strategies that frostline knows look the same on every page; other names take what is left, in their order.
+    """
+    free = [place for place in range(len(COLOURS)) if place not in {_PLACES.get(name) for name in names}]
+    own = [name for name in names if name not in _PLACES]
+    places = {name: free[i % len(free)] for i, name in enumerate(own)} | {n: _PLACES[n] for n in names if n in _PLACES}
+    return {name: (COLOURS[places[name]], SHAPES[places[name]]) for name in names}
 
 
 @dataclass(frozen=True)

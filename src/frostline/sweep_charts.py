@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from frostline import words
-from frostline.svg import COLOURS, GREY, Canvas, Figure, Frame, Scale, domain, look, plain, shortened
+from frostline.svg import COLOURS, GREY, Canvas, Figure, Frame, Scale, domain, looks, plain, shortened
 
 Row = dict[str, Any]
 
@@ -41,9 +41,11 @@ def _line_figures(document: Row) -> list[Figure]:
 def _photo_figures(document: Row) -> list[Figure]:
     if not document.get("curves"):
         return []
-    looks = [{"name": name, **dict(zip(("colour", "shape"), look(i), strict=True))}
-             for i, name in enumerate(strategies(document))]  # fmt: skip
-    return photos(document["curves"], document["forecasts"], document["crossings"], looks)
+    signs = [
+        {"name": name, "colour": colour, "shape": shape}
+        for name, (colour, shape) in looks(strategies(document)).items()
+    ]
+    return photos(document["curves"], document["forecasts"], document["crossings"], signs)
 
 
 def strategies(document: Row) -> list[str]:
@@ -116,18 +118,18 @@ def _line_bars(rows: Sequence[Row], key: str, title: str, show: Callable[[float]
 
 
 def photos(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], looks: Sequence[Row]
+    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], signs: Sequence[Row]
 ) -> list[Figure]:
     """The figures of a sweep over numbers of photos: "curves", then "difference-0", .. for each crossing.
 
-    `curves`, `forecasts` and `crossings` as in sweep.json; `looks` need "name", "colour" and "shape".
+    `curves`, `forecasts` and `crossings` as in sweep.json; `signs` need "name", "colour" and "shape".
     """
-    first = _learning_curves(curves, forecasts, crossings, {s["name"]: s for s in looks})
+    first = _learning_curves(curves, forecasts, crossings, {s["name"]: s for s in signs})
     return [first, *(_difference(c, i) for i, c in enumerate(crossings))]
 
 
 def _learning_curves(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], looks: dict[str, Row]
+    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], signs: dict[str, Row]
 ) -> Figure:
     """Mean accuracy and its band over the number of photos, each repeat as a faint stroke, the forecast dashed."""
     ahead = [f for f in forecasts if "accuracy" in f]
@@ -145,7 +147,7 @@ def _learning_curves(
             frame.canvas.line(
                 frame.x(c["at"]), 298, frame.x(c["at"]), 26, "rule", stroke_dasharray="2 3", stroke_width=1.4
             )
-    for name, s in looks.items():
+    for name, s in signs.items():
         _one_curve(frame, s, [r for r in curves if r["strategy"] == name], [f for f in ahead if f["strategy"] == name])
     _band_tips(frame, curves, ahead)
     numbers: list[tuple[Any, ...]] = [

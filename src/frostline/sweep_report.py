@@ -158,7 +158,7 @@ def build(run: Path) -> Path:
         dataset=document["dataset"],
         kind=kind,
         figures={figure.name: figure for figure in drawn},
-        looks={name: svg.look(i) for i, name in enumerate(sweep_charts.strategies(document))},
+        looks=svg.looks(sweep_charts.strategies(document)),
         sections=_sections(document, kind),
         command=_command(run, document),
         rebuild=shlex.join(["frostline", "report", str(run)]),
