@@ -39,7 +39,18 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
 library_name: frostline
 pipeline_tag: image-classification
 base_model: {json.dumps(about.backbone)}
+tags: [image-classification, frostline]
 metrics: [{metric}]
+model-index:
+- name: {json.dumps(f"{about.strategy} {about.backbone}")}
+  results:
+  - task: {{type: image-classification, name: Image Classification}}
+    dataset: {{name: photos of the run, type: imagefolder, split: {f["reported_on"]}}}
+    metrics:
+    - {{type: accuracy, value: {f["accuracy"]:.4f}, name: Accuracy}}
+    - {{type: f1, value: {f["macro_f1"]:.4f}, name: Macro F1}}
+    - {{type: log_loss, value: {f["log_loss"]:.4f}, name: Log loss}}
+    - {{type: ece, value: {f["ece_shipped"]:.4f}, name: Calibration error}}
 ---
 
 # {about.strategy}: {about.backbone}, {about.line} of {about.layers} layers frozen
@@ -77,7 +88,57 @@ On {f["photos"]} photos ({reported}), protocol `{config.protocol}`, seed {config
 
 It knows these classes only: any other subject is forced into one of them. The figures hold for photos like those above; light, cameras or
 places that were not among them can cost accuracy that no figure here shows.
+
+Probabilities are the softmax of the logits divided by {about.temperature:.4f}, fitted where photos were left for it.
+
+## Licence
+
+No licence is given here: that of the photos and of the weights it started from ({about.backbone}, {start}) decide what may be done with it.
 """
+
+
+def published(source: Path) -> str:
+    """The card of a bundle in its run folder, with what came after it was written: robustness, and the proofs of its exports."""
+    try:
+        own = (source / "README.md").read_text(encoding="utf-8")
+    except OSError:
+        own = ""
+    sections = [_robustness(source)]
+    for file in sorted(source.resolve().parent.glob("*/export.json")):
+        document = _json(file)
+        if document.get("status") == "proved":
+            sections.append(artefact(document))
+    before, limits, after = own.partition("\n## Limits")
+    return (
+        "\n\n".join(part for part in (before.rstrip(), *(s.rstrip() for s in sections)) if part) + "\n" + limits + after
+    )
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value
+
+
+def _robustness(source: Path) -> str:
+    """The table of what was measured on spoilt photos, where the run has it."""
+    strategy, run = source.resolve().parent.name, source.resolve().parents[1]
+    rows = [row for row in _json(run / "study.json").get("strategies", []) if row.get("name") == strategy]
+    found = rows[0].get("robustness") if rows else None
+    if not isinstance(found, dict) or not found.get("causes"):
+        return ""
+    lines = [
+        f"| {_cell(str(c.get('title') or c['cause']))} | {' | '.join(f'{100 * a:.1f} %' for a in c['accuracy'])} |"
+        for c in found["causes"]
+    ]
+    head = f"On {found['photos']} photos, {100 * found['clean']:.1f} % right while they are as they came; accuracy from mild to strong:"
+    levels = len(found["causes"][0]["accuracy"])
+    columns = " | ".join(str(i + 1) for i in range(levels))
+    return "\n".join(
+        ["## Robustness", "", head, "", f"| spoilt by | {columns} |", f"|{' --- |' * (levels + 1)}", *lines]
+    )
 
 
 def exported(document: Mapping[str, Any], source: Path) -> str:

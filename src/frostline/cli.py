@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import frostline
-from frostline.cli_export import export
+from frostline.cli_export import bench, export, push
 from frostline.cli_model import evaluate, serve
 from frostline.cli_photos import check, data
 from frostline.cli_predict import explain, predict
@@ -19,7 +19,8 @@ from frostline.cli_study import compare, fit, report, robustness, study, sweep
 from frostline.errors import FrostlineError
 
 COMMANDS = (
-    check, study, fit, sweep, robustness, predict, explain, evaluate, export, serve, report, compare, backbones, weights, cache, data,
+    check, study, fit, sweep, robustness, predict, explain, evaluate, export, bench, push,
+    serve, report, compare, backbones, weights, cache, data,
 )  # fmt: skip
 """In the order in which --help lists them."""
 

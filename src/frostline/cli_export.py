@@ -1,4 +1,4 @@
-"""The commands that take a trained model elsewhere: export."""
+"""The commands that take a trained model elsewhere: export, bench, push."""
 
 from __future__ import annotations
 
@@ -34,6 +34,57 @@ def export(
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif not quiet:
         _print_proof(document)
+
+
+def bench(
+    bundle: Bundle,
+    artefacts: Annotated[
+        list[str] | None, typer.Argument(help="Folders of exports. Default: those beside the bundle.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="A folder for bench.json and bench.svg.")] = "",
+    data: Annotated[
+        str, typer.Option(help="Labelled photos. Default: the validation photos of the bundle's run.")
+    ] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency and throughput of a bundle and its exports on this machine."""
+    from frostline.bench import PICTURE
+    from frostline.bench import bench as measure
+
+    with progress_bar(quiet) as progress:
+        document = measure(bundle, artefacts or (), out or None, data=data, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        shown = right_aligned("from file", "latency, ms", "95th percentile", "photos/s", "size, MB")
+        for row in document["rows"]:
+            times = (f"{row[k]:.1f}" for k in ("latency_ms", "latency_p95_ms"))
+            shown.add_row(row["name"], *times, f"{row['throughput']:.0f}", f"{row['size_bytes'] / 1e6:.1f}")
+        console().print(shown)
+        if out:
+            console().print(f"Picture: {out}/{PICTURE}", markup=False, soft_wrap=True)
+
+
+def push(
+    bundle: Bundle,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="NAME or OWNER/NAME on the hub; made if need be.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="For a repository that is made: only its owner sees it.")
+    ] = False,
+    token: Annotated[str, typer.Option(help="Access token. Default: HF_TOKEN, or what 'hf auth login' left.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put a bundle with its card on a Hugging Face hub (HF_ENDPOINT names another one)."""
+    from frostline.hub import push as upload
+
+    with progress_bar(quiet) as progress:
+        document = upload(bundle, repository, private=private, token=token, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        console().print(f"{document['url']} holds {', '.join(document['files'])}", markup=False, soft_wrap=True)
 
 
 def _print_proof(document: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ FrostlineError            one line: what came, what was expected, how to fix it;
 ├── WeightsError          a backbone's weights could not be had from any source
 ├── BundleError           a bundle is missing, damaged or of another version
 ├── RunError              a run folder can't be written, resumed or read
+├── HubError              a hub repository can't be reached or written
 └── MissingExtraError     an optional dependency is absent; the message holds the exact pip line
 
 """
@@ -43,6 +44,10 @@ class BundleError(FrostlineError):
 
 class RunError(FrostlineError):
     """A run folder can't be written, resumed or read."""
+
+
+class HubError(FrostlineError):
+    """A hub repository can't be reached or written."""
 
 
 class MissingExtraError(FrostlineError):
