@@ -72,6 +72,7 @@ class Crew(Generic[M, T, R]):
     ) -> None:
         self._work, self._batch, self._depth = work, batch, depth
         self._queue: queue.SimpleQueue[_Item[M, T, R] | None] = queue.SimpleQueue()
+        self._ended = False
         self.waiting = 0
         """Items that wait or are under way."""
         self._threads = [threading.Thread(target=self._run, name=f"photos-{i}", daemon=True) for i in range(threads)]
@@ -84,9 +85,9 @@ class Crew(Generic[M, T, R]):
         Raises
         ------
         NoRoomError
-            They would be more than may wait.
+            They would be more than may wait, or the threads were told to end.
         """
-        if self.waiting + len(items) > self._depth:
+        if self._ended or self.waiting + len(items) > self._depth:
             raise NoRoomError
         loop = asyncio.get_running_loop()
         request: _Request[M, R] = _Request(model, loop, loop.create_future(), [None] * len(items), left=len(items))
@@ -99,6 +100,7 @@ class Crew(Generic[M, T, R]):
 
     def stop(self) -> None:
         """Let the threads end once the queue is empty, and wait for them."""
+        self._ended = True
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:

@@ -11,9 +11,13 @@ all requests that were begun are answered.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import ctypes
 import json
 import logging
 import socket
+import struct
+import sys
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
@@ -24,7 +28,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from frostline.errors import ConfigError
 from frostline.serving_limits import ApiError, Limits
 
-_LEFTOVER = 4 * 1024**2  # bytes read after the answer, so that a client gets to read it
+_LEFTOVER = 64 * 1024**2  # bytes read after the answer: a browser that is cut off while it sends never reads why
+_ATTACH_FILTER = 26  # SO_ATTACH_FILTER of Linux, which Python's socket module does not name
 _DOOR_STEP = 0.1  # seconds for the queue of the socket to empty
 
 
@@ -40,7 +45,7 @@ class Protocol(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the clock."""
         super().connection_made(transport)
-        self._wait_for(self.limits.header_seconds)
+        self._wait_for(self._header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop it."""
@@ -51,7 +56,7 @@ class Protocol(HttpToolsProtocol):
         """Count what has come of a header, and start the clock for the next one."""
         if self._in_head:
             if self._timer is None:
-                self._wait_for(self.limits.header_seconds)
+                self._wait_for(self._header_seconds)
             self._head += len(data)
         super().data_received(data)
         if self._in_head and self._head > self.limits.header_bytes and not self.transport.is_closing():
@@ -84,6 +89,10 @@ class Protocol(HttpToolsProtocol):
         """Broken HTTP."""
         self._refuse(ApiError(400, "bad_http", msg))
 
+    @property
+    def _header_seconds(self) -> float:
+        return min(self.limits.header_seconds, self.limits.seconds)
+
     def _wait_for(self, seconds: float | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
@@ -94,7 +103,7 @@ class Protocol(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         if self._in_head and self._head and (self.cycle is None or self.cycle.response_complete):
-            self._refuse(ApiError(408, "too_slow", f"the header took longer than {self.limits.header_seconds:g} s"))
+            self._refuse(ApiError(408, "too_slow", f"the header took longer than {self._header_seconds:g} s"))
         else:
             self.transport.close()
 
@@ -137,9 +146,24 @@ class Server(uvicorn.Server):
             if self.force_exit:
                 return True
             await asyncio.sleep(_DOOR_STEP)
-        self._listener.listen(0)  # nobody new joins the queue; who stands in it is let in
+        _turn_away(self._listener)  # nobody new joins the queue of the socket; who stands in it is let in
         await asyncio.sleep(_DOOR_STEP)
         return True
+
+
+def _turn_away(listener: socket.socket) -> None:
+    """Let a socket take no new connections while those that wait to be accepted still can be.
+
+    Linux: a packet filter that drops all (``BPF_RET 0``), so whoever knocks tries again, and finds the door closed. Elsewhere the
+    shortest queue there is, in which one connection may still be lost.
+    """
+    if sys.platform == "linux":
+        drop_all = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+        program = struct.pack("HP", 1, ctypes.addressof(drop_all))
+        with contextlib.suppress(OSError):
+            listener.setsockopt(socket.SOL_SOCKET, _ATTACH_FILTER, program)
+            return
+    listener.listen(0)
 
 
 def bound(host: str, port: int) -> socket.socket:

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+import logging
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,10 @@ from starlette.requests import ClientDisconnect, Request
 
 from frostline.manifest import printable
 from frostline.serving_limits import ApiError, Limits, busy, too_large
+
+# What is wrong with a form is told to its sender; the log's "last resort", stderr, need not hear of it.
+logging.getLogger("python_multipart").addHandler(logging.NullHandler())
+logging.getLogger("python_multipart").propagate = False
 
 _LONGEST_NAME = 200
 _FIELDS = 64  # parts of a form that are no files
@@ -117,25 +122,27 @@ def is_json(request: Request) -> bool:
 
 
 async def _whole(request: Request, limits: Limits, share: Share, most: int, what: str) -> bytes:
-    pieces = [piece async for piece in _pieces(request, limits, share, most, what)]
+    pieces: list[bytes] = []
+    await _receive(request, limits, share, most, what, pieces.append)
     return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-async def _pieces(request: Request, limits: Limits, share: Share, most: int, what: str) -> AsyncIterator[bytes]:
-    """The body as it comes, counted."""
+async def _receive(
+    request: Request, limits: Limits, share: Share, most: int, what: str, take: Callable[[bytes], object]
+) -> None:
+    """Hand the body over as it comes, counted and timed."""
     if (said := _content_length(request)) is not None and said > most:
         raise too_large(what, most)
     count = 0
     try:
         async with asyncio.timeout(limits.seconds):
             async for piece in request.stream():
-                if not piece:
-                    continue
                 count += len(piece)
                 if count > most:
                     raise too_large(what, most)
                 share.take(len(piece))
-                yield piece
+                if piece:
+                    take(piece)
     except TimeoutError as error:
         raise ApiError(
             408,
@@ -230,8 +237,7 @@ async def _form(request: Request, boundary: bytes, limits: Limits, share: Share)
         if not boundary:
             raise FormParserError("it names no boundary")
         form = _Form(boundary, limits)
-        async for piece in _pieces(request, limits, share, limits.request_bytes, "this request"):
-            form.write(piece)
+        await _receive(request, limits, share, limits.request_bytes, "this request", form.write)
     except FormParserError as error:
         raise ApiError(400, "bad_form", f"the form can't be read: {printable(str(error))[:200]}") from error
     if not form.ended:
