@@ -54,6 +54,7 @@ _BOXES = (
 )  # fmt: skip
 _CANDIDATES = 3  # nearest photos that are looked at for each photo
 _LIKELY = 0.6  # correlation of the coarse pictures below which nothing is a candidate
+_FITTING = 0.75  # and once laid over each other at 16 x 16, below which detail is not looked at
 _BLOCK = 256  # pairs compared at a time: 4 MB for each picture of them
 _ROWS = 1024  # small pictures read at a time: 17 MB as numbers
 _AHEAD = 32  # photos
@@ -239,7 +240,7 @@ def _pictures(manifests: Sequence[Manifest], progress: Progress) -> set[str]:
     todo = [key.sha256 for key in kept.missing(Key(digest, 0, 0) for digest in files)]
     if not todo:
         return set(files)
-    task = progress.task("Small pictures of the photos, to find twins by", len(todo))
+    task = progress.task("Looking for near-twins", len(todo))
     transform = Transform(SIDE)
     failed: set[str] = set()
 
@@ -469,7 +470,7 @@ def _judged(pictures: _Pictures, pairs: _Candidates, labels: Sequence[str], comm
     boxes = np.array(_BOXES, np.float32)[pairs.view % len(_BOXES)]
 
     boxes, fit = alignment.align(moved, fixed, boxes, SIDE // 4, steps=6)
-    near = np.nonzero(fit > _LIKELY)[0]
+    near = np.nonzero(fit > _FITTING)[0]
     near = near[alignment.agreement_at(moved[near], fixed[near], boxes[near], SIDE // 2) > 0.35]
     if not len(near):
         return []
