@@ -76,13 +76,13 @@ def told_apart(photos: int, each: float) -> Study:
 
 
 def made_worse(photos: int, drop: float) -> Study:
-    """The mean drop over 60 changed versions of each photo, which photos withstand to different degrees."""
+    """The mean drop over 60 changed versions of each photo; right ones withstand to different degrees."""
 
     def study(dice: np.random.Generator) -> bool:
-        strength = dice.beta(4 * (1 - drop), 4 * drop, photos)
-        values = (dice.random(photos) < 0.93) - dice.binomial(60, 0.93 * strength) / 60
-        ends = metrics.average_interval(values)
-        return bool(ends[0] <= 0.93 * drop <= ends[1])
+        right = dice.random(photos) < 0.93
+        kept = np.where(right, dice.beta(4 * (1 - drop), 4 * drop, photos), 0.2)
+        ends = metrics.average_interval(right - dice.binomial(60, kept) / 60)
+        return bool(ends[0] <= 0.93 * drop - 0.07 * 0.2 <= ends[1])
 
     return study
 

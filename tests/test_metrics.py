@@ -154,3 +154,58 @@ def test_cross_fitting_can_do_with_few_photos() -> None:
     logits, labels = simulated(3, 1)
     for count in (1, 2, 3):
         assert np.allclose(calibration.cross_fitted(logits[:count], labels[:count], 0).sum(1), 1)
+
+
+def test_a_paired_interval_holds_the_truth_and_equal_models_are_told_apart_as_rarely_as_meant() -> None:
+    dice = np.random.default_rng(0)
+    held = told = 0
+    for _ in range(400):
+        only_a, only_b, _ = dice.multinomial(300, [0.06, 0.03, 0.91])
+        low, high = metrics.paired_interval(only_a, only_b, 300)
+        held += low <= 0.03 <= high
+        only_a, only_b, _ = dice.multinomial(690, [0.05, 0.05, 0.9])
+        told += metrics.mid_p(only_a, only_b) < 0.05
+    assert 366 <= held <= 394  # 380 are meant; 3 standard deviations are 13
+    assert 7 <= told <= 33  # 19 are meant
+
+
+def test_holms_correction_by_hand() -> None:
+    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert metrics.holm([]) == []
+
+
+@pytest.mark.parametrize(
+    ("sharpness", "tendency"), [(1.0, "calibrated"), (2.5, "overconfident"), (0.5, "underconfident")]
+)
+def test_a_miscalibrated_model_is_called_out_and_a_calibrated_one_is_not(sharpness: float, tendency: str) -> None:
+    found = []
+    for trial in range(20):
+        logits, labels = simulated(400, 100 + trial, sharpness)
+        found.append(calibration.calibration(softmax(logits, 1.0), labels, trial).tendency)
+    assert found.count(tendency) >= 17  # calibrated ones: 19 are meant; fewer than 17 has a chance of 1 in 60
+
+
+@pytest.mark.parametrize("sharpness", [1.0, 1.6])
+def test_the_interval_of_the_calibration_error_holds_the_truth_where_the_computed_error_does_not(
+    sharpness: float,
+) -> None:
+    many, _ = simulated(200_000, 1, sharpness)
+    top = softmax(many, 1.0).max(1)
+    truth = float(np.abs(softmax(many / sharpness, 1.0).max(1) - top).mean())
+    found = []
+    for trial in range(40):
+        logits, labels = simulated(300, 500 + trial, sharpness)
+        found.append(calibration.calibration(softmax(logits, 1.0), labels, trial))
+    held = sum(f.ci[0] <= truth <= f.ci[1] for f in found)
+    assert held >= 34  # 38 are meant; fewer than 34 has a chance of 1 in 70
+    assert np.mean([f.error for f in found]) > truth + 0.005  # biased upward
+    assert abs(np.mean([f.debiased for f in found]) - truth) < 0.7 * (np.mean([f.error for f in found]) - truth)
+    assert all(f.ci[0] <= f.debiased <= f.ci[1] for f in found)
+
+
+def test_reliability_bins_hold_all_photos_by_rising_confidence() -> None:
+    logits, labels = simulated(431, 5)
+    rows = calibration.reliability(softmax(logits, 1.0), labels)
+    assert sum(row["count"] for row in rows) == 431
+    assert [row["confidence"] for row in rows] == sorted(row["confidence"] for row in rows)
+    assert all(row["ci"][0] <= row["accuracy"] <= row["ci"][1] for row in rows)

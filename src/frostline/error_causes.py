@@ -164,6 +164,7 @@ def tested(found: Mapping[str, Floats], said: Sequence[Classified]) -> list[Row]
 
 def _row(name: str, wrong: Floats, right: Floats, effect: float, p: float) -> Row:
     what, blamed, way = MEASURES[name]
+    spread = float(np.sqrt((len(wrong) + len(right) + 1) / (3 * len(wrong) * len(right))))  # as chance alone has it
     return {
         "measure": name,
         "what": what,
@@ -173,6 +174,7 @@ def _row(name: str, wrong: Floats, right: Floats, effect: float, p: float) -> Ro
         "wrong_median": float(np.median(wrong)),
         "right_median": float(np.median(right)),
         "effect": effect,
+        "effect_ci": (max(-1.0, effect - 1.96 * spread), min(1.0, effect + 1.96 * spread)),
         "expected": (way == "high" and effect > 0) or (way == "low" and effect < 0),
         "p_value": p,
     }

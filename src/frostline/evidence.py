@@ -64,8 +64,8 @@ def gather(
     for name, step in steps:
         if step():
             document["claims"] = measured(run, document, predictions)
-            log("evidence", step=name)
             write()
+            log("evidence", step=name)
 
 
 def measured(run: Path, document: Row, predictions: Mapping[str, Sequence[Classified]]) -> list[claims.Claim]:
