@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageFilter
 
-from commands import call, must, table
+from commands import call, document, must, table
 from photos import encoded, photo, picture, textured, write_broken, write_folder
 
 KINDS = ("leak", "conflict", "shortcut", "label", "junk", "unreadable", "empty", "tiny", "dark", "bright", "blurred")
@@ -25,7 +25,9 @@ def paths(document: dict[str, Any], kind: str) -> set[str]:
 
 
 def checked(data: Path, out: Path, *options: object) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(must("check", data, "--out", out, "--json", "--image-size", 64, *options).out)
+    document: dict[str, Any] = json.loads(
+        must("check", data, "--out", out, "--json", "--image-size", 64, "--backbone", "mobilenet_v2", *options).out
+    )
     return document
 
 
@@ -137,3 +139,87 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "no such" in call("check", tmp_path / "nothing").error
     assert ".csv" in call("check", tmp_path, "--write", tmp_path / "x.txt").error
     assert "did you mean 'onnx'" in call("check", tmp_path, "--engine", "onx").error
+
+
+# ---- the list, and what a study makes of it --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def cleaned(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, list[str]]:
+    """A study with a list of decisions: its folder, the list, and the options."""
+    base = tmp_path_factory.mktemp("cleaned")
+    data = write_folder(base / "photos", ("oak", "beech"), 14)
+    names = sorted(p.relative_to(data).as_posix() for p in data.rglob("*.*"))
+    rows = [(name, "exclude", "") for name in names[:6]] + [(names[7], "relabel", "oak")]
+    file = base / "exclude.csv"
+    file.write_text("path,action,label\n" + "".join(f"{','.join(row)}\n" for row in rows), encoding="utf-8")
+    options = [str(data), "--strategies", "frozen", "--preset", "fast", "--image-size", "64"]
+    must("study", *options, "--out", base / "run", "--exclude", file)
+    must("study", *options, "--out", base / "plain")
+    return base, file, options
+
+
+def test_a_study_honours_the_list(cleaned: tuple[Path, Path, list[str]]) -> None:
+    base, file, _ = cleaned
+    run, plain = document(base / "run"), document(base / "plain")
+    decided = {row["path"]: row for row in table(file)}
+    used = {row["path"]: row["label"] for row in table(base / "run" / "manifest.csv")}
+    assert not {p for p, row in decided.items() if row["action"] == "exclude"} & set(used)
+    assert [used[p] for p, row in decided.items() if row["action"] == "relabel"] == ["oak"]
+    assert run["dataset"]["cleaned"] == {"list": str(file), "left_out": 6, "relabelled": 1}
+    assert {s["path"] for s in run["dataset"]["skipped"]} == {p for p, r in decided.items() if r["action"] == "exclude"}
+    assert plain["dataset"]["cleaned"] is None
+    assert "accuracy_as_given" not in plain["strategies"][0]
+
+
+def test_with_and_without_are_of_the_same_photos(cleaned: tuple[Path, Path, list[str]]) -> None:
+    base, _, _ = cleaned
+    parts = {name: {r["path"]: r["split"] for r in table(base / name / "manifest.csv")} for name in ("run", "plain")}
+    assert all(parts["plain"][path] == part for path, part in parts["run"].items())
+    row = document(base / "run")["strategies"][0]
+    asked = [path for path, part in parts["plain"].items() if part == "test"]
+    assert row["photos_as_given"] == len(asked)
+    assert 0 <= row["accuracy_as_given_ci"][0] <= row["accuracy_as_given"] <= row["accuracy_as_given_ci"][1] <= 1
+    assert "as they were given" in document(base / "run")["answer_detail"]
+
+
+def test_another_list_is_noticed(cleaned: tuple[Path, Path, list[str]]) -> None:
+    base, file, options = cleaned
+    again = ["study", *options, "--out", base / "run", "--exclude"]
+    other = base / "other.csv"
+    other.write_bytes(file.read_bytes())
+    must(*again, other, "--resume")
+    other.write_text("path,action\n", encoding="utf-8")
+    assert "differs in exclude" in call(*again, other, "--resume").error
+    config = base / "run" / "config.toml"
+    text = config.read_text(encoding="utf-8")
+    (base / "config.toml").write_text(text.replace(str(file), str(other)), encoding="utf-8")
+    changed = call("study", "--config", base / "config.toml", "--out", base / "third").error
+    assert "not the list that the configuration was made with" in changed
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("path,action\noak/oak 99.png,exclude\n", "did you mean 'oak/oak"),
+        ("path,action,label\noak/oak 1.jpeg,relabel,beach\n", "did you mean 'beech'"),
+        ("path,action\noak/oak 1.jpeg,remove\n", "unknown action 'remove'"),
+        ("path,action,label\noak/oak 1.jpeg,relabel,\n", "needs a label"),
+        ("path,action,label\noak/oak 1.jpeg,relabel,beech\noak/oak 1.jpeg,exclude,\n", "decided twice"),
+        ("file,do\n", "must name the columns"),
+        (None, "no such file"),
+    ],
+)
+def test_a_list_that_does_not_fit(cleaned: tuple[Path, Path, list[str]], text: str | None, said: str) -> None:
+    base, _, options = cleaned
+    file = base / "wrong.csv"
+    file.unlink(missing_ok=True)
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+    assert said in call("study", *options, "--out", base / "wrong", "--exclude", file).error
+
+
+def test_a_study_says_what_the_quick_check_found(cleaned: tuple[Path, Path, list[str]]) -> None:
+    base, _, _ = cleaned
+    check = document(base / "plain")["dataset"]["check"]
+    assert [line.split(":")[0] for line in check["lines"]] == ["Files", "Labels", "Photos"]

@@ -72,6 +72,10 @@ SUSPECT = 0.6
 SURE = 0.9
 """Confidence from which `decisions` leaves a photo out unseen."""
 
+NETWORKS = "mobilenet_v2+tf_efficientnet_lite0"
+"""What looks at the photos unless others are named. Of labels flipped to the likeliest other class (3 % of the flowers), average precision:
+0.64 with the first, 0.75 with the second, 0.76 with both, and 93.3 % of the labels as given are told, in place of 91.1 and 91.5 %."""
+
 _STRANGE = 4.0  # robust standard deviations
 _UNEQUAL = 3.0  # times the smallest class
 _NAMES = {
@@ -124,7 +128,7 @@ class Looked:
 def check(
     data: str | Path,
     *,
-    backbone: str = "mobilenet_v2",
+    backbone: str = NETWORKS,
     weights: str = "",
     image_size: int = 0,
     engine: EngineKind = "auto",
@@ -182,24 +186,13 @@ def _look(
     measured = time.perf_counter()
     looked = Looked(listed.without(bad))
     looked.seconds["measure"] = measured - started
-    try:
-        network = backbones.build(
-            backbone,
-            "pretrained",
-            seed=seed,
-            image_size=image_size,
-            path=Path(weights) if weights else None,
-            progress=progress,
-        )
-    except WeightsError as error:
-        looked.notes.append(f"labels were not judged, nor photos compared by what they show: {error}")
-    else:
+    networks = list(_networks(backbone, weights, image_size, seed, looked, progress))
+    if networks:
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        top = tap(network, network.layer_count, engine, device, "float16")
-        looked.photos = looked.photos.without(
-            fill([top], looked.photos, seed=seed, kind=engine, device=device, progress=progress)
-        )
-        looked.features = features_of(top.store, looked.photos.photos, seed)
+        taps = [tap(network, network.layer_count, engine, device, "float16") for network in networks]
+        bad = fill(taps, looked.photos, seed=seed, kind=engine, device=device, progress=progress)
+        looked.photos = looked.photos.without(bad)
+        looked.features = features_of([t.store for t in taps], looked.photos.photos, seed)
         looked.seconds["network"] = time.perf_counter() - measured
     comparing = time.perf_counter()
     looked.near = twins.find(looked.photos, progress=progress)
@@ -209,13 +202,55 @@ def _look(
     return looked
 
 
-def features_of(store: Store, photos: Sequence[Photo], seed: int) -> suspects.Floats:
-    """(N, D <= 256): what the store has of these photos, compressed."""
+def quick(photos: Manifest, store: Store | None, near: Sequence[TwinGroup] = (), seed: int = 0) -> Row:
+    """What a study can say of its photos for nothing: `{"lines": [three sentences], "kinds": {kind: n}, "labels": [...]}`.
+
+    `store`: what a pretrained network makes of the photos at its top, all of them in it; None: labels are not judged. `labels` lists the
+    ten likeliest wrong ones. About 2 s for 3,500 photos.
+    """
+    looked = Looked(photos, near=list(near))
+    of_features: list[Finding] = []
+    if store is not None:
+        looked.features = features_of([store], photos.photos, seed)
+        of_features = list(_of_features(looked, seed, repeats=1))
+    findings = _sorted([*_of_files(looked), *of_features])
+    said = lines(findings, len(photos.photos))
+    if store is None:
+        said[1] = "Labels: not judged, no pretrained network is among the strategies."
+    ways = [f.detail for f in findings if f.kind == "unequal"]
+    said[2] = (
+        f"Photos: {ways[0] if ways else 'no class is much larger than another'}; frostline check looks at light, sharpness and shortcuts."
+    )
+    labels = [f.to_dict() for f in findings if f.kind == "label"][:10]
+    return {"lines": said, "kinds": dict(Counter(f.kind for f in findings)), "labels": labels}
+
+
+def _networks(
+    names: str, weights: str, image_size: int, seed: int, looked: Looked, progress: Progress
+) -> Iterator[backbones.Backbone]:
+    """The networks of A+B whose weights can be had; what can't is noted."""
+    failed: list[str] = []
+    several = names.split("+")
+    for name in several:
+        path = Path(weights) if weights and len(several) == 1 else None
+        try:
+            yield backbones.build(name, "pretrained", seed=seed, image_size=image_size, path=path, progress=progress)
+        except WeightsError as error:
+            failed.append(str(error))
+    if len(failed) == len(several):
+        looked.notes.append(f"labels were not judged, nor photos compared by what they show: {failed[0]}")
+    elif failed:
+        looked.notes.append(f"labels were judged by fewer networks, so less surely: {failed[0]}")
+
+
+def features_of(stores: Sequence[Store], photos: Sequence[Photo], seed: int) -> suspects.Floats:
+    """(N, D <= 256): what the stores have of these photos, compressed."""
     keys = [Key.of(photo, 0, seed) for photo in photos]
 
     def read(indices: Sequence[int]) -> suspects.Floats:
-        tensors = store.read([keys[i] for i in indices])
-        return np.concatenate([t.reshape(len(indices), -1) for t in tensors], axis=1).astype(np.float32)
+        rows = [keys[i] for i in indices]
+        tensors = [t.reshape(len(rows), -1) for store in stores for t in store.read(rows)]
+        return np.concatenate([suspects.unit(t) for t in tensors], axis=1)
 
     return suspects.compress(read, len(keys), seed) if keys else np.zeros((0, 1), np.float32)
 

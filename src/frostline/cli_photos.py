@@ -10,7 +10,7 @@ import typer
 
 from frostline.console import console, print_skipped, progress_bar
 from frostline.errors import ConfigError
-from frostline.options import PHOTOS, Backbone, Engine, ImageSize, Json, Quiet, Seed, Weights
+from frostline.options import PHOTOS, Engine, ImageSize, Json, Quiet, Seed, Weights
 
 
 def check(
@@ -21,7 +21,12 @@ def check(
     save: Annotated[
         str, typer.Option("--write", help="A .csv file that gets what is safe to leave out, for study --exclude.")
     ] = "",
-    backbone: Backbone = "mobilenet_v2",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="Networks that look at the photos: A or A+B; MobileNetV2 and EfficientNet-Lite0 if none is named."
+        ),
+    ] = "",
     weights: Weights = "",
     image_size: ImageSize = 0,
     engine: Engine = "auto",
@@ -31,7 +36,7 @@ def check(
 ) -> None:
     """Find what is wrong with the photos: broken files, twins, wrong labels, junk, shortcuts. Nothing of them is changed."""
     from frostline import upkeep
-    from frostline.check import KINDS
+    from frostline.check import KINDS, NETWORKS
     from frostline.check import check as look
     from frostline.check_report import write
     from frostline.config import EngineKind
@@ -41,13 +46,15 @@ def check(
 
     if engine not in get_args(EngineKind):
         raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
+    if weights and not backbone:
+        raise ConfigError(f"--weights {weights}: name the network that they are of with --backbone")
     if save and Path(save).suffix.lower() != ".csv":
         raise ConfigError(f"--write {save}: expected a name that ends in .csv")
     folder = Path(out) if out else Path("runs") / f"{Path(data).resolve().stem}-check"
     with progress_bar(quiet) as progress, upkeep.session():
         document = look(
             data,
-            backbone=backbone,
+            backbone=backbone or NETWORKS,
             weights=weights,
             image_size=image_size,
             engine=engine,  # type: ignore[arg-type]

@@ -20,6 +20,7 @@ from frostline.options import (
     Device,
     Engine,
     Epochs,
+    Exclude,
     Explain,
     ImageSize,
     Json,
@@ -60,6 +61,7 @@ def study(
     seed: Seed = 0,
     seeds: Seeds = 1,
     test: Test = "",
+    exclude: Exclude = "",
     line: Line = None,
     weights: Weights = "",
     image_size: ImageSize = 0,
@@ -85,7 +87,8 @@ def study(
         context, data, out, settings, resume,
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
-        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain,
+        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, exclude=exclude,
+        explain=explain,
         robustness=robustness, twins=twins,
     )  # fmt: skip
     count = _seed_count(seeds, data, out, settings, resume)
@@ -106,6 +109,7 @@ def fit(
     epochs: Epochs = None,
     seed: Seed = 0,
     test: Test = "",
+    exclude: Exclude = "",
     line: Line = None,
     weights: Weights = "",
     image_size: ImageSize = 0,
@@ -128,7 +132,8 @@ def fit(
     config = _configuration(
         context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
-        device=device, precision=precision, stored_as=stored_as, balance=balance, explain=explain, twins=twins,
+        device=device, precision=precision, stored_as=stored_as, balance=balance, exclude=exclude,
+        explain=explain, twins=twins,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
 
@@ -156,6 +161,7 @@ def sweep(
     epochs: Epochs = None,
     seed: Seed = 0,
     test: Test = "",
+    exclude: Exclude = "",
     line: Line = None,
     weights: Weights = "",
     image_size: ImageSize = 0,
@@ -182,7 +188,8 @@ def sweep(
     options: dict[str, Any] = {
         "backbone": backbone, "protocol": protocol, "preset": preset, "epochs": epochs, "seed": seed, "test": test,
         "line": line, "weights": weights, "image_size": image_size, "resize": resize, "engine": engine,
-        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance, "twins": twins,
+        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance, "exclude": exclude,
+        "twins": twins,
     }  # fmt: skip
     if settings or (resume and not data):
         config = _configuration(context, data, out, settings, resume)

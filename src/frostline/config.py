@@ -230,6 +230,11 @@ class Config:
     """How many of the reported photos are made worse in 60 ways once the strategies are done: a number, `all`, or `auto`: 24 (`fast`), 48
     (`balanced`) or 300 (`best`) where two pretrained strategies are compared, else none."""
 
+    exclude: str = ""
+    """A list of photos to leave out or to take for another class (path,action,label); empty = none. See `exclude`."""
+    exclude_sha256: str = ""
+    """Of that list: a run goes on only with the list that it began with."""
+
     def __post_init__(self) -> None:
         """Gather every problem and raise once."""
         problems = [*_literal_problems(self), *_config_problems(self)]

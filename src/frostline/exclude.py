@@ -11,7 +11,7 @@ import csv
 import difflib
 import hashlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, get_args
@@ -87,7 +87,7 @@ def _decision(path: Path, line: int, row: dict[str, str | None]) -> Decision:
     action = (row["action"] or "").strip().lower()
     if action not in get_args(Action):
         raise ConfigError(
-            f"--exclude {path} line {line}: action '{printable(action)}'{nearest(action, get_args(Action))}"
+            f"--exclude {path} line {line}: unknown action '{printable(action)}'{nearest(action, get_args(Action))}"
         )
     label = (row.get("label") or "").strip()
     if not row["path"] or (action == "relabel" and not label):
@@ -106,8 +106,10 @@ def _decided_once(path: Path, decisions: list[Decision]) -> list[Decision]:
     return list(dict.fromkeys(decisions))
 
 
-def clean(manifest: Manifest, decisions: Iterable[Decision], source: str) -> Manifest:
-    """The manifest as decided; what is left out is listed as skipped. `source` names the list in messages.
+def clean(manifest: Manifest, decisions: Sequence[Decision], source: str) -> tuple[Manifest, list[int]]:
+    """The manifest as decided, and which photo of the old one each of its photos was; what is left out is listed as skipped.
+
+    `source` names the list in messages.
 
     Raises
     ------
@@ -117,22 +119,24 @@ def clean(manifest: Manifest, decisions: Iterable[Decision], source: str) -> Man
     decided: dict[str, list[Decision]] = {}
     for d in decisions:
         decided.setdefault(d.path, []).append(d)
-    _check_known(manifest, decided, source)
+    check_known(manifest, decisions, source)
     kept: list[Photo] = []
+    places: list[int] = []
     gone: list[Skip] = []
-    for photo in manifest.photos:
+    for place, photo in enumerate(manifest.photos):
         fitting = [d for d in decided.get(photo.path, ()) if d.action == "relabel" or d.label in ("", photo.label)]
-        if not fitting:
-            kept.append(photo)
-        elif fitting[0].action == "relabel":
-            kept.append(replace(photo, label=fitting[0].label))
+        if not fitting or fitting[0].action == "relabel":
+            kept.append(replace(photo, label=fitting[0].label) if fitting else photo)
+            places.append(place)
         else:
             why = f": {fitting[0].why}" if fitting[0].why else ""
             gone.append(Skip(photo.path, f"left out by {PurePosixPath(source).name}{why}"))
-    return replace(manifest, photos=list(dict.fromkeys(kept))).listing(gone)
+    return replace(manifest, photos=kept).listing(gone), places
 
 
-def _check_known(manifest: Manifest, decided: dict[str, list[Decision]], source: str) -> None:
+def check_known(manifest: Manifest, decisions: Sequence[Decision], source: str) -> None:
+    """Raise ConfigError where a decision names a photo or a class that is not there, with the nearest name."""
+    decided = {d.path for d in decisions}
     known = {p.path for p in manifest.photos} | {s.path for s in manifest.skipped}
     if strange := [path for path in decided if path not in known]:
         close = difflib.get_close_matches(strange[0], known, n=1)
@@ -142,6 +146,6 @@ def _check_known(manifest: Manifest, decided: dict[str, list[Decision]], source:
             f"--exclude {source}: {printable(strange[0])} is not among the photos of {manifest.root}{hint}{count}"
         )
     classes = manifest.classes
-    for d in (d for several in decided.values() for d in several):
+    for d in decisions:
         if d.action == "relabel" and d.label not in classes:
             raise ConfigError(f"--exclude {source}: unknown class '{printable(d.label)}'{nearest(d.label, classes)}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -20,7 +20,20 @@ import numpy as np
 import torch
 
 from frostline import backbone as backbones
-from frostline import bundle, card, evaluate, freeze, manifest, metrics, neighbours, sample, thresholds, train, twins
+from frostline import (
+    bundle,
+    card,
+    evaluate,
+    exclude,
+    freeze,
+    manifest,
+    metrics,
+    neighbours,
+    sample,
+    thresholds,
+    train,
+    twins,
+)
 from frostline.backbone import Backbone
 from frostline.balance import class_mean, photo_weights, represented
 from frostline.cache import Key, Store, Tap, fill, tap
@@ -64,6 +77,10 @@ class Ready:
     """The one pass of all photos through the frozen layers, all lines of the run at once."""
     training_seed: int
     """Starting weights of the head, the order of photos and dropout; the split and the augmented views keep the configuration's."""
+    as_given: list[Photo] = field(default_factory=list)
+    """The photos reported on as the user's folder has them, where a list of decisions changes any; else none."""
+    cleaned: Row = field(default_factory=dict)
+    """{"list", "left_out", "relabelled"} where there is such a list."""
 
     @property
     def classes(self) -> list[str]:
@@ -116,6 +133,8 @@ def prepare(config: Config, progress: Progress) -> Ready:
     photos = manifest.scan(Path(config.data), progress=progress)
     others = manifest.scan(Path(config.test), least_classes=1, progress=progress) if config.test else None
     _check_classes(photos, others, config)
+    decisions = exclude.read(Path(config.exclude), config.exclude_sha256) if config.exclude else []
+    exclude.check_known(photos, decisions, config.exclude)  # now, and not after minutes
     device = _device(config)
     networks = _backbones(config, progress)
     taps = _taps(config, networks, device)
@@ -143,7 +162,41 @@ def prepare(config: Config, progress: Progress) -> Ready:
     _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
-    return Ready(config, usable, alike, split, tested, skipped, networks, taps, device, precision, seconds, config.seed)
+    as_given = [usable.photos[i] for i in (split.test if len(split.test) else split.validation)]
+    usable, split, cleaned = _cleaned(config, decisions, usable, split)
+    alike = twins.near(alike, usable)
+    skipped += [s for s in usable.skipped if s not in set(skipped)]
+    return Ready(
+        config, usable, alike, split, tested, skipped, networks, taps, device, precision, seconds, config.seed,
+        as_given=as_given if cleaned and tested is None else [], cleaned=cleaned,
+    )  # fmt: skip
+
+
+def _cleaned(
+    config: Config, decisions: Sequence[exclude.Decision], photos: Manifest, split: Split
+) -> tuple[Manifest, Split, Row]:
+    """The photos without those to leave out, and with the labels put right. The split was made before: parts only shrink, so figures
+    with and without the list are of the same photos.
+    """
+    if not config.exclude:
+        return photos, split, {}
+    kept, places = exclude.clean(photos, decisions, config.exclude)
+    now = {old: new for new, old in enumerate(places)}
+    parts = [
+        np.array([now[i] for i in part.tolist() if i in now], np.intp)
+        for part in (split.train, split.validation, split.test)
+    ]
+    names = {
+        part: {kept.photos[i].label for i in parts[n].tolist()}
+        for n, part in enumerate(("train", "validation", "test"))
+    }
+    lost = [c for c in kept.classes if c not in names["train"]]
+    if lost or len(kept.classes) < 2 or not names["validation"] or (len(split.test) and not names["test"]):
+        what = f"class '{lost[0]}' has no photo left to train on" if lost else "too few photos or classes are left"
+        raise DataError(f"--exclude {config.exclude}: {what}; leave out fewer, or all photos of a class")
+    relabelled = sum(kept.photos[new].label != photos.photos[old].label for old, new in now.items())
+    told = {"list": config.exclude, "left_out": len(photos.photos) - len(places), "relabelled": relabelled}
+    return kept, Split(*parts), told
 
 
 def _check_classes(photos: Manifest, others: Manifest | None, config: Config) -> None:
@@ -421,8 +474,23 @@ def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.n
         "history": _history(state),
         "best_epoch": state.best_epoch,
         "head_history": learnt.head_history,
+        **_as_given(logits, ready.taps[network_name(strategy), cut.line].store, ready),
     }
     return Assessed(row, reported, validation)
+
+
+def _as_given(logits: Callable[[train.Examples], np.ndarray], store: Store, ready: Ready) -> Row:
+    """The accuracy on the photos reported on before any was left out or relabelled."""
+    if not ready.as_given:
+        return {}
+    examples = store_examples(store, ready.as_given, ready)
+    right = logits(examples).argmax(1) == examples.labels
+    low, high = metrics.mean_interval(right)
+    return {
+        "accuracy_as_given": float(right.mean()),
+        "accuracy_as_given_ci": [low, high],
+        "photos_as_given": len(right),
+    }
 
 
 def in_torch(learnt: Learnt, ready: Ready) -> Callable[[train.Examples], np.ndarray]:
@@ -486,7 +554,7 @@ def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: 
 def _labels(photos: Sequence[Photo], ready: Ready) -> np.ndarray:
     """Class indices, int64 (N,)."""
     place = {c: i for i, c in enumerate(ready.classes)}
-    return np.array([place[p.label] for p in photos], dtype=np.int64)
+    return np.array([place.get(p.label, -1) for p in photos], dtype=np.int64)  # -1: of a class that was left out
 
 
 def _shares(ready: Ready) -> dict[str, list[float]]:

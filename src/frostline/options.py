@@ -75,4 +75,10 @@ Robustness = Annotated[
         "pretrained strategies are compared)."
     ),
 ]
+Exclude = Annotated[
+    str,
+    typer.Option(
+        "--exclude", help="A list of photos to leave out or relabel, as check --write and check.html make it."
+    ),
+]
 Settings = Annotated[str, typer.Option("--config", help="A run's config.toml, in place of all options but --out.")]

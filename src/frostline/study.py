@@ -20,8 +20,22 @@ import torch
 from filelock import FileLock, Timeout
 
 import frostline
-from frostline import evidence, explanations, flattery, freeze, metrics, report, sample, shift, upkeep, words
+from frostline import (
+    check,
+    evidence,
+    exclude,
+    explanations,
+    flattery,
+    freeze,
+    metrics,
+    report,
+    sample,
+    shift,
+    upkeep,
+    words,
+)
 from frostline.balance import unequal
+from frostline.cache import Store
 from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
 from frostline.engine import processor
 from frostline.errors import ConfigError, RunError
@@ -76,9 +90,11 @@ def configure(
         )
         for name in strategies
     )  # fmt: skip
-    for name in ("test", "weights"):
+    for name in ("test", "weights", "exclude"):
         if rest.get(name):
             rest[name] = str(Path(rest[name]).resolve())
+    if rest.get("exclude"):
+        rest["exclude_sha256"] = exclude.digest(Path(rest["exclude"]))
     where = str(data) if str(data) == SAMPLE else str(Path(data).resolve())
     return Config(data=where, strategies=rows, protocol=protocol, preset=preset, **rest)
 
@@ -137,6 +153,7 @@ def _run(
     document = old or begin(ready)
     document["status"] = "running"
     _say_near_twins(document["dataset"], ready, progress)
+    _quick_check(document, ready, progress)
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
     spent = document["seconds"] - started
@@ -243,6 +260,26 @@ def robustness(
         finally:
             report.build(folder)
     return read(folder)
+
+
+def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> None:
+    """What the photos' files and the frozen network tell of them for nothing, in three lines; once in a run."""
+    if "check" not in document["dataset"]:
+        document["dataset"]["check"] = check.quick(
+            ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed
+        )
+        for line in document["dataset"]["check"]["lines"]:
+            progress.say(line)
+
+
+def _at_the_top(ready: Ready) -> Store | None:
+    """What a pretrained network of the run makes of the photos, its head aside; None: none of them is tapped there."""
+    for s in ready.config.strategies:
+        network = ready.backbones[network_name(s)]
+        place = (network_name(s), network.layer_count)
+        if s.weights == "pretrained" and place in ready.taps:
+            return ready.taps[place].store
+    return None
 
 
 def start(
@@ -354,6 +391,7 @@ def _differences(a: Config, b: Config) -> list[str]:
         for name in ("data", "test", "weights"):
             if side[name] and side[name] != SAMPLE:
                 side[name] = str(Path(side[name]).resolve())
+        side["exclude"] = side.pop("exclude_sha256") or side["exclude"]  # what it says counts, not where it lies
     return [name for name in one if one[name] != other[name]]
 
 
@@ -438,6 +476,7 @@ def _dataset(ready: Ready) -> dict[str, Any]:
         "validation": len(ready.split.validation),
         "test": len(others.photos) if others else len(ready.split.test),
         "skipped": [asdict(s) for s in ready.skipped],
+        "cleaned": ready.cleaned or None,
         "twins": _paths(photos),
         "near_twins": flattery.near_twins(ready),
         "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
@@ -560,7 +599,14 @@ def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
     text = f"{advice(best['name'])}: {words.headline(best, unlike)} on {count:,} {photos_reported(document)}."
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
     detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
-    return text, f"By plain accuracy: {detail}" if unlike and detail else detail
+    detail = f"By plain accuracy: {detail}" if unlike and detail else detail
+    if "accuracy_as_given" in best:
+        low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
+        detail += (
+            f" With all photos and labels as they were given: {100 * best['accuracy_as_given']:.1f} % right (95 % interval {low:.1f} to "
+            f"{high:.1f}) on {best['photos_as_given']:,}."
+        )
+    return text, detail.strip()
 
 
 def photos_reported(document: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ LEAST = 5
 
 _COMPONENTS = 256
 _FITTED_ON = 8192  # photos that the principal components are computed from
-_STRENGTH = 0.003  # inverse of the head's penalty, for features of unit variance in the mean
+_STRENGTH = 0.01  # inverse of the head's penalty, for features of unit variance in the mean
 _DOUBTED = 0.5
 _NEIGHBOURS = 10
 _REFERENCES = 5000  # photos that each is compared with: bounds the work at 100,000 photos
@@ -47,22 +47,22 @@ class Opinion:
 
 
 def compress(read: Callable[[Sequence[int]], Floats], count: int, seed: int) -> Floats:
-    """(count, D <= 256) principal components of features scaled to unit length; `read` gives some rows of them, (n, D).
+    """(count, D <= 256) principal components of features; `read` gives some rows of them, (n, D).
 
     Reads in batches, so memory is what comes out: 1 kB a photo.
     """
     dice = np.random.default_rng(seed)
     some = np.sort(dice.choice(count, min(count, _FITTED_ON), replace=False))
-    fitted = _unit(read(some.tolist()))
+    fitted = read(some.tolist())
     mean = fitted.mean(0)
     _, vectors = np.linalg.eigh((fitted - mean).T @ (fitted - mean))
     axes = vectors[:, ::-1][:, :_COMPONENTS].astype(np.float32)
     batches = (range(start, min(start + 4096, count)) for start in range(0, count, 4096))
-    return np.concatenate([(_unit(read(batch)) - mean) @ axes for batch in batches]).astype(np.float32)
+    return np.concatenate([(read(batch) - mean) @ axes for batch in batches]).astype(np.float32)
 
 
-def _unit(features: Floats) -> Floats:
-    """Rows of length sqrt(D): variance about one a feature."""
+def unit(features: Floats) -> Floats:
+    """Rows of length sqrt(D): each network's features weigh alike, whatever they are scaled by."""
     features = features.astype(np.float32)
     length = np.linalg.norm(features, axis=1, keepdims=True)
     scaled: Floats = features / np.maximum(length, 1e-6) * np.sqrt(features.shape[1])
