@@ -93,6 +93,14 @@ def test_below_the_threshold_it_is_unsure(client: TestClient) -> None:
 
     assert unsure(0)["unsure"] is False
     assert unsure(1)["unsure"] is (unsure(1)["confidence"] < 1)
+    told = client.get("/v1/model").json()["thresholds"]
+    answer = client.post("/v1/predict?precision=0.9", content=photo(), headers=JPEG)
+    if any(row["precision"] >= 0.9 for row in told):
+        assert isinstance(answer.json()["results"][0]["unsure"], bool)
+    else:
+        refusal(answer, 422, "no_threshold")
+    both = client.post("/v1/predict?precision=0.9&threshold=0.5", content=photo(), headers=JPEG)
+    assert "both" in refusal(both, 422, "invalid")
     assert refusal(client.post("/v1/predict?threshold=2", content=photo(), headers=JPEG), 422, "invalid")
 
 

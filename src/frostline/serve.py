@@ -23,7 +23,7 @@ from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
 import frostline
-from frostline import explaining, fetching, listening, served, uploads
+from frostline import explaining, fetching, listening, served, thresholds, uploads
 from frostline import serving_schema as schema
 from frostline.batching import Crew, NoRoomError
 from frostline.config import EngineKind
@@ -179,7 +179,7 @@ def _about(site: Site) -> dict[str, Any]:
         "image_size": model.model.transform.size,
         "figures": about.figures,
         "card": model.card,
-        "threshold": threshold_of(model),
+        "thresholds": about.thresholds,
         "neighbours": len(model.neighbours.paths) if model.neighbours else 0,
         "explanations": explaining.available(),
         "limits": {"bytes": limits.bytes, "pixels": limits.pixels, "files": limits.files, "seconds": limits.seconds},
@@ -187,10 +187,16 @@ def _about(site: Site) -> dict[str, Any]:
     }
 
 
-def threshold_of(model: Served) -> float | None:
-    """The confidence below which the bundle itself calls a photo unsure; None where none was chosen."""
-    chosen = getattr(model.model.about, "threshold", None)
-    return float(chosen) if isinstance(chosen, int | float) else None
+def _least(model: Served, threshold: float | None, precision: float | None) -> float | None:
+    """The confidence below which a photo is unsure; None where nobody asked. Raises ApiError."""
+    if precision is None:
+        return threshold
+    if threshold is not None:
+        raise ApiError(422, "invalid", "threshold and precision were both given: one says what the other would")
+    try:
+        return float(thresholds.for_precision(model.model.about.thresholds, precision)["threshold"])
+    except ConfigError as error:
+        raise ApiError(422, "no_threshold", str(error)) from error
 
 
 _PHOTO = {"schema": {"type": "string", "format": "binary"}}
@@ -224,8 +230,11 @@ _ANY = (400, 401, 403, 408, 413, 415, 422, 421, 503)
 TopK = Annotated[int, Query(ge=1, le=1000, description="How many classes are told.")]
 Near = Annotated[int, Query(ge=0, le=50, description="How many training photos that resemble it are told.")]
 Threshold = Annotated[
+    float | None, Query(ge=0, le=1, description="Below this confidence a photo is marked unsure; default: none is.")
+]
+Precision = Annotated[
     float | None,
-    Query(ge=0, le=1, description="Below this confidence a photo is marked unsure; default: the bundle's own."),
+    Query(gt=0, lt=1, description="The same by the share that is to be right: 0.95; see thresholds in /v1/model."),
 ]
 
 
@@ -310,13 +319,19 @@ def _predict_route(app: FastAPI, shared: Site) -> None:
         openapi_extra=_body(_FILES, shared.settings.allow_url),
         summary="Classify one photo or many",
     )
-    async def predict(request: Request, top_k: TopK = 5, neighbours: Near = 0, threshold: Threshold = None) -> Response:
+    async def predict(
+        request: Request,
+        top_k: TopK = 5,
+        neighbours: Near = 0,
+        threshold: Threshold = None,
+        precision: Precision = None,
+    ) -> Response:
         with shared.budget.request() as share:
             photos = await shared.uploaded(request, share)
             model, verdicts = await shared.classify(photos)
         if len(verdicts) == 1 and isinstance(verdicts[0], ApiError):
             raise verdicts[0]
-        least = threshold_of(model) if threshold is None else threshold
+        least = _least(model, threshold, precision)
         results = [_result(model, p, v, top_k, least) for p, v in zip(photos, verdicts, strict=True)]
         if neighbours and model.neighbours is not None:  # some milliseconds where many are kept
             await asyncio.to_thread(_add_neighbours, model, results, verdicts, neighbours)

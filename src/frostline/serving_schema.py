@@ -87,8 +87,8 @@ class About(BaseModel):
     image_size: int
     figures: dict[str, Any] = Field(description="Accuracy and the like, with what they were measured on.")
     card: str = Field(description="The model card, Markdown.")
-    threshold: float | None = Field(
-        description="Below this confidence a photo counts as unsure; null where none was chosen."
+    thresholds: list[dict[str, Any]] = Field(
+        description="Confidence from which a share of photos (precision) is right, with how many are kept; empty where none was found."
     )
     neighbours: int = Field(
         description="Training photos that resembling ones are looked for among; 0 where the bundle keeps none."

@@ -5,6 +5,7 @@
   const AT_ONCE = 2; // uploads under way
   const KEPT = 60; // results on the page
   const NEAR = 5;
+  const PRECISION = 0.95; // the share that is to be right of what is not marked unsure
   const KNOWN = 0.999; // a training photo this similar is the photo itself
   const queue = [];
   let active = 0;
@@ -146,7 +147,8 @@
     const name = file.name || "photo";
     try {
       if (model && file.size > model.limits.bytes) throw new Error(`This file is too large: at most ${Math.floor(model.limits.bytes / 1048576)} MB are taken.`);
-      const answer = await ask(`v1/predict?top_k=5&neighbours=${NEAR}`, {
+      const promised = (model?.thresholds || []).some((row) => row.precision >= PRECISION) ? `&precision=${PRECISION}` : "";
+      const answer = await ask(`v1/predict?top_k=5&neighbours=${NEAR}${promised}`, {
         method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" },
       });
       show(answer.results[0], file, card, part);
@@ -175,7 +177,7 @@
       return row;
     }));
     if (result.unsure) {
-      part(".unsure").textContent = "Unsure: below the confidence from which this model is trusted.";
+      part(".unsure").textContent = `Unsure: of photos like this, fewer than ${100 * PRECISION} % may be told right.`;
       part(".unsure").hidden = false;
     }
     neighbours(result, part);
