@@ -510,5 +510,6 @@ def _from(found: Row) -> str:
         return "it does not pay with any number of photos tried"
     if found["from_the_start"]:
         return f"ahead from the smallest number tried on ({found['at_photos']:,.0f} photos)"
-    ends = [end if isinstance(end, str) else f"{end:,.0f}" for end in found["at_photos_ci"]]
+    words_of = {"below": "fewer than were tried", "beyond": "more than there are"}
+    ends = [words_of[end] if isinstance(end, str) else f"{end:,.0f}" for end in found["at_photos_ci"]]
     return f"it pays from about {found['at_photos']:,.0f} photos on (95 % interval {ends[0]} to {ends[1]})"

@@ -97,7 +97,8 @@ def curve(run: Path, ready: Ready, strategies: Sequence[Strategy], progress: Pro
     for share in shares:
         some = _some(ready, share)
         counts.append(len(some.split.train))
-        right.append(_trained(run, some, pair, log, task.advance))
+        right.append(_trained(run, some, pair, task.advance))
+        log("fewer photos", photos=counts[-1])
     task.finish()
     counts.append(len(training))
     right.append([_right(read_predictions(run / s.name / "predictions.csv")) for s in pair])
@@ -118,9 +119,7 @@ def _some(ready: Ready, share: float) -> Ready:
     return replace(ready, split=replace(ready.split, train=train, validation=validation))
 
 
-def _trained(
-    run: Path, ready: Ready, pair: Sequence[Strategy], log: Log, advance: Callable[[int], None]
-) -> list[list[bool]]:
+def _trained(run: Path, ready: Ready, pair: Sequence[Strategy], advance: Callable[[int], None]) -> list[list[bool]]:
     """Which of the photos reported on each strategy gets right after training on these."""
     head: Head | None = None
     answers = []
@@ -130,13 +129,17 @@ def _trained(
             short = replace(s, recipe=replace(s.recipe, least_steps=min(s.recipe.least_steps, _STEPS)))
             start = head if s.head_first and s.head_recipe == pair[0].recipe else None
             learnt = learn(
-                short if s.head_first else s, ready, None, head=start, progress=Progress(quiet=True), log=log
+                short if s.head_first else s, ready, None, head=start, progress=Progress(quiet=True), log=_unlogged
             )
             head = learnt.head
             write_predictions(file, assess(learnt, ready, in_torch(learnt, ready)).reported, ready.classes)
         answers.append(_right(read_predictions(file)))
         advance(1)
     return answers
+
+
+def _unlogged(event: str, **values: Any) -> None:
+    """The run's log has the epochs of its own strategies alone."""
 
 
 def _right(said: Sequence[Classified]) -> list[bool]:
