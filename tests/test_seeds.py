@@ -334,4 +334,4 @@ def test_verdicts_lead_with_the_better_one_and_say_when_it_may_be_chance() -> No
     close[np.flatnonzero(a[:, 1])[0], 1] = 0
     found = metrics.compare_across("c", close, "a", a, tested, 0).verdict
     assert found.startswith("a is 0.6 points ahead of c on average, but that may be chance (95 % interval 0.0 to ")
-    assert found.endswith("ahead with 1 of 3 seeds, p = 1.00)")
+    assert found.endswith("ahead with 1 of 3 seeds, p = 0.50)")

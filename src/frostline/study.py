@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -152,7 +153,7 @@ def _run(
     ready, log = start(run, config, old, progress, frostline=frostline.__version__)
     document = old or begin(ready)
     document["status"] = "running"
-    _say_near_twins(document["dataset"], ready, progress)
+    _say_near_twins(document["dataset"], progress)
     _quick_check(document, ready, progress)
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
@@ -196,6 +197,8 @@ def _run(
         networks = {s.name: ready.backbones[network_name(s)] for s in config.strategies}
         explanations.leave(run, config, networks, _places(ready), progress, log)
         if evidence.wanted(config):
+            _say_near_twins(document["dataset"], progress, partial(flattery.measure, ready))
+            write()
             _measure_more(run, ready, document, progress, log)
     finally:
         report.build(run)
@@ -485,11 +488,11 @@ def _dataset(ready: Ready) -> dict[str, Any]:
     }
 
 
-def _say_near_twins(dataset: dict[str, Any], ready: Ready, progress: Progress) -> None:
-    """Measure what they would have done, once in a run, and say it."""
+def _say_near_twins(dataset: dict[str, Any], progress: Progress, naive: Callable[[], Any] = lambda: None) -> None:
+    """Say how many there are and, once it is measured, what they would have done to the figures."""
     found = dataset.get("near_twins")  # an older run has none
     if found and found["groups"]:
-        found["naive"] = found["naive"] or flattery.measure(ready)
+        found["naive"] = found["naive"] or naive()
         found["words"] = flattery.sentence(found)
         progress.say(found["words"])
 
