@@ -259,7 +259,8 @@ def test_a_study_keeps_near_twins_on_one_side_and_says_so(tmp_path: Path) -> Non
         kind = list(COPIES)[i]
         pairs.append({f"ash/{i}.jpg", write(data, f"ash/copy {i}.jpg", COPIES[kind](scene(i)))})
     pairs.append({"ash/9.jpg", write(data, "birch/stray.jpg", COPIES["mirrored"](scene(9)))})
-    said = must("study", data, "--out", tmp_path / "run", *QUICK)
+    options = ("--strategies", "frozen,fine-tuned", "--epochs", "1", "--robustness", "0", "--explain", "0", *SMALL)
+    said = must("study", data, "--out", tmp_path / "run", *options)
     part = {row["path"]: row["split"] for row in table(tmp_path / "run" / "manifest.csv")}
     for pair in pairs:
         assert len({part[path] for path in pair}) == 1, pair
@@ -272,7 +273,7 @@ def test_a_study_keeps_near_twins_on_one_side_and_says_so(tmp_path: Path) -> Non
     assert naive["ci"][0] <= naive["difference"] <= naive["ci"][1]
     assert naive["concerned"] > 0
     assert naive["accuracy_naive"] - naive["accuracy_safe"] == pytest.approx(naive["difference"], abs=1e-4)
-    must("study", data, "--out", tmp_path / "run", "--resume", *QUICK)
+    must("study", data, "--out", tmp_path / "run", "--resume", *options)
     assert document(tmp_path / "run")["dataset"]["near_twins"] == found
 
 
