@@ -164,10 +164,10 @@ MIRROR = -1
 """Index of the view that is the clean photo's mirror image."""
 
 
-def prepare(data: bytes, transform: Transform, view: View | None = None, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def prepare(data: bytes, transform: Transform, view: View | None = None, *, max_pixels: int = 0) -> Pixels:
     """Decode and resize a photo: uint8 array of shape (size, size, 3), RGB, 0..255.
 
-    `data` is the whole file; one of more than `max_pixels` pixels is refused by its header. Without a view (or with view 0) the
+    `data` is the whole file; one of more than `max_pixels` pixels (0: `MAX_PIXELS`) is refused by its header. Without a view (or with view 0) the
     clean photo. The colours of a view are changed after resizing: the same up to rounding, and 20 times cheaper on a large photo.
 
     Raises
@@ -251,7 +251,7 @@ _STRANGERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
 )  # fmt: skip
 
 
-def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile.ImageFile, int]:
+def _open(data: bytes, max_pixels: int = 0) -> tuple[ImageFile.ImageFile, int]:
     """The opened photo and its EXIF orientation (1..8). All but JPEG are decoded already: JPEG may be drafted first."""
     if not data:
         raise PhotoError("empty file")
@@ -262,8 +262,9 @@ def _open(data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[ImageFile.ImageFil
     image = _reader(data)(stream)
     header = stream.tell()
     width, height = image.size
-    if width * height > max_pixels:
-        raise PhotoError(f"too many pixels: {width}x{height}, at most {_millions(max_pixels)}")
+    most = max_pixels or MAX_PIXELS
+    if width * height > most:
+        raise PhotoError(f"too many pixels: {width}x{height}, at most {_millions(most)}")
     _check_tail(image, data, header)
     if not isinstance(image, JpegImageFile):
         image.load()  # TIFF turns itself upright here; PNG's EXIF may stand after the pixels
