@@ -167,13 +167,10 @@ MIRROR = -1
 def prepare(data: bytes, transform: Transform, view: View | None = None, *, max_pixels: int = 0) -> Pixels:
     """Decode and resize a photo: uint8 array of shape (size, size, 3), RGB, 0..255.
 
-    `data` is the whole file; one of more than `max_pixels` pixels (0: `MAX_PIXELS`) is refused by its header. Without a view (or with view 0) the
-    clean photo. The colours of a view are changed after resizing: the same up to rounding, and 20 times cheaper on a large photo.
-
-    Raises
-    ------
-    PhotoError
-        Whatever is wrong with the bytes; the text is the reason alone.
+    `data` is the whole file; one of more than `max_pixels` pixels (0: `MAX_PIXELS`) is refused by its header. Without
+    a view (or with view 0) the clean photo. The colours of a view are changed after resizing: the same up to
+    rounding, and 20 times cheaper on a large photo. Raises ------ PhotoError Whatever is wrong with the bytes; the
+    text is the reason alone.
     """
     dice = _dice(data, view) if view is not None and view.index > 0 else None
     with _readable(data):
