@@ -169,8 +169,12 @@ def prepare(data: bytes, transform: Transform, view: View | None = None, *, max_
 
     `data` is the whole file; one of more than `max_pixels` pixels (0: `MAX_PIXELS`) is refused by its header. Without
     a view (or with view 0) the clean photo. The colours of a view are changed after resizing: the same up to
-    rounding, and 20 times cheaper on a large photo. Raises ------ PhotoError Whatever is wrong with the bytes; the
-    text is the reason alone.
+    rounding, and 20 times cheaper on a large photo.
+
+    Raises
+    ------
+    PhotoError
+        Whatever is wrong with the bytes; the text is the reason alone.
     """
     dice = _dice(data, view) if view is not None and view.index > 0 else None
     with _readable(data):
