@@ -107,6 +107,14 @@ def test_a_killed_run_loses_one_row_at_most(run: Run, many: Path, tmp_path: Path
     assert len(table(out)) == len({row["path"] for row in table(out)}) == 1509
 
 
+def test_another_bundle_does_not_go_on_with_the_rows(run: Run, many: Path, tmp_path: Path) -> None:
+    out = tmp_path / "p.csv"
+    must("predict", run.out / "baseline" / "bundle", many, "--out", out)
+    before = out.read_bytes()
+    assert "by another bundle" in call("predict", bundle_of(run), many, "--out", out, "--resume").error
+    assert out.read_bytes() == before
+
+
 def test_resume_asks_for_what_it_needs(run: Run, many: Path, tmp_path: Path) -> None:
     assert "--out" in call("predict", bundle_of(run), many, "--resume").error
     options = ("--out", tmp_path / "a.csv", "--resume", "--prior", "estimate")

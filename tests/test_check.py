@@ -75,7 +75,7 @@ def test_what_is_written(faulty: tuple[Path, dict[str, Any], Path]) -> None:
     rows = table(base / "out" / "check.csv")
     assert {r["path"] for r in rows if r["kind"] == "conflict"} == paths(document, "conflict")
     excluded = {r["path"]: r["action"] for r in table(base / "exclude.csv")}
-    assert set(excluded) >= paths(document, "unreadable")
+    assert not set(excluded) & paths(document, "unreadable")  # every study leaves those out as it is
     assert set(excluded) & paths(document, "conflict")
     assert set(excluded.values()) == {"exclude"}
     assert not set(excluded) & (paths(document, "twins") | paths(document, "dark"))
@@ -224,3 +224,10 @@ def test_a_study_says_what_the_quick_check_found(cleaned: tuple[Path, Path, list
     base, _, _ = cleaned
     check = document(base / "plain")["dataset"]["check"]
     assert [line.split(":")[0] for line in check["lines"]] == ["Files", "Labels", "Photos"]
+
+
+@pytest.mark.parametrize(
+    ("options", "said"), [(("--seed", "-1"), "seed -1"), (("--image-size", "100000"), "image size 100000")]
+)
+def test_numbers_out_of_range_are_told_before_any_work(options: tuple[str, ...], said: str, tmp_path: Path) -> None:
+    assert said in call("check", write_folder(tmp_path / "photos", ["a", "b"], 2), *options).error

@@ -23,13 +23,15 @@ from typing import Any
 import numpy as np
 
 from frostline import probabilities
+from frostline.bundle import Bundle
 from frostline.errors import ConfigError, DataError, MissingExtraError, RunError
 from frostline.files import disk_errors, replacing
 from frostline.manifest import printable
-from frostline.predict import Classified
+from frostline.predict import Classified, Prior, predict
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _GROUP = 10_000  # rows that Parquet takes at a time
+_SAME = 2e-3  # confidences that two engines give one photo differ less
 
 Cells = dict[str, Any]
 
@@ -110,7 +112,9 @@ class Sink:
 class Kept:
     """The rows of a run that was stopped: 8 bytes each in memory."""
 
-    def __init__(self, paths: Iterator[str]) -> None:
+    def __init__(self, paths: Iterator[str], first: Cells | None = None) -> None:
+        self.first = first
+        """Path, class and confidence in the first of them: a model that goes on must say the same of that photo."""
         found = array("Q", map(_digest, paths))
         self._known = np.sort(np.frombuffer(found, np.uint64)) if found else np.zeros(0, np.uint64)
 
@@ -162,7 +166,7 @@ def opened(out: str, form: Form, *, nested: bool = False, resume: bool = False) 
         path.parent.mkdir(parents=True, exist_ok=True)
         _take_up(path, part, form, nested) if resume else part.unlink(missing_ok=True)
         begun = part.exists()
-        kept = Kept(_paths(part, nested) if begun else iter(()))
+        kept = Kept(_paths(part, nested), _first(part, nested)) if begun else Kept(iter(()))
         try:
             with part.open("a", encoding="utf-8", newline="", buffering=1) as stream:  # each row as it comes
                 yield Sink(stream, form, nested=nested, begun=begun), kept
@@ -193,7 +197,7 @@ def _take_up(path: Path, part: Path, form: Form, nested: bool) -> None:
 
 def _whole_rows(source: Path, form: Form, nested: bool) -> Iterator[Cells]:
     """The rows that were written to their end."""
-    with source.open(encoding="utf-8", newline="") as stream:
+    with source.open(encoding="utf-8", errors="replace", newline="") as stream:  # a torn row may end inside a letter
         lines = (line for line in stream if line.endswith("\n"))
         if nested:
             yield from (_object(line, source, form) for line in lines)
@@ -230,6 +234,30 @@ def _paths(part: Path, nested: bool) -> Iterator[str]:
             yield from (json.loads(line)["path"] for line in stream)
         else:
             yield from (row["path"] for row in csv.DictReader(stream))
+
+
+def _first(part: Path, nested: bool) -> Cells | None:
+    with part.open(encoding="utf-8", newline="") as stream:
+        return next((json.loads(line) for line in stream) if nested else csv.DictReader(stream), None)
+
+
+def check_same(kept: Kept, model: Bundle, prior: Prior, out: str) -> None:
+    """Hold the first row to go on with against what the model says of that photo, where it is still there.
+
+    Raises
+    ------
+    RunError
+        Another bundle, or another prior, wrote those rows.
+    """
+    if kept.first is None:
+        return
+    path, said, sure = kept.first["path"], kept.first["predicted"], float(kept.first["confidence"])
+    for now in predict(model, [path], prior=prior):
+        if isinstance(now, Classified) and (now.predicted != said or abs(now.confidence - sure) > _SAME):
+            raise RunError(
+                f"{out} was written by another bundle or with another prior: it has {printable(path)} as {said} ({sure:.3f}), this "
+                f"bundle says {now.predicted} ({now.confidence:.3f}); choose another --out"
+            )
 
 
 def _settle(path: Path, part: Path, form: Form) -> None:

@@ -381,7 +381,8 @@ def _sorted(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def decisions(findings: Iterable[Finding]) -> list[Decision]:
-    """What is safe to leave out unseen: files that can't be read, photos in several classes, and labels that are surely wrong.
+    """What is safe to leave out unseen: photos in several classes, and labels that are surely wrong. Files that can't be read are left out
+    by every study as it is; on this list, a copy put in their place would be left out too.
 
     No photo is relabelled: that is for people. A photo in several classes is left out of those that a head is sure it doesn't show, else
     of all of them.
@@ -395,9 +396,7 @@ def decisions(findings: Iterable[Finding]) -> list[Decision]:
 
 def _unsafe(f: Finding) -> Iterator[tuple[str, str]]:
     """The photos of a finding that are better left out, and why."""
-    if f.kind == "unreadable":
-        yield from ((path, f.detail) for path in f.paths)
-    elif f.kind == "conflict":
+    if f.kind == "conflict":
         why = f"the same photo in {' and '.join(dict.fromkeys(f.classes))}"
         yield from ((path, why) for path, label in zip(f.paths, f.classes, strict=True) if label != f.suggested)
     elif f.kind == "label" and f.confidence >= SURE:

@@ -46,6 +46,10 @@ def check(
 
     if engine not in get_args(EngineKind):
         raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
+    if seed < 0:
+        raise ConfigError(f"seed {seed}: expected 0 or more")
+    if image_size and not 32 <= image_size <= 1024:
+        raise ConfigError(f"image size {image_size}: expected 32 to 1024 pixels, or 0 for the network's own")
     if weights and not backbone:
         raise ConfigError(f"--weights {weights}: name the network that they are of with --backbone")
     if save and Path(save).suffix.lower() != ".csv":

@@ -69,6 +69,7 @@ def predict(
     classified = skipped = 0
     left_out: list[dict[str, str]] = []  # kept for the summary alone
     with progress_bar(quiet) as progress, answers.opened(out, form, nested=as_json, resume=resume) as (sink, kept):
+        answers.check_same(kept, model, prior, out)
         task = progress.task("Classifying")
         for result in classify(model, paths, prior=prior, on_photo=lambda: task.advance(1), known=kept):
             if isinstance(result, Skip):

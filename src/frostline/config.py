@@ -266,6 +266,7 @@ class Config:
             raise ConfigError(f"can't read {path}: {error.strerror}; expected a run's config.toml") from error
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
+        document.setdefault("twins", "bytes")  # every version that knows near-twins writes which
         rows = document.pop("strategies", [])
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise ConfigError(f"{path}: strategies is {rows!r}: expected [[strategies]] tables")

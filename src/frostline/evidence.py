@@ -83,7 +83,7 @@ def measured(run: Path, document: Row, predictions: Mapping[str, Sequence[Classi
 def _known_curve(run: Path, document: Row) -> Row | None:
     """The study's own learning curve; where a sweep over numbers of photos was run too, that one's crossing."""
     own = document.get("data_curve")
-    swept = learning.from_sweep(run, document["dataset"]["root"])
+    swept = learning.from_sweep(run, document)
     if swept is None:
         return own
     return {

@@ -23,10 +23,8 @@ from frostline.images import Pixels
 from frostline.manifest import Photo
 from frostline.progress import Progress
 from frostline.reading import pixels, thread_count
-from frostline.weights import cache_dir
 
 FILE = "export.json"
-SAMPLE = "builtin:sample"
 
 
 class Photos(NamedTuple):
@@ -149,22 +147,30 @@ def gather(source: Path, classes: list[str], data: str | Path = "") -> Photos:
 
 def _of_run(source: Path) -> Photos:
     run = source.resolve().parents[1]
-    table, settings = run / "manifest.csv", run / "config.toml"
-    if not (table.is_file() and settings.is_file()):
+    table = run / "manifest.csv"
+    if not table.is_file():
         raise DataError(
             f"{source} does not stand in its run folder, so no photos are known to prove the export on: give some with --data FOLDER"
         )
-    from frostline.config import Config
-
-    where = Config.from_toml(settings).data
-    given = cache_dir() / "sample" if where == SAMPLE else Path(where)
-    root = given if given.is_dir() else given.parent  # a CSV's photos are beside it
+    root = _root(run)
     listed = manifest.read(table, root).photos
     parts = {name: [p for p in listed if p.split == name] for name in ("train", "validation", "test")}
     name = "validation" if parts["validation"] else "test"
     if not parts[name] or not (root / parts[name][0].path).is_file():
         raise DataError(f"the photos of {run} are no longer in {root}: give some with --data FOLDER")
     return Photos(root, parts[name], parts["train"], f"the run's {name} photos")
+
+
+def _root(run: Path) -> Path:
+    """Where the photos of a run are: they are unpacked again where they came packed and the cache let them go."""
+    file = next((run / name for name in ("study.json", "sweep.json") if (run / name).is_file()), None)
+    try:
+        dataset = json.loads(file.read_text(encoding="utf-8"))["dataset"] if file else {}
+        root = Path(dataset["root"])
+    except (OSError, ValueError, LookupError, TypeError):
+        raise DataError(f"{run} does not tell where its photos are: give some with --data FOLDER") from None
+    manifest.restore(dataset)
+    return root
 
 
 def _of_folder(data: Path, classes: list[str]) -> Photos:

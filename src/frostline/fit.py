@@ -164,8 +164,10 @@ def prepare(config: Config, progress: Progress) -> Ready:
     precision = train.settle(config.precision, device)
     as_given = [usable.photos[i] for i in (split.test if len(split.test) else split.validation)]
     usable, split, cleaned = _cleaned(config, decisions, usable, split)
+    _check_classes(usable, tested, config)  # a list may leave a class out altogether
     alike = twins.near(alike, usable)
-    skipped += [s for s in usable.skipped if s not in set(skipped)]
+    known = set(skipped)
+    skipped += [s for s in usable.skipped if s not in known]
     return Ready(
         config, usable, alike, split, tested, skipped, networks, taps, device, precision, seconds, config.seed,
         as_given=as_given if cleaned and tested is None else [], cleaned=cleaned,

@@ -61,7 +61,8 @@ def measure(ready: Ready) -> dict[str, Any] | None:
     if features is None:
         return None
     free = Manifest(ready.photos.root, [replace(photo, group="") for photo in photos])
-    labels = np.array([ready.classes.index(photo.label) for photo in photos])
+    places = {name: place for place, name in enumerate(ready.classes)}
+    labels = np.array([places[photo.label] for photo in photos])
     group = np.arange(len(photos))
     for number, twins in enumerate(ready.near_twins):
         group[list(twins.indices)] = len(photos) + number

@@ -195,12 +195,13 @@ def _against(grid: findings.Grid, counts: Sequence[int], scratch: np.ndarray) ->
 # ---- a sweep that was run --------------------------------------------------------------------------------------------
 
 
-def from_sweep(run: Path, root: str) -> Row | None:
+def from_sweep(run: Path, study: Row) -> Row | None:
     """Crossing of frozen and fine-tuned in the sweep over numbers of photos beside `run` (``RUN-photos``), if it is of the same photos."""
     file = run.with_name(f"{run.name}-photos") / "sweep.json"
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        same = document["status"] == "finished" and document["dataset"]["root"] == root
+        same = document["status"] == "finished" and document["dataset"]["root"] == study["dataset"]["root"]
+        same = same and all(document.get(key) == study.get(key) for key in ("protocol", "preset", "balance"))
         found = next((c for c in document["crossings"] if (c["reference"], c["challenger"]) == PAIR), None)
         classes = len(document["dataset"]["classes"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -108,6 +108,7 @@ class Record:
             and isinstance(about, dict)
             and isinstance(plan, dict)
             and (about.get("root"), plan.get("kind")) == (self.dataset.get("root"), kind)
+            and all(sweep.get(key) == self.study.get(key) for key in ("protocol", "preset", "balance"))
         )
 
     @cached_property

@@ -31,6 +31,7 @@ _FITTED_ON = 8192  # photos that the principal components are computed from
 _STRENGTH = 0.01  # inverse of the head's penalty, for features of unit variance in the mean
 _DOUBTED = 0.5
 _NEIGHBOURS = 10
+_MOST = 20_000  # photos that a head learns from
 _REFERENCES = 5000  # photos that each is compared with: bounds the work at 100,000 photos
 
 
@@ -108,7 +109,9 @@ def _out_of_fold(
     dice = np.random.default_rng(seed)
 
     def ask(folds: Indices, fold: int) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
-        train, asked = usable & (folds != fold), folds == fold
+        train, asked = np.flatnonzero(usable & (folds != fold)), folds == fold
+        if len(train) > _MOST:  # more make the head no better, only slower
+            train = np.sort(np.random.default_rng([seed, fold]).permutation(train)[:_MOST])
         return asked, _said(features[train], labels[train], features[asked], classes)
 
     # a thread a fold and not threads inside: the products are too small to share, and threads that wait for each other spin
