@@ -216,7 +216,7 @@ def quick(photos: Manifest, store: Store | None, near: Sequence[TwinGroup] = (),
     of_features: list[Finding] = []
     if store is not None:
         looked.features = features_of([store], photos.photos, seed)
-        of_features = list(_of_features(looked, seed, repeats=1))
+        of_features = list(_of_features(looked, seed, repeats=0))
     findings = _sorted([*_of_files(looked), *of_features])
     said = lines(findings, len(photos.photos))
     if store is None:
@@ -423,7 +423,7 @@ def lines(findings: Sequence[Finding], photos: int) -> list[str]:
         (count["twins"] + count["near twins"], "group of twins", "groups of twins"),
     ])  # fmt: skip
     judged = _list([
-        (count["label"], "label is likely wrong", "labels are likely wrong"),
+        (count["label"], "label may be wrong", "labels may be wrong"),
         (count["junk"], "photo is unlike any class", "photos are unlike any class"),
     ])  # fmt: skip
     shown = _list(

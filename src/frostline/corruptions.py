@@ -16,7 +16,8 @@ import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
+from functools import cache
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,10 +25,23 @@ from PIL import Image
 from scipy import fft
 from torch import Tensor
 from torch.nn import functional as nn
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as tv
 
 from frostline.images import Pixels
+
+
+@cache
+def _tv() -> Any:
+    """torchvision's operations: two seconds to import, which a study spends after its answer."""
+    from torchvision.transforms.v2 import functional
+
+    return functional
+
+
+def _bilinear() -> Any:
+    from torchvision.transforms.v2 import InterpolationMode
+
+    return InterpolationMode.BILINEAR
+
 
 STRENGTHS = 5
 
@@ -69,11 +83,11 @@ def corrupt(photo: Pixels, cause: Cause, strength: int, sha256: str, seed: int) 
 
 
 def _brightness(photo: Tensor, factor: float, _: np.random.Generator) -> Tensor:
-    return cast(Tensor, tv.adjust_brightness(photo, factor))
+    return cast(Tensor, _tv().adjust_brightness(photo, factor))
 
 
 def _contrast(photo: Tensor, factor: float, _: np.random.Generator) -> Tensor:
-    return cast(Tensor, tv.adjust_contrast(photo, factor))
+    return cast(Tensor, _tv().adjust_contrast(photo, factor))
 
 
 def _cast(photo: Tensor, amount: float, dice: np.random.Generator) -> Tensor:
@@ -122,7 +136,7 @@ def _motion(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor:
 
 def _rotation(photo: Tensor, degrees: float, dice: np.random.Generator) -> Tensor:
     angle = degrees if dice.random() < 0.5 else -degrees
-    return cast(Tensor, tv.rotate(photo, angle, interpolation=InterpolationMode.BILINEAR, fill=_fill(photo)))
+    return cast(Tensor, _tv().rotate(photo, angle, interpolation=_bilinear(), fill=_fill(photo)))
 
 
 def _perspective(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor:
@@ -136,7 +150,7 @@ def _perspective(photo: Tensor, share: float, dice: np.random.Generator) -> Tens
     moved[one] += step
     moved[other] -= step
     start, end = corners.tolist(), moved.round().astype(int).tolist()
-    return cast(Tensor, tv.perspective(photo, start, end, interpolation=InterpolationMode.BILINEAR, fill=_fill(photo)))
+    return cast(Tensor, _tv().perspective(photo, start, end, interpolation=_bilinear(), fill=_fill(photo)))
 
 
 def _fill(photo: Tensor) -> list[float]:
@@ -150,7 +164,7 @@ def _occlusion(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor
     side = round(math.sqrt(share) * size)
     top, left = (round(float(place) * (size - side)) for place in dice.uniform(0, 1, 2))
     grey = torch.full((3, side, side), 127, dtype=torch.uint8)
-    return cast(Tensor, tv.erase(photo, top, left, side, side, grey))
+    return cast(Tensor, _tv().erase(photo, top, left, side, side, grey))
 
 
 def _jpeg(photo: Tensor, quality: float, _: np.random.Generator) -> Tensor:
@@ -170,7 +184,7 @@ def _scale(photo: Tensor, factor: float, _: np.random.Generator) -> Tensor:
     """The subject from farther away: the photo at `factor` of its size, in the middle of its own mean colour."""
     size = photo.shape[-1]
     small = max(1, round(factor * size))
-    shrunk = cast(Tensor, tv.resize(photo, [small, small], antialias=True))
+    shrunk = cast(Tensor, _tv().resize(photo, [small, small], antialias=True))
     before = (size - small) // 2
     canvas = torch.tensor(_fill(photo)).to(torch.uint8).reshape(3, 1, 1).repeat(1, size, size)
     canvas[:, before : before + small, before : before + small] = shrunk

@@ -25,7 +25,7 @@ WIDEST = 4096
 """Features wider than this are not kept: 20,000 photos of them would take 160 MB."""
 MOST = 20_000
 """Photos kept of a larger training set, each class by its share."""
-MOST_FROM_PIXELS = 2_000
+MOST_FROM_PIXELS = 500
 """The same where the line is at 0: there each costs a pass through the whole network when the bundle is written."""
 
 Features = npt.NDArray[np.floating[Any]]

@@ -82,14 +82,15 @@ def judge(features: Floats, labels: Indices, groups: Indices, *, seed: int = 0, 
     groups
         (N,): photos of one group (twins) are always in one fold.
     repeats
-        Times that all is done with other folds.
+        Times that all is done with other folds; 0 = one quick round, in which doubtful labels are learnt from like others.
     """
     known = labels >= 0
     classes = int(labels.max(initial=0)) + 1
     enough = np.bincount(labels[known], minlength=classes) >= LEAST
     first = _out_of_fold(features, labels, groups, known, classes, seed, max(1, repeats - 1))
     doubt = _against(first, labels)[1]
-    second = _out_of_fold(features, labels, groups, known & (doubt < _DOUBTED), classes, seed + 1, repeats)
+    learnt = known & (doubt < _DOUBTED)
+    second = _out_of_fold(features, labels, groups, learnt, classes, seed + 1, repeats) if repeats else first
     suggested, confidence = _against(second, labels)
     judged = known & enough[np.maximum(labels, 0)] & enough[suggested]
     return Opinion(second, suggested, np.where(judged, confidence, 0).astype(np.float32))
