@@ -109,7 +109,7 @@ def test_a_killed_run_loses_one_row_at_most(run: Run, many: Path, tmp_path: Path
 
 def test_another_bundle_does_not_go_on_with_the_rows(run: Run, many: Path, tmp_path: Path) -> None:
     out = tmp_path / "p.csv"
-    must("predict", run.out / "baseline" / "bundle", many, "--out", out)
+    must("predict", run.out / "frozen" / "bundle", many, "--out", out)
     before = out.read_bytes()
     assert "by another bundle" in call("predict", bundle_of(run), many, "--out", out, "--resume").error
     assert out.read_bytes() == before
