@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
+import frostline
 import photos
 from commands import SMALL, call, document, must, table
 from frostline import twins
@@ -275,6 +276,12 @@ def test_a_study_keeps_near_twins_on_one_side_and_says_so(tmp_path: Path) -> Non
     assert naive["accuracy_naive"] - naive["accuracy_safe"] == pytest.approx(naive["difference"], abs=1e-4)
     must("study", data, "--out", tmp_path / "run", "--resume", *options)
     assert document(tmp_path / "run")["dataset"]["near_twins"] == found
+
+
+def test_the_tutorial_s_split_knows_of_no_near_twins_unless_asked() -> None:
+    kinds = {p: frostline.configure("photos", protocol=p).twins for p in ("tutorial", "rigorous")}
+    assert kinds == {"tutorial": "bytes", "rigorous": "near"}
+    assert frostline.configure("photos", protocol="tutorial", twins="near").twins == "near"
 
 
 def test_twins_bytes_lets_near_twins_part(tmp_path: Path) -> None:

@@ -44,7 +44,10 @@ Balance = Annotated[
 ]
 Twins = Annotated[
     str,
-    typer.Option(help="What never stands on both sides of the split: near (near-twins too) or bytes (the same bytes)."),
+    typer.Option(
+        help="What never stands on both sides of the split: near (near-twins too), bytes (the same bytes), or auto: near, but bytes with "
+        "--protocol tutorial, whose split knows of none."
+    ),
 ]
 Prior = Annotated[
     str,

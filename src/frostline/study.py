@@ -91,6 +91,8 @@ def configure(
         )
         for name in strategies
     )  # fmt: skip
+    if rest.get("twins", "auto") == "auto":  # the tutorial's split is a plain one
+        rest["twins"] = "bytes" if protocol == "tutorial" else "near"
     for name in ("test", "weights", "exclude"):
         if rest.get(name):
             rest[name] = str(Path(rest[name]).resolve())
