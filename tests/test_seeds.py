@@ -60,6 +60,18 @@ def test_each_seed_is_the_study_that_it_would_be_alone(over_seeds: Run, tmp_path
         assert (alone / name).read_bytes() == (among / name).read_bytes()
 
 
+def test_a_list_of_photos_to_leave_out_has_both_figures_over_seeds(tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "photos", ["a", "b"], 16)
+    (tmp_path / "x.csv").write_text(
+        "path,action,label\n" + "".join(f"a/a {n}.png,exclude,\n" for n in (2, 8, 14)), encoding="utf-8"
+    )
+    must("study", data, "--out", tmp_path / "out", "--seeds", "2", "--exclude", tmp_path / "x.csv", *QUICK)
+    (row,) = summary(tmp_path / "out")["strategies"]
+    given = [document(tmp_path / "out" / f"seed-{n}")["strategies"][0].get("accuracy_as_given") for n in (0, 1)]
+    assert row["as_given_mean"] == pytest.approx(np.mean(given))
+    assert "as they were given" in summary(tmp_path / "out")["answer"]
+
+
 def test_the_figures_over_seeds_are_those_of_the_predictions(over_seeds: Run) -> None:
     found = summary(over_seeds.out)
     assert (found["status"], found["seeds"]) == ("finished", SEEDS)

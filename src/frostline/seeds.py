@@ -308,8 +308,10 @@ def _answers(folder: Path, names: Sequence[str], ended: Sequence[Document]) -> _
 def _row(name: str, answers: _Answers, ended: Sequence[Document], seed: int) -> Document:
     """A strategy over the seeds."""
     rows = [next(row for row in document["strategies"] if row["name"] == name) for document in ended]
+    as_given = [row["accuracy_as_given"] for row in rows if "accuracy_as_given" in row]
     return {
         "name": name,
+        **({"as_given_mean": float(np.mean(as_given))} if as_given else {}),
         **{key: rows[0][key] for key in ("backbone", "freeze_line", "layers", "parameters")},
         **asdict(metrics.mean_across(answers.right[name], answers.counts, seed)),
         "validation_mean": float(np.mean([row["validation_accuracy"] for row in rows])),
@@ -333,6 +335,8 @@ def _answer(
         f"{advice(best['name'])}: {100 * best['mean']:.1f} % right on average over {len(ended)} seeds "
         f"(95 % interval {low:.1f} to {high:.1f}) on {len(counts):,} {photos_reported(ended[0])}."
     )
+    if "as_given_mean" in best:
+        text += f" With all photos and labels as they were given: {100 * best['as_given_mean']:.1f} % right on average."
     verdicts = [c["verdict"] for c in comparisons if best["name"] in (c["a"], c["b"])]
     return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
 
