@@ -19,6 +19,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save
 from torch import Tensor
+from torchvision.models import mobilenet_v2
 
 from commands import call, document, must, spawn, table
 from frostline import backbone, networks, weights
@@ -195,6 +196,20 @@ def test_another_photo_size_is_told_to_networks_made_for_one() -> None:
     built = backbone.build("test_vit", "random", image_size=64)
     assert built.transform.size == 64
     assert built.network(built.example()).shape == (1, built.features)
+
+
+# ---- MobileNetV2, which is built here --------------------------------------------------------------------------------
+
+
+def test_mobilenet_is_the_publishers_to_the_bit() -> None:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(7)
+        theirs = mobilenet_v2().features.eval()
+    ours = backbone.build("mobilenet_v2", "random", seed=7).network.body.features
+    assert list(ours.state_dict()) == list(theirs.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(ours.state_dict().values(), theirs.state_dict().values(), strict=True))
+    photos = torch.rand(2, 3, 64, 64)
+    assert torch.equal(ours(photos), theirs(photos))
 
 
 # ---- names that are wrong --------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from runs import Run
 
-HEAVY = {"torch", "torchvision", "timm", "scipy", "sklearn", "altair"}
+HEAVY = {"torch", "torch._dynamo", "torchvision", "timm", "scipy", "sklearn", "altair"}
 
 
 def imported(code: str) -> set[str]:
@@ -29,6 +29,27 @@ def test_the_command_line_starts_without_torch(arguments: list[str]) -> None:
 
 def test_the_package_is_imported_without_torch() -> None:
     assert imported("import frostline\nassert frostline.__version__") == set()
+
+
+def test_a_frozen_run_imports_no_compiler_of_torch(run: Run, tmp_path: Path) -> None:
+    arguments = [
+        "study",
+        str(run.data),
+        "--strategies",
+        "frozen",
+        "--preset",
+        "fast",
+        "--epochs",
+        "1",
+        "--image-size",
+        "64",
+    ]
+    arguments += ["--protocol", "tutorial", "--out", str(tmp_path / "run"), "--quiet"]
+    found = imported(
+        f"import sys\nfrom frostline.cli import app\nsys.argv[1:] = {arguments}\nassert not app(standalone_mode=False)"
+    )
+    assert "torch" in found
+    assert not {"torch._dynamo", "torchvision", "timm"} & found  # each a second and more
 
 
 def test_a_bundle_that_its_study_compiled_classifies_without_torch(run: Run, tmp_path: Path) -> None:

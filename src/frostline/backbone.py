@@ -15,7 +15,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from frostline import download, freeze, weights
+from frostline import download, freeze, mobilenet, weights
 from frostline.config import Weights
 from frostline.errors import ConfigError, WeightsError, nearest
 from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
@@ -57,7 +57,7 @@ class SmallCNN(nn.Sequential):
 
 
 class _Pooled(nn.Module):
-    """torchvision's feature layers and the global average pooling, which has no layer of its own to count."""
+    """MobileNetV2's feature layers and the global average pooling, which has no layer of its own to count."""
 
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
@@ -202,10 +202,9 @@ class Backbone:
 
 
 def preload(names: Iterable[str]) -> None:
-    """Start to import, in a thread, what these backbones are built with: 1.5 s in which photos can be listed."""
-    homes = {"mobilenet_v2": "torchvision.models.mobilenetv2", "small_cnn": ""}
-    for module in {homes.get(part, "timm") for name in names for part in name.split(MARK)} - {""}:
-        threading.Thread(target=import_module, args=(module,), daemon=True).start()
+    """Start to import, in a thread, what some backbones are built with: 1.5 s in which photos can be listed."""
+    if any(part not in ("mobilenet_v2", "small_cnn") for name in names for part in name.split(MARK)):
+        threading.Thread(target=import_module, args=("timm",), daemon=True).start()
 
 
 def build(
@@ -295,9 +294,7 @@ def architecture(about: Info, size: int = 0) -> nn.Module:
     if about.home == "frostline":
         return SmallCNN()
     if about.home == "torchvision":
-        from torchvision.models import mobilenet_v2
-
-        return _Pooled(mobilenet_v2().features)
+        return _Pooled(mobilenet.features())
     return _timm(about, size, num_classes=0)
 
 

@@ -310,6 +310,8 @@ def _pass(
     bad: dict[str, str] = {}
     busy = [t for t, m in zip(taps, lacking, strict=True) if m]
     runs = engines(busy, kind, device)
+    for engine, _ in runs:
+        engine.expect(len(todo))
     task = progress.task("Photos through the frozen layers" if runs else "Reading photos", len(todo))
     group = max((engine.batch for engine, _ in runs), default=1)
 

@@ -36,6 +36,9 @@ class TorchEngine:
         self._network = network.to(device).eval()
         self._device = device
 
+    def expect(self, count: int) -> None:
+        """See `Engine.expect`: it takes whole batches anyway."""
+
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:
         """See `Engine.run`. Padded to whole batches: PyTorch picks its sums by the batch, so a photo's bits would follow."""
         count = len(inputs[0])

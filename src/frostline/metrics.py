@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from scipy import stats
-from sklearn import metrics as sk
 
 from frostline.balance import class_mean
 from frostline.calibration import Calibrated, calibration, calibration_error, reliability, wilson
@@ -75,6 +74,8 @@ def figures(
     calibrated
         (N, C) probabilities after temperature scaling that never saw these photos' labels.
     """
+    from sklearn import metrics as sk  # half a second, when the photos have long gone through the network
+
     plain, shipped = softmax(logits, 1.0), softmax(logits, temperature)
     predicted = plain.argmax(1)
     index = list(range(len(classes)))

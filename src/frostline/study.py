@@ -9,6 +9,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -137,15 +138,16 @@ def study(
     if progress is None:
         with Progress(quiet) as own:
             return study(config, out, existing=existing, progress=own, on_row=on_row, on_answer=on_answer)
-    with held(run):
+    with held(run), ThreadPoolExecutor(1) as aside:
         old = look(run, config, existing)
-        return _run(run, config, old, progress, on_row, on_answer)
+        return _run(run, config, old, aside, progress, on_row, on_answer)
 
 
 def _run(
     run: Path,
     config: Config,
     old: dict[str, Any] | None,
+    aside: ThreadPoolExecutor,
     progress: Progress,
     on_row: OnRow | None,
     on_answer: OnAnswer | None,
@@ -156,7 +158,7 @@ def _run(
     document = old or begin(ready)
     document["status"] = "running"
     _say_near_twins(document["dataset"], progress)
-    _quick_check(document, ready, progress)
+    checked = _quick_check(document, ready, aside, progress)
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
     spent = document["seconds"] - started
@@ -177,6 +179,7 @@ def _run(
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
         rows[s.name] = fit(s, ready, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
+        checked()
         log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
         predictions = _predictions(run, config, rows)
         document["comparisons"] = _comparisons(predictions)
@@ -189,6 +192,7 @@ def _run(
             on_row(rows[s.name], document)
 
     # ---- done
+    checked()
     document["status"] = "finished"
     if "shift" not in document and (found := shift.measure(ready)) is not None:
         document["shift"] = found
@@ -267,14 +271,25 @@ def robustness(
     return read(folder)
 
 
-def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> None:
-    """What the photos' files and the frozen network tell of them for nothing, in three lines; once in a run."""
-    if "check" not in document["dataset"]:
-        document["dataset"]["check"] = check.quick(
-            ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed
-        )
-        for line in document["dataset"]["check"]["lines"]:
+def _quick_check(
+    document: dict[str, Any], ready: Ready, aside: ThreadPoolExecutor, progress: Progress
+) -> Callable[[], None]:
+    """Say what the photos' files and the frozen network tell of them for nothing, in three lines; once in a run.
+
+    On the side, while the first strategy learns: a second or two. What is returned waits for it and puts it into the document.
+    """
+    dataset = document["dataset"]
+    if "check" in dataset:
+        return lambda: None
+
+    def look() -> dict[str, Any]:
+        found = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
+        for line in found["lines"]:
             progress.say(line)
+        return found
+
+    looking = aside.submit(look)
+    return lambda: dataset.update(check=looking.result())
 
 
 def _at_the_top(ready: Ready) -> Store | None:

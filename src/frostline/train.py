@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import inspect
 import math
 import sys
 import time
@@ -448,6 +449,16 @@ def arithmetic(device: torch.device, precision: Precision) -> AbstractContextMan
 # ---- optimiser -------------------------------------------------------------------------------------------------------
 
 
+class _AdamW(torch.optim.AdamW):
+    """AdamW as it is, less PyTorch's compiler: the plain methods import that (1 s of every run) only to ask it to keep off."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
 def _optimiser(above: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optimizer:
     groups = []
     rates = {
@@ -460,7 +471,7 @@ def _optimiser(above: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optim
         for members, decay in ((matrices, recipe.weight_decay), (vectors, 0.0)):
             if members:
                 groups.append({"params": members, "lr": rate, "full_rate": rate, "weight_decay": decay})
-    return torch.optim.AdamW(groups, fused=True)
+    return _AdamW(groups, fused=True)
 
 
 def _set_rates(optimiser: torch.optim.Optimizer, recipe: Recipe, epochs: float) -> None:
