@@ -16,14 +16,15 @@ __all__ = ["Config", "FrostlineError", "configure", "load", "predict", "study"]
 if TYPE_CHECKING:
     from frostline.bundle import load
     from frostline.config import Config
+    from frostline.configuration import configure
     from frostline.errors import FrostlineError
     from frostline.predict import predict
-    from frostline.study import configure, study
+    from frostline.study import study
 
 _HOMES = {
     "Config": "config",
     "FrostlineError": "errors",
-    "configure": "study",
+    "configure": "configuration",
     "load": "bundle",
     "predict": "predict",
     "study": "study",

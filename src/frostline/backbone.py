@@ -15,8 +15,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, fx, nn
 
-from frostline import download, freeze, mobilenet, weights
-from frostline.config import Weights
+from frostline import config, download, freeze, mobilenet, weights
+from frostline.config import OWN_SIDES, Weights
 from frostline.errors import ConfigError, WeightsError, nearest
 from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
 from frostline.joint import MARK, Joint, Part, in_turns
@@ -117,9 +117,9 @@ def info(name: str) -> Info:
     if MARK in name:
         return _side_by_side(name)
     if name == "small_cnn":
-        return Info(name, "frostline", 224, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
+        return Info(name, "frostline", OWN_SIDES[name], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
     if name == "mobilenet_v2":
-        return Info(name, "torchvision", 224, IMAGENET_MEAN, IMAGENET_STD, weights.KNOWN[name])
+        return Info(name, "torchvision", OWN_SIDES[name], IMAGENET_MEAN, IMAGENET_STD, weights.KNOWN[name])
     published = _published(name)
     channels, height, width = published.input_size
     if channels != 3 or height != width or len(published.mean) != 3:
@@ -151,7 +151,7 @@ def _side_by_side(name: str) -> Info:
 def enlarged(name: str, factor: float) -> int:
     """Side of the photos in pixels, `factor` times a backbone's own, rounded to 32; 0 (its own) where it takes no other."""
     about = info(name)
-    return 0 if about.fixed or factor == 1 else max(32, 32 * round(about.image_size * factor / 32))
+    return 0 if about.fixed or factor == 1 else config.enlarged(about.image_size, factor)
 
 
 def _published(name: str) -> Any:

@@ -28,6 +28,7 @@ from frostline.config import EngineKind, StoredAs
 from frostline.engine import Arrays, Engine, settle, signature
 from frostline.errors import ConfigError, PhotoError, RunError
 from frostline.files import disk_errors, write_json
+from frostline.headstart import HeadStart
 from frostline.images import Pixels, Transform, View
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.progress import Progress
@@ -243,6 +244,7 @@ def fill(
     seed: int = 0,
     kind: EngineKind = "auto",
     device: torch.device | None = None,
+    head_start: HeadStart | None = None,
     progress: Progress,
 ) -> list[Skip]:
     """Compute every row that `taps` miss, in one pass: each photo is read and decoded once, whatever the number of lines.
@@ -253,6 +255,8 @@ def fill(
         Which photos of the manifest; None = all.
     views
         Which views of each.
+    head_start
+        May have decoded some of them already.
 
     Returns
     -------
@@ -274,7 +278,7 @@ def fill(
         missed = [lacking[id(t)] for t in group]
         todo = [(key, photo) for key, photo in wanted.items() if any(key in m for m in missed)]
         if todo:
-            bad |= _pass(group, missed, todo, transform, manifest.root, kind, device, progress)
+            bad |= _pass(group, missed, todo, transform, manifest.root, kind, device, head_start, progress)
     return [
         Skip(manifest.photos[i].path, bad[manifest.photos[i].sha256])
         for i in chosen
@@ -304,6 +308,7 @@ def _pass(
     root: Path,
     kind: EngineKind,
     device: torch.device,
+    head_start: HeadStart | None,
     progress: Progress,
 ) -> dict[str, str]:
     """Decode photos and run the engines on them, in threads; append the rows. Returns {sha256: reason} of photos that failed."""
@@ -315,14 +320,20 @@ def _pass(
     task = progress.task("Photos through the frozen layers" if runs else "Reading photos", len(todo))
     group = max((engine.batch for engine, _ in runs), default=1)
 
+    def load(key: Key, photo: Photo) -> Pixels | PhotoError:
+        decoded = head_start.take(photo, transform) if head_start and key.view == 0 else None
+        return pixels(root / photo.path, transform, View(key.seed, key.view)) if decoded is None else decoded
+
     def work(items: Sequence[Item]) -> _Worked:
-        loaded = [pixels(root / photo.path, transform, View(key.seed, key.view)) for key, photo in items]
+        loaded = [load(key, photo) for key, photo in items]
         failed = {p.sha256: str(r) for (_, p), r in zip(items, loaded, strict=True) if isinstance(r, PhotoError)}
         good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
         return _Worked(
             failed, [k for k, _ in good], rows_of(busy, runs, np.stack([r for _, r in good])) if good else []
         )
 
+    if head_start:
+        head_start.stop()
     waiting = ahead(work, groups(todo, group), depth=max(1, _AHEAD // group))
     while several := list(islice(waiting, max(1, _AHEAD // group))):
         for _, worked in several:

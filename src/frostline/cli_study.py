@@ -228,7 +228,7 @@ def _limit_cache(size: str) -> None:
 def _configuration(context: typer.Context, data: str, out: str, settings: str, resume: bool, **options: Any) -> Config:
     """The configuration that the options make, or that a file holds; options that a file would overrule are refused."""
     from frostline.config import Config
-    from frostline.study import SAMPLE, configure
+    from frostline.configuration import SAMPLE, configure
 
     if not settings and not (resume and not data):
         return configure(data or SAMPLE, **options)
@@ -254,13 +254,13 @@ def _settings_in(out: str) -> Path:
 
 def _seed_count(seeds: int, data: str, out: str, settings: str, resume: bool) -> int:
     """How many seeds to run: those asked for, or when a folder alone says what to go on with, at least those that it has."""
-    from frostline.seeds import FILE, read
-
     if seeds < 1:
         raise ConfigError(f"--seeds {seeds}: expected 1 or more")
-    if resume and not data and not settings and (Path(out) / FILE).exists():
-        return max(seeds, len(read(Path(out))["seeds"]))
-    return seeds
+    if not resume or data or settings:
+        return seeds
+    from frostline.seeds import FILE, read
+
+    return max(seeds, len(read(Path(out))["seeds"])) if (Path(out) / FILE).exists() else seeds
 
 
 def _existing(resume: bool, overwrite: bool) -> Existing:
@@ -270,10 +270,12 @@ def _existing(resume: bool, overwrite: bool) -> Existing:
 
 
 def _run(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool) -> None:
-    from frostline.study import study as run_study
+    from frostline import headstart
 
     run = _run_folder(config, out, existing)
-    with progress_bar(quiet) as progress:
+    with headstart.begin(config) as start, progress_bar(quiet) as progress:
+        from frostline.study import study as run_study  # PyTorch and all: the head start's seconds
+
         progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
 
         def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
@@ -283,7 +285,9 @@ def _run(config: Config, out: str, existing: Existing, as_json: bool, quiet: boo
             if not as_json and not quiet:
                 _print_study(document)
 
-        document = run_study(config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer)
+        document = run_study(
+            config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer, head_start=start
+        )
     if as_json:
         typer.echo(json.dumps(document, ensure_ascii=False))
     elif not quiet:
@@ -354,7 +358,7 @@ def _run_several(config: Config, out: str, existing: Existing, as_json: bool, qu
 
 
 def _run_folder(config: Config, out: str, existing: Existing) -> Path:
-    from frostline.study import SAMPLE
+    from frostline.configuration import SAMPLE
 
     name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem.removesuffix(".tar")
     return Path(out) if out else _unused(Path("runs") / name, existing)

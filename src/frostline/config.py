@@ -34,6 +34,14 @@ MOST_VIEWS = 16
 DEFAULT_BACKBONE = "mobilenet_v2"
 DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
 
+OWN_SIDES = {"small_cnn": 224, "mobilenet_v2": 224}
+"""Side of the photos in pixels of the networks that are known without importing what builds them; both want them bilinear."""
+
+
+def enlarged(side: int, factor: float) -> int:
+    """Side of photos `factor` times as large, pixels, rounded to 32."""
+    return side if factor == 1 else max(32, 32 * round(side * factor / 32))
+
 
 @dataclass(frozen=True)
 class Recipe:

@@ -40,6 +40,7 @@ from frostline.cache import Key, Store, Tap, fill, tap
 from frostline.config import Config, Precision, Recipe, Strategy
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.files import write_text
+from frostline.headstart import HeadStart
 from frostline.images import MIRROR
 from frostline.manifest import Manifest, Photo, Skip
 from frostline.probabilities import Prediction, softmax, write_predictions
@@ -119,7 +120,7 @@ class Ready:
 # ---- photos, split, backbones, activations ---------------------------------------------------------------------------
 
 
-def prepare(config: Config, progress: Progress) -> Ready:
+def prepare(config: Config, progress: Progress, head_start: HeadStart | None = None) -> Ready:
     """Do what all strategies share: list, decode and check the photos, push them through the frozen layers, split them.
 
     Raises
@@ -130,7 +131,7 @@ def prepare(config: Config, progress: Progress) -> Ready:
         See the errors' own words.
     """
     backbones.preload({s.backbone for s in config.strategies})
-    photos = manifest.scan(Path(config.data), progress=progress)
+    photos = head_start.photos() if head_start else manifest.scan(Path(config.data), progress=progress)
     others = manifest.scan(Path(config.test), least_classes=1, progress=progress) if config.test else None
     _check_classes(photos, others, config)
     decisions = exclude.read(Path(config.exclude), config.exclude_sha256) if config.exclude else []
@@ -141,7 +142,7 @@ def prepare(config: Config, progress: Progress) -> Ready:
 
     started = time.perf_counter()
     engine = {"seed": config.seed, "kind": config.engine, "device": device, "progress": progress}
-    usable = _usable(photos, fill(list(taps.values()), photos, **engine), config.data)  # type: ignore[arg-type]
+    usable = _usable(photos, fill(list(taps.values()), photos, head_start=head_start, **engine), config.data)  # type: ignore[arg-type]
     tested = None
     if others is not None:
         tested = _usable(others, fill(list(taps.values()), others, **engine), config.test)  # type: ignore[arg-type]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -57,7 +57,7 @@ def groups(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield group
 
 
-def ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int) -> Iterator[tuple[T, R]]:
+def ahead(work: Callable[[T], R], items: Iterable[T], *, depth: int) -> Generator[tuple[T, R], None, None]:
     """Yield (item, result) in order; at most `depth` results wait. `items` may be endless; an error in `work` is raised here.
 
     Two threads a core: while one waits for a file, for the interpreter or for another to hand it back, the core has work. Measured on two

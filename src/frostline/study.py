@@ -25,7 +25,6 @@ import frostline
 from frostline import (
     check,
     evidence,
-    exclude,
     explanations,
     flattery,
     freeze,
@@ -38,19 +37,19 @@ from frostline import (
 )
 from frostline.balance import unequal
 from frostline.cache import Store
-from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, Strategy, strategy
+from frostline.config import Config, Strategy
+from frostline.configuration import SAMPLE as SAMPLE
+from frostline.configuration import configure as configure
 from frostline.engine import processor
-from frostline.errors import ConfigError, RunError
+from frostline.errors import RunError
 from frostline.files import disk_errors, write_json
 from frostline.fit import Ready, Row, discard_checkpoints, fit, network_name, prepare
+from frostline.headstart import HeadStart
 from frostline.manifest import Manifest
 from frostline.predict import Classified, read_predictions
 from frostline.progress import Progress
 from frostline.reading import thread_count
 from frostline.weights import cache_dir
-
-SAMPLE = "builtin:sample"
-"""In place of a folder: the flowers rendered by code."""
 
 DOCUMENT, SWEEP = "study.json", "sweep.json"
 """What a run folder holds, by kind of run."""
@@ -58,49 +57,6 @@ DOCUMENT, SWEEP = "study.json", "sweep.json"
 Existing = Literal["refuse", "resume", "overwrite"]
 OnRow = Callable[[Row, dict[str, Any]], None]
 OnAnswer = Callable[[dict[str, Any]], None]
-
-
-def configure(
-    data: str | Path = SAMPLE,
-    *,
-    strategies: Sequence[str] = DEFAULT_STRATEGIES,
-    backbone: str = DEFAULT_BACKBONE,
-    protocol: Protocol = "rigorous",
-    preset: Preset = "balanced",
-    epochs: int | None = None,
-    line: str | None = None,
-    **rest: Any,
-) -> Config:
-    """A whole configuration from the few things that people say; `rest` are fields of `Config`.
-
-    Raises
-    ------
-    ConfigError
-        All that can't be used, in one line.
-    """
-    takes_line = next((name for name in ("fine-tuned", "fine-tuned-all") if name in strategies), None)
-    if line is not None:
-        freeze.resolve(line, 10**6)
-        if takes_line is None:
-            raise ConfigError(
-                f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
-            )
-    rows = tuple(
-        strategy(
-            name, backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
-            line=line if name == takes_line else None,
-        )
-        for name in strategies
-    )  # fmt: skip
-    if rest.get("twins", "auto") == "auto":  # the tutorial's split is a plain one
-        rest["twins"] = "bytes" if protocol == "tutorial" else "near"
-    for name in ("test", "weights", "exclude"):
-        if rest.get(name):
-            rest[name] = str(Path(rest[name]).resolve())
-    if rest.get("exclude"):
-        rest["exclude_sha256"] = exclude.digest(Path(rest["exclude"]))
-    where = str(data) if str(data) == SAMPLE else str(Path(data).resolve())
-    return Config(data=where, strategies=rows, protocol=protocol, preset=preset, **rest)
 
 
 def study(
@@ -112,6 +68,7 @@ def study(
     progress: Progress | None = None,
     on_row: OnRow | None = None,
     on_answer: OnAnswer | None = None,
+    head_start: HeadStart | None = None,
 ) -> dict[str, Any]:
     """Run a study and return what its study.json holds.
 
@@ -128,6 +85,8 @@ def study(
     on_answer
         Called with the document when all strategies are done, before what else there is to measure (`frostline.evidence`): from then on
         the study may be stopped, and is finished.
+    head_start
+        What `frostline.headstart.begin` began before this module was imported.
 
     Raises
     ------
@@ -137,10 +96,12 @@ def study(
     run = Path(out)
     if progress is None:
         with Progress(quiet) as own:
-            return study(config, out, existing=existing, progress=own, on_row=on_row, on_answer=on_answer)
+            return study(
+                config, out, existing=existing, progress=own, on_row=on_row, on_answer=on_answer, head_start=head_start
+            )
     with held(run), ThreadPoolExecutor(1) as aside:
         old = look(run, config, existing)
-        return _run(run, config, old, aside, progress, on_row, on_answer)
+        return _run(run, config, old, aside, head_start, progress, on_row, on_answer)
 
 
 def _run(
@@ -148,13 +109,14 @@ def _run(
     config: Config,
     old: dict[str, Any] | None,
     aside: ThreadPoolExecutor,
+    head_start: HeadStart | None,
     progress: Progress,
     on_row: OnRow | None,
     on_answer: OnAnswer | None,
 ) -> dict[str, Any]:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     started = time.perf_counter()
-    ready, log = start(run, config, old, progress, frostline=frostline.__version__)
+    ready, log = start(run, config, old, progress, head_start, frostline=frostline.__version__)
     document = old or begin(ready)
     document["status"] = "running"
     _say_near_twins(document["dataset"], progress)
@@ -303,14 +265,19 @@ def _at_the_top(ready: Ready) -> Store | None:
 
 
 def start(
-    run: Path, config: Config, old: dict[str, Any] | None, progress: Progress, **said: Any
+    run: Path,
+    config: Config,
+    old: dict[str, Any] | None,
+    progress: Progress,
+    head_start: HeadStart | None = None,
+    **said: Any,
 ) -> tuple[Ready, Callable[..., None]]:
     """Push the photos through the frozen layers, then make the run folder ready; returns the photos and the run's log.
 
     Nothing is written, nor overwritten, before the photos have gone well. `said` goes into the log's first line.
     """
     settle_torch()
-    ready = prepare(_with_sample(config, progress), progress)
+    ready = prepare(_with_sample(config, progress), progress, head_start)
     if old is None:
         _empty(run)
     config.to_toml(run / "config.toml")

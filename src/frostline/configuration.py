@@ -1,0 +1,59 @@
+"""A run's whole configuration from the few things that people say. Imports nothing heavy: a run's head start comes after it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from frostline import exclude
+from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, strategy
+from frostline.errors import ConfigError
+
+SAMPLE = "builtin:sample"
+"""In place of a folder: the flowers rendered by code."""
+
+
+def configure(
+    data: str | Path = SAMPLE,
+    *,
+    strategies: Sequence[str] = DEFAULT_STRATEGIES,
+    backbone: str = DEFAULT_BACKBONE,
+    protocol: Protocol = "rigorous",
+    preset: Preset = "balanced",
+    epochs: int | None = None,
+    line: str | None = None,
+    **rest: Any,
+) -> Config:
+    """A whole configuration from the few things that people say; `rest` are fields of `Config`.
+
+    Raises
+    ------
+    ConfigError
+        All that can't be used, in one line.
+    """
+    takes_line = next((name for name in ("fine-tuned", "fine-tuned-all") if name in strategies), None)
+    if line is not None:
+        from frostline import freeze  # imports PyTorch
+
+        freeze.resolve(line, 10**6)
+        if takes_line is None:
+            raise ConfigError(
+                f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
+            )
+    rows = tuple(
+        strategy(
+            name, backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
+            line=line if name == takes_line else None,
+        )
+        for name in strategies
+    )  # fmt: skip
+    if rest.get("twins", "auto") == "auto":  # the tutorial's split is a plain one
+        rest["twins"] = "bytes" if protocol == "tutorial" else "near"
+    for name in ("test", "weights", "exclude"):
+        if rest.get(name):
+            rest[name] = str(Path(rest[name]).resolve())
+    if rest.get("exclude"):
+        rest["exclude_sha256"] = exclude.digest(Path(rest["exclude"]))
+    where = str(data) if str(data) == SAMPLE else str(Path(data).resolve())
+    return Config(data=where, strategies=rows, protocol=protocol, preset=preset, **rest)
