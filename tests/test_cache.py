@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import pytest
 import torch
 
 import photos as pictures
-from frostline import backbone, manifest
+from frostline import backbone, cache, manifest
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store, Tap, fill, tap
 from frostline.errors import ConfigError, RunError
@@ -129,6 +130,34 @@ def test_a_cleared_cache_is_told(tmp_path: Path) -> None:
         opened.read(keys(1))
     with pytest.raises(RunError, match="lost a row"):
         store(tmp_path / "b").read(keys(1))
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="the system doesn't tell what of a file is in memory"
+)
+def test_what_was_read_stays_out_of_memory(tmp_path: Path) -> None:
+    wide = Store(tmp_path, [(1 << 20,)], [np.dtype(np.uint8)])
+    for n in range(48):
+        wide.append(keys(n), [np.full((1, 1 << 20), n, np.uint8)])
+
+    def of_files() -> int:
+        (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if x.startswith("RssFile")]
+        return int(line.split()[1]) * 1024
+
+    before = of_files()
+    for n in range(48):
+        assert wide.read(keys(n))[0][0, -1] == n
+    assert of_files() < before + (16 << 20)  # of 48
+
+
+def test_threads_read_the_same_where_the_system_reads_in_turns_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = store(tmp_path)
+    opened.append(keys(*range(60)), values(*range(60)))
+    monkeypatch.setattr(cache, "_read_into", cache._read_in_turns)  # as on Windows
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: assert_holds(opened, n, 59 - n, n), list(range(60)) * 5))
 
 
 def test_too_large_for_half_precision_is_told(tmp_path: Path) -> None:
