@@ -1,6 +1,10 @@
 """Photos of other kinds than flowers, made from any folder of photos and by formula, to see that a recipe serves them too.
 
-    python benchmarks/others.py DATA OUT [--seed 0]
+    python benchmarks/others.py DATA OUT [--seed 0]                     # make the sets
+    python benchmarks/others.py DATA OUT --measure [--seeds 3]          # and measure the presets on them
+
+Each set SET has further photos in SET-test, which nobody trains on: up to 100 a class (a small set is too few to measure on).
+`--measure` studies frozen and fine-tuned with each preset and leaves OUT/others.json; runs that are finished are not run again.
 
 - ``few``: 50 photos a class at 200 x 200 (shorter side scaled, the centre cut out).
 - ``two``: the two classes that stand first by name, 200 photos each.
@@ -14,17 +18,27 @@ from __future__ import annotations
 
 import argparse
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
+from statistics import fmean
 
 import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
+import frostline
+from frostline.files import write_json
 from frostline.manifest import scan
+from frostline.metrics import mean_interval
+from frostline.predict import read_predictions
 
 Field = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 SIDE = 256
+
+
+SETS = ("few", "two", "unequal", "grey", "textures")
+MOST_TESTED = 100  # a class
 
 
 def main() -> None:
@@ -32,34 +46,97 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--measure", action="store_true")
+    parser.add_argument("--presets", default="fast,balanced,best")
+    parser.add_argument("--sets", default=",".join(SETS))
+    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
-    rng = np.random.default_rng(arguments.seed)
+    if not (arguments.out / "textures-test").exists():
+        make(arguments.data, arguments.out, np.random.default_rng(arguments.seed))
+    if arguments.measure:
+        measure(
+            arguments.out, arguments.sets.split(","), arguments.presets.split(","), arguments.backbone, arguments.seeds
+        )
+
+
+def make(data: Path, out: Path, rng: np.random.Generator) -> None:
     photos: dict[str, list[Path]] = {}
     seen: set[str] = set()
-    for photo in scan(arguments.data).photos:
+    for photo in scan(data).photos:
         if photo.sha256 not in seen:
             seen.add(photo.sha256)
-            photos.setdefault(photo.label, []).append(arguments.data / photo.path)
+            photos.setdefault(photo.label, []).append(data / photo.path)
     for paths in photos.values():
         rng.shuffle(paths)  # type: ignore[arg-type]
     first = sorted(photos)
-    write(arguments.out / "few", {c: photos[c][:50] for c in first}, small)
-    write(arguments.out / "two", {c: photos[c][:200] for c in first[:2]}, plain)
-    counts = {c: max(20, len(photos[first[0]]) // 2**i) for i, c in enumerate(first)}
-    write(arguments.out / "unequal", {c: photos[c][:n] for c, n in counts.items()}, plain)
-    write(arguments.out / "grey", {c: photos[c][:80] for c in first}, grey)
-    textures(arguments.out / "textures", rng)
+    halves = {c: max(20, (len(photos[first[0]]) - MOST_TESTED) // 2**i) for i, c in enumerate(first)}
+    write(out / "few", photos, dict.fromkeys(first, 50), small)
+    write(out / "two", photos, dict.fromkeys(first[:2], 200), plain)
+    write(out / "unequal", photos, halves, plain)
+    write(out / "grey", photos, dict.fromkeys(first, 80), grey)
+    textures(out / "textures", rng, 120)
+    textures(out / "textures-test", rng, MOST_TESTED)
+
+
+# ---- the presets on them ---------------------------------------------------------------------------------------------
+
+
+def measure(out: Path, sets: list[str], presets: list[str], backbone: str, seeds: int) -> None:
+    """Mean accuracy over seeds, with the interval over the photos of SET-test (their share of right answers in the mean over seeds)."""
+    rows = []
+    for name in sets:
+        for preset in presets:
+            for row in studied(out, name, preset, backbone, seeds):
+                rows.append(row)
+                low, high = (100 * end for end in row["ci"])
+                print(
+                    f"{name:9} {preset:9} {row['strategy']:10} {100 * row['accuracy']:5.1f} % ({low:.1f} to {high:.1f}) "
+                    f"{row['photos']} photos, {row['seconds']:.0f} s",
+                    flush=True,
+                )
+            write_json(out / "others.json", rows)
+
+
+def studied(out: Path, name: str, preset: str, backbone: str, seeds: int) -> list[dict[str, object]]:
+    right: dict[str, list[list[bool]]] = {}
+    seconds: dict[str, list[float]] = {}
+    for seed in range(seeds):
+        run = out / "runs" / f"{name}-{preset}-{backbone}-{seed}"
+        config = frostline.configure(
+            out / name, test=str(out / f"{name}-test"), strategies=["frozen", "fine-tuned"],
+            preset=preset, backbone=backbone, seed=seed, explain=0, robustness="0",
+        )  # fmt: skip
+        frostline.study(config, run, existing="resume")
+        for row in json.loads((run / "study.json").read_text(encoding="utf-8"))["strategies"]:
+            said = sorted(read_predictions(run / row["name"] / "predictions.csv"), key=lambda p: p.path)
+            right.setdefault(row["name"], []).append([p.true == p.predicted for p in said])
+            seconds.setdefault(row["name"], []).append(row["seconds"]["total"])
+    return [
+        {
+            "set": name, "preset": preset, "backbone": backbone, "strategy": strategy, "seeds": seeds,
+            "accuracy": float(np.mean(hits)), "ci": list(mean_interval(np.mean(hits, axis=0))),
+            "photos": len(hits[0]), "seconds": fmean(seconds[strategy]),
+        }
+        for strategy, hits in right.items()
+    ]  # fmt: skip
 
 
 # ---- from photos -----------------------------------------------------------------------------------------------------
 
 
-def write(folder: Path, classes: dict[str, list[Path]], change: Callable[[Path], bytes]) -> None:
-    for label, paths in classes.items():
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        for path in paths:
-            (folder / label / f"{path.stem}.jpg").write_bytes(change(path))
-    print(folder, {label: len(paths) for label, paths in classes.items()})
+def write(folder: Path, photos: dict[str, list[Path]], counts: dict[str, int], change: Callable[[Path], bytes]) -> None:
+    """The first photos of each class to `folder`, up to `MOST_TESTED` of those after them to the folder beside it."""
+    beside = folder.with_name(f"{folder.name}-test")
+    for label, count in counts.items():
+        for place, paths in (
+            (folder, photos[label][:count]),
+            (beside, photos[label][count : count + MOST_TESTED]),
+        ):
+            (place / label).mkdir(parents=True, exist_ok=True)
+            for path in paths:
+                (place / label / f"{path.stem}.jpg").write_bytes(change(path))
+    print(folder, counts)
 
 
 def plain(path: Path) -> bytes:
@@ -133,7 +210,7 @@ FIELDS: dict[str, Field] = {
 }
 
 
-def textures(folder: Path, rng: np.random.Generator, count: int = 120) -> None:
+def textures(folder: Path, rng: np.random.Generator, count: int) -> None:
     rows, columns = np.mgrid[0:SIDE, 0:SIDE].astype(float)
     for label, field in FIELDS.items():
         (folder / label).mkdir(parents=True, exist_ok=True)

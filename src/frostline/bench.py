@@ -52,7 +52,7 @@ def bench(
     progress = progress or Progress(quiet=True)
     source = Path(folder)
     model = bundles.load(source)
-    photos = export.gather(source, model.classes, data)
+    photos = export.gather(source, model, data)
     chosen = photos.proof[:: max(1, len(photos.proof) // PHOTOS)][:PHOTOS]
     files = [photos.root / p.path for p in chosen]
     rows = [_bundle(model, chosen, photos.root, source, progress)]

@@ -29,6 +29,11 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
         columns[0] = "macro recall"
         columns.insert(3, "accuracy")
         cells.insert(3, f"{100 * f['accuracy']:.1f} %")
+    refit = (
+        "Validation photos chose epochs and temperature; then it was trained again, for as many epochs, with them among the others.\n"
+        if f.get("refit")
+        else ""
+    )
     balanced = _BALANCED.get(config.balance, "")
     start = "published ImageNet weights" if about.weights == "pretrained" else "random weights"
     rendered = (
@@ -77,7 +82,7 @@ On {f["photos"]} photos ({reported}), protocol `{config.protocol}`, seed {config
 | {" | ".join(columns)} |
 |{" --- |" * len(columns)}
 | {" | ".join(cells)} |
-{balanced}
+{refit}{balanced}
 ## Photos
 
 | class | photos |

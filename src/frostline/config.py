@@ -99,6 +99,9 @@ class Strategy:
     """Side of the photos as a multiple of the backbone's own, where the run names no size; rounded to 32 pixels."""
     test_views: int = 1
     """What the model looks at before it answers: 1 = the photo; 2 = its mirror image too, logits averaged (twice the time)."""
+    refit: bool = False
+    """Once validation has said which epoch is best, train again for as long, on training and validation photos together: that is the model
+    which is reported on and kept. Not where validation photos are reported on, or were given as such."""
 
 
 # ---- the strategies: a new one is a row ------------------------------------------------------------------------------
@@ -144,15 +147,22 @@ _RIGOROUS: dict[str, dict[str, Recipe]] = {
 
 @dataclass(frozen=True)
 class _Look:
-    """How a preset looks at photos, and how far it thaws; only for pretrained networks, and never in the tutorial's protocol."""
+    """How a preset looks at photos, how far it thaws, whether validation photos join in at the end; only for pretrained networks, and never
+    in the tutorial's protocol.
+    """
 
     enlarge: float = 1.0
     test_views: int = 1
     thawed: str = ""
     """Line of the fine-tuned strategy, where it is not the row's own."""
+    refit: bool = False
 
 
-_LOOKS = {"fast": _Look(), "balanced": _Look(enlarge=9 / 7), "best": _Look(10 / 7, 2, "top-27")}
+_LOOKS = {
+    "fast": _Look(),
+    "balanced": _Look(enlarge=9 / 7, refit=True),
+    "best": _Look(10 / 7, 2, "top-27", refit=True),
+}
 
 
 def recipes(protocol: Protocol, preset: Preset) -> dict[str, Recipe]:
@@ -193,8 +203,8 @@ def strategy(
     if epochs is not None:
         own, head = (replace(r, epochs=epochs, least_steps=0, least_pictures=0) for r in (own, head))
     return Strategy(
-        name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views
-    )
+        name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views, look.refit
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -58,7 +58,8 @@ def export(
     out
         The artefact's folder; None: beside the bundle, named after the format.
     data
-        Labelled photos for the proof (and, a third of them, for int8); empty: the validation photos of the run that made the bundle.
+        Labelled photos for the proof (and, a third of them, for int8); empty: the photos of the run that made the
+        bundle that it has not learnt from, validation photos first.
 
     Raises
     ------
@@ -72,7 +73,7 @@ def export(
     target = Path(out) if out else source.parent / f"{form}{'-int8' if int8 else ''}"
     _check_free(target, overwrite=overwrite)
     model = bundles.load(source, "onnx")
-    photos = gather(source, model.classes, data)
+    photos = gather(source, model, data)
 
     with replacing(target) as temporary:
         temporary.mkdir()
@@ -134,7 +135,7 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
 # ---- photos ----------------------------------------------------------------------------------------------------------
 
 
-def gather(source: Path, classes: list[str], data: str | Path = "") -> Photos:
+def gather(source: Path, model: Bundle, data: str | Path = "") -> Photos:
     """The photos to prove an artefact on.
 
     Raises
@@ -142,10 +143,12 @@ def gather(source: Path, classes: list[str], data: str | Path = "") -> Photos:
     DataError
         There are none: the run's are gone, or the folder given has other classes.
     """
-    return _of_folder(Path(data), classes) if data else _of_run(source)
+    refit = bool(model.about.figures.get("refit"))
+    return _of_folder(Path(data), model.classes) if data else _of_run(source, refit)
 
 
-def _of_run(source: Path) -> Photos:
+def _of_run(source: Path, refit: bool) -> Photos:
+    """The run's validation photos, or its test photos where the model has learnt from the others too: nothing is chosen here."""
     run = source.resolve().parents[1]
     table = run / "manifest.csv"
     if not table.is_file():
@@ -155,7 +158,7 @@ def _of_run(source: Path) -> Photos:
     root = _root(run)
     listed = manifest.read(table, root).photos
     parts = {name: [p for p in listed if p.split == name] for name in ("train", "validation", "test")}
-    name = "validation" if parts["validation"] else "test"
+    name = "validation" if parts["validation"] and not (refit and parts["test"]) else "test"
     if not parts[name] or not (root / parts[name][0].path).is_file():
         raise DataError(f"the photos of {run} are no longer in {root}: give some with --data FOLDER")
     return Photos(root, parts[name], parts["train"], f"the run's {name} photos")

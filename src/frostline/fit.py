@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -51,6 +51,7 @@ from frostline.twins import TwinGroup
 
 Log = Callable[..., None]
 Row = dict[str, Any]
+Logits = Callable[[train.Examples], np.ndarray]
 
 TOP = "top"
 
@@ -106,6 +107,12 @@ class Ready:
         roots = [self.photos.root, *([self.others.root] if self.others else [])]
         return any((root / sample.MARKER).is_file() for root in roots)
 
+    @property
+    def refits(self) -> bool:
+        """Whether validation photos may join the training photos once they have had their say: not those that the data set itself gives."""
+        watched = self.part(self.split.validation.tolist())
+        return not self.validation_is_reported and not any(p.split == "validation" for p in watched)
+
     def reported(self) -> list[Photo]:
         """The photos reported on."""
         if self.others is not None:
@@ -159,7 +166,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
     alike = twins.near(alike, usable)
     split = make_split(usable, config.protocol, config.seed, tested is not None, twins.ties(alike, usable))
-    _fill_views(config.strategies, networks, taps, usable, split, engine)
+    _fill_views(config.strategies, networks, taps, usable, split.train, engine)
     _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
@@ -273,11 +280,11 @@ def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -
 
 def _fill_views(
     strategies: Sequence[Strategy], networks: dict[str, Backbone], taps: dict[tuple[str, int], Tap], usable: Manifest,
-    split: Split, engine: dict[str, Any],
+    train: np.ndarray, engine: dict[str, Any],
 ) -> None:  # fmt: skip
     """The augmented views of the training photos that these strategies learn from."""
-    for views, places in _views(strategies, networks, len(split.train)):
-        fill([taps[p] for p in places], usable, indices=split.train.tolist(), views=views, **engine)
+    for views, places in _views(strategies, networks, len(train)):
+        fill([taps[p] for p in places], usable, indices=train.tolist(), views=views, **engine)
 
 
 def _views(
@@ -320,7 +327,9 @@ class Head(NamedTuple):
 
     tensors: dict[str, torch.Tensor]
     history: list[Row]
-    """The epochs that made it."""
+    """The epochs that were tried on the way."""
+    epochs: int
+    """After how many of them it was taken."""
 
 
 @dataclass(frozen=True)
@@ -331,12 +340,14 @@ class Learnt:
     parts: bundle.Parts
     state: train.State
     head_history: list[Row]
+    head_epochs: int
+    """Of the head's own stage, the epochs after which it was taken; 0 without such a stage."""
 
     @property
     def head(self) -> Head:
         """Its head as it is now."""
         tensors = {k: v.detach().cpu().clone() for k, v in self.parts.above.head.state_dict().items()}
-        return Head(tensors, _history(self.state))
+        return Head(tensors, _history(self.state), self.state.best_epoch)
 
 
 class Assessed(NamedTuple):
@@ -370,8 +381,13 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     """
     head = None
     if head_from is not None:
-        head = Head(bundle.head_of(folder.parent / head_from["name"] / "bundle"), head_from["history"])
+        tensors = bundle.head_of(folder.parent / head_from["name"] / "bundle")
+        head = Head(tensors, head_from["history"], head_from["best_epoch"])
     learnt = learn(strategy, ready, folder, head=head, progress=progress, log=log)
+    chosen = in_torch(learnt, ready)  # what validation photos are asked: the model that has not learnt from them
+    refitted: Row = {}
+    if strategy.refit and ready.refits:
+        learnt, refitted = refit(learnt, ready, folder, progress=progress, log=log)
     trained = time.perf_counter()
 
     # -- what it is worth, compiled as it will be used
@@ -386,7 +402,9 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
         **_shares(ready),
     )
     model = bundle.assembled(about, learnt.parts, ready.config.engine, ready.device.type)
-    row, reported, validation = assess(learnt, ready, partial(_logits, model))
+    asked = partial(_logits, model)
+    row, reported, validation = assess(learnt, ready, asked, chosen if refitted else asked)
+    row.update(refitted)
 
     # -- and the model, ready to use
     known, kept = _training_photos(learnt, ready, model)
@@ -408,7 +426,8 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
 
 def training_seconds(row: Row) -> float:
     """Seconds in training, the head's own stage included. Not this process's clock: part of a resumed run was trained before."""
-    return float(sum(epoch["seconds"] for epoch in [*row["head_history"], *row["history"]]))
+    once = sum(epoch["seconds"] for epoch in [*row["head_history"], *row["history"]])
+    return float(once + row.get("refit", {}).get("seconds", 0.0))
 
 
 def learn(
@@ -432,36 +451,80 @@ def learn(
     cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
     engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
     # all there already, unless this is a part of the photos, of which each has more views
-    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, ready.split, engine)
+    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, ready.split.train, engine)
     layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
 
     # -- the head first, on the whole frozen network
     head_history: list[Row] = []
+    head_epochs = 0
     if strategy.head_first and head is not None:
         layers.load_state_dict(head.tensors)
-        head_history = head.history
+        head_history, head_epochs = head.history, head.epochs
     elif strategy.head_first:
         top = freeze.cut(network.traced, network.layer_count)
         frozen = train.Above(top.suffix, layers, learn_statistics=False)
-        head_history = _history(_learn(frozen, strategy, "head", network, ready, folder, progress, log))
+        state = _learn(frozen, strategy, "head", network, ready, folder, progress, log)
+        head_history, head_epochs = _history(state), state.best_epoch
 
     # -- then all that lies above the line
     above = train.Above(bundle.detached(cut), layers, learn_statistics=strategy.weights == "random")
     state = _learn(above, strategy, "own", network, ready, folder, progress, log)
-    return Learnt(strategy, bundle.Parts(network, cut, above), state, head_history)
+    return Learnt(strategy, bundle.Parts(network, cut, above), state, head_history, head_epochs)
 
 
-def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.ndarray]) -> Assessed:
+def refit(learnt: Learnt, ready: Ready, folder: Path, *, progress: Progress, log: Log) -> tuple[Learnt, Row]:
+    """The strategy trained again from its start on training and validation photos together, each stage for the epochs that were best.
+
+    Returns
+    -------
+    tuple
+        The model, with the history of the training that chose the epochs; and
+        ``{"refit": {"photos", "head_epochs", "epochs", "seconds"}}``.
+
+    Raises
+    ------
+    RunError
+        As `learn`.
+    """
+    strategy, network, cut = learnt.strategy, learnt.parts.backbone, learnt.parts.cut
+    epochs = {"head": learnt.head_epochs, "own": learnt.state.best_epoch}
+    photos = len(ready.split.train)
+    strategy = replace(
+        strategy,
+        recipe=train.again(strategy.recipe, photos),
+        head_recipe=train.again(strategy.head_recipe, photos),
+    )
+    everything = np.concatenate([ready.split.train, ready.split.validation])
+    engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
+    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, everything, engine)
+    more = replace(ready, split=replace(ready.split, train=everything))
+    layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
+    seconds = 0.0
+    if strategy.head_first:
+        frozen = train.Above(freeze.cut(network.traced, network.layer_count).suffix, layers, learn_statistics=False)
+        state = _learn(frozen, strategy, "head again", network, more, folder, progress, log, epochs["head"])
+        seconds += sum(epoch.seconds for epoch in state.history)
+    above = train.Above(bundle.detached(cut), layers, learn_statistics=strategy.weights == "random")
+    state = _learn(above, strategy, "own again", network, more, folder, progress, log, epochs["own"])
+    seconds += sum(epoch.seconds for epoch in state.history)
+    told = {"photos": len(everything), "head_epochs": epochs["head"], "epochs": epochs["own"], "seconds": seconds}
+    return replace(learnt, parts=bundle.Parts(network, cut, above)), {"refit": told}
+
+
+def assess(learnt: Learnt, ready: Ready, logits: Logits, chosen: Logits | None = None) -> Assessed:
     """Measure a trained strategy on the photos reported on, with the temperature from validation photos.
 
     Parameters
     ----------
     logits
         Gives (N, C) for photos, of as many views as the model looks at: the compiled model, or `in_torch`.
+    chosen
+        The same of the model that is asked about validation photos, where the one reported on has learnt from them.
     """
     strategy, parts, state = learnt.strategy, learnt.parts, learnt.state
     network, cut = parts.backbone, parts.cut
-    figures, reported, validation, balanced = _assess(logits, ready.taps[network_name(strategy), cut.line].store, ready)
+    store = ready.taps[network_name(strategy), cut.line].store
+    figures, reported, validation, balanced = _assess(logits, chosen or logits, store, ready)
     total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, parts.above.head)
     row: Row = {
         "name": strategy.name,
@@ -477,12 +540,12 @@ def assess(learnt: Learnt, ready: Ready, logits: Callable[[train.Examples], np.n
         "history": _history(state),
         "best_epoch": state.best_epoch,
         "head_history": learnt.head_history,
-        **_as_given(logits, ready.taps[network_name(strategy), cut.line].store, ready),
+        **_as_given(logits, store, ready),
     }
     return Assessed(row, reported, validation)
 
 
-def _as_given(logits: Callable[[train.Examples], np.ndarray], store: Store, ready: Ready) -> Row:
+def _as_given(logits: Logits, store: Store, ready: Ready) -> Row:
     """The accuracy on the photos reported on before any was left out or relabelled."""
     if not ready.as_given:
         return {}
@@ -496,7 +559,7 @@ def _as_given(logits: Callable[[train.Examples], np.ndarray], store: Store, read
     }
 
 
-def in_torch(learnt: Learnt, ready: Ready) -> Callable[[train.Examples], np.ndarray]:
+def in_torch(learnt: Learnt, ready: Ready) -> Logits:
     """Logits straight from PyTorch in float32: for a model that is measured and not kept, so nothing is compiled for it."""
 
     def view(photos: train.Examples, number: int) -> np.ndarray:
@@ -518,12 +581,15 @@ def _learn(
     folder: Path | None,
     progress: Progress,
     log: Log,
+    last: int | None = None,
 ) -> train.State:
     """One stage of training: the head alone at the top of the network, or the strategy's own at its line."""
-    recipe = strategy.head_recipe if stage == "head" else strategy.recipe
-    line = network.layer_count if stage == "head" else freeze.resolve(strategy.line, network.layer_count)
+    head = stage.startswith("head")
+    recipe = strategy.head_recipe if head else strategy.recipe
+    line = network.layer_count if head else freeze.resolve(strategy.line, network.layer_count)
     store = ready.taps[network_name(strategy), line].store
-    title = f"Training {strategy.name}{' (its head first)' if stage == 'head' else ''}"
+    again = " again, with the validation photos" if stage.endswith("again") else ""
+    title = f"Training {strategy.name}{again}{' (its head first)' if head else ''}"
 
     def on_epoch(epoch: train.Epoch) -> None:
         log("epoch", strategy=strategy.name, stage=stage, **asdict(epoch))
@@ -544,6 +610,7 @@ def _learn(
         on_epoch=on_epoch,
         keep_start=stage == "own" and strategy.head_first,
         balance=ready.config.balance,
+        last=last,
     )
 
 
@@ -568,7 +635,7 @@ def _shares(ready: Ready) -> dict[str, list[float]]:
 
 
 def _assess(
-    logits: Callable[[train.Examples], np.ndarray], store: Store, ready: Ready
+    logits: Logits, chosen: Logits, store: Store, ready: Ready
 ) -> tuple[metrics.Figures, list[Prediction], list[Prediction], float]:
     """The figures on the photos reported on, what is said of those, and of the validation photos where they are others; the macro recall
     of the validation photos.
@@ -584,7 +651,7 @@ def _assess(
     if not ready.validation_is_reported:
         watched = ready.part(ready.split.validation.tolist())
         examples = store_examples(store, watched, ready)
-        on_validation = logits(examples)
+        on_validation = chosen(examples)
         shares = {name: np.array(values) for name, values in _shares(ready).items()}
         as_met = np.allclose(shares["stands_for"], shares["priors"])
         weights = None if as_met else photo_weights(examples.labels, shares["stands_for"])
@@ -658,18 +725,19 @@ def _headline(row: Row, ready: Ready) -> Row:
         "reported_on": ready.reported_on,
         "photos": len(ready.reported()),
         "rendered": ready.rendered,
+        "refit": "refit" in row,
         **{n: row[n] for n in names},
     }
 
 
 def discard_checkpoints(folder: Path) -> None:
     """Remove what a strategy needed to resume: once its row is in study.json it never trains again."""
-    for stage in ("head", "own"):
+    for stage in get_args(train.Stage):
         _checkpoint(folder, stage).unlink(missing_ok=True)
 
 
 def _checkpoint(folder: Path, stage: str) -> Path:
-    return folder / f"checkpoint-{stage}.pt"
+    return folder / f"checkpoint-{stage.replace(' ', '-')}.pt"
 
 
 def peak_memory_mb() -> float:

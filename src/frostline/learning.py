@@ -100,14 +100,15 @@ def curve(run: Path, ready: Ready, strategies: Sequence[Strategy], progress: Pro
         right.append(_trained(run, some, pair, task.advance))
         log("fewer photos", photos=counts[-1])
     task.finish()
-    counts.append(len(training))
+    joined = len(ready.split.validation) if ready.refits and all(s.refit for s in pair) else 0
+    counts.append(len(training) + joined)
     right.append([_right(read_predictions(run / s.name / "predictions.csv")) for s in pair])
     grid = findings.Grid(
         list(PAIR), np.array(counts) / len(ready.classes), np.array(right).transpose(1, 0, 2)[:, :, None, :]
     )
     baseline = run / "baseline" / "predictions.csv"
     scratch = _right(read_predictions(baseline)) if baseline.exists() else None
-    return _figures(grid, counts, scratch, ready.config.seed)
+    return _figures(grid, counts, scratch, len(training), ready.config.seed)
 
 
 def _some(ready: Ready, share: float) -> Ready:
@@ -146,7 +147,9 @@ def _right(said: Sequence[Classified]) -> list[bool]:
     return [p.true == p.predicted for p in said]
 
 
-def _figures(grid: findings.Grid, counts: Sequence[int], scratch: Sequence[bool] | None, seed: int) -> Row:
+def _figures(
+    grid: findings.Grid, counts: Sequence[int], scratch: Sequence[bool] | None, scratch_photos: int, seed: int
+) -> Row:
     found = findings.resample(grid, seed)
     classes = counts[-1] / grid.per_class[-1]
     crossing = findings.crossing(grid, found, 1, 0)
@@ -165,7 +168,7 @@ def _figures(grid: findings.Grid, counts: Sequence[int], scratch: Sequence[bool]
         "crossing": crossing,
         "differences": crossing.pop("differences"),
         "photos_to_95": {name: _to_most(counts, found.mean[i]) for i, name in enumerate(grid.strategies)},
-        "against_baseline": None if scratch is None else _against(grid, counts, np.array(scratch)),
+        "against_baseline": None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos),
     }
 
 
@@ -180,12 +183,12 @@ def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> Row:
     return {"photos": float(np.exp(low + share * (high - low))), "at_most": False}
 
 
-def _against(grid: findings.Grid, counts: Sequence[int], scratch: np.ndarray) -> Row:
+def _against(grid: findings.Grid, photos: int, scratch: np.ndarray, scratch_photos: int) -> Row:
     """The frozen strategy on the fewest photos against the network from scratch on all of them."""
     compared = metrics.compare("frozen", grid.right[0, 0, 0], "baseline", scratch)
     return {
-        "photos": counts[0],
-        "baseline_photos": counts[-1],
+        "photos": photos,
+        "baseline_photos": scratch_photos,
         "difference": compared.difference,
         "ci": compared.ci,
         "p_value": compared.p_value,

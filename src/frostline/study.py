@@ -556,7 +556,12 @@ def order(s: Strategy, ready: Ready) -> int:
 
 
 def head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
-    """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same recipe."""
+    """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same recipe.
+
+    A head that has learnt from validation photos too is none: what starts from it could not be judged on those.
+    """
+    if s.refit:
+        return None
     for other in config.strategies:
         same = (other.backbone, other.weights, other.recipe) == (s.backbone, s.weights, s.head_recipe)
         if same and other.line == "top" and other.name in rows and s.head_first:

@@ -116,7 +116,7 @@ def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, 
     size = base.image_size or backbones.enlarged(thawed.backbone, thawed.enlarge)
     network = backbones.skeleton(thawed.backbone, backbones.info(thawed.backbone).transform(size, base.resize))
     chosen = auto_lines(network, thawed.line) if lines.strip() == AUTO else _named(lines, network.layer_count)
-    rows = (replace(frozen if x == "top" else thawed, name=x, line=x) for x in chosen)
+    rows = (replace(frozen if x == "top" else thawed, name=x, line=x, refit=False) for x in chosen)
     return replace(base, strategies=tuple(rows)), Plan("lines")
 
 
@@ -142,7 +142,11 @@ def over_photos(
     ConfigError
         All that can't be used, in one line.
     """
-    return configure(data, strategies=strategies, **options), plan_photos(photos, repeats)
+    config = configure(data, strategies=strategies, **options)
+    rows = (
+        replace(s, refit=False) for s in config.strategies
+    )  # a few photos and all validation photos would be another number
+    return replace(config, strategies=tuple(rows)), plan_photos(photos, repeats)
 
 
 def plan_photos(photos: Sequence[int | str] | str, repeats: int) -> Plan:

@@ -35,7 +35,8 @@ from frostline.folding import fold
 from frostline.progress import Progress
 from frostline.reading import thread_count
 
-Stage = Literal["head", "own"]
+Stage = Literal["head", "own", "head again", "own again"]
+"""`again`: with the validation photos among the others, once it is known for how long."""
 
 _PHOTOS_AT_A_TIME = 8
 
@@ -169,6 +170,7 @@ def train(
     on_epoch: Callable[[Epoch], None] | None = None,
     keep_start: bool = False,
     balance: Balance = "none",
+    last: int | None = None,
 ) -> State:
     """Train `above` on `examples`; it ends with the kept epoch's weights (the best one with patience, else the last).
 
@@ -188,6 +190,8 @@ def train(
     balance
         `loss`: each photo's loss is weighted by `balance.class_weights`; `sampling`: photos are drawn by `balance.equal_draw`. Where all
         classes have as many training photos it changes nothing.
+    last
+        Stop after this epoch, though step sizes fall as if all of the recipe's were to come.
 
     Raises
     ------
@@ -204,12 +208,13 @@ def train(
     state = _resume(checkpoint, stage, learner)
     # a head alone is trained in the same way whether it is a strategy's own stage or another's first one
     dice: Stage = "own" if any(True for _ in above.suffix.parameters()) else "head"
-    task = progress.task(title, recipe.epochs * len(examples))
+    epochs = recipe.epochs if last is None else last
+    task = progress.task(title, epochs * len(examples))
     task.advance(state.last * len(examples))
     if keep_start and recipe.patience and not state.history:  # few photos may make the head worse than it was
         _, state.start_accuracy, watched = _judged(above, validation, device, precision, balance)
         _keep(state, above, 0, watched)
-    while state.last < recipe.epochs and not _should_stop(state, recipe):
+    while state.last < epochs and not _should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
         loss, accuracy = _epoch(
             learner, examples, recipe, (seed, dice, number), device, precision, task.advance, balance
@@ -268,6 +273,11 @@ def stretched(recipe: Recipe, photos: int) -> Recipe:
     times = max(1, -(-recipe.least_steps // steps))
     views = max(recipe.views, min(MOST_VIEWS, -(-recipe.least_pictures // photos)))
     return replace(recipe, epochs=times * recipe.epochs, patience=times * recipe.patience, views=views)
+
+
+def again(recipe: Recipe, photos: int) -> Recipe:
+    """The recipe to train once more by, as it was followed on so many photos, whatever the number is now."""
+    return replace(stretched(recipe, photos), patience=0, least_steps=0, least_pictures=0)
 
 
 def _should_stop(state: State, recipe: Recipe) -> bool:
