@@ -156,6 +156,7 @@ def enlarged(name: str, factor: float) -> int:
 
 def _published(name: str) -> Any:
     """What timm has published of a network and its weights (a `PretrainedCfg`)."""
+    _preloaded()
     import timm
     from timm.models import get_arch_pretrained_cfgs
 
@@ -201,10 +202,21 @@ class Backbone:
         return torch.zeros(1, self.transform.size, self.transform.size, 3, dtype=torch.uint8)
 
 
+_preloading: list[threading.Thread] = []
+
+
 def preload(names: Iterable[str]) -> None:
     """Start to import, in a thread, what some backbones are built with: 1.5 s in which photos can be listed."""
     if any(part not in ("mobilenet_v2", "small_cnn") for name in names for part in name.split(MARK)):
-        threading.Thread(target=import_module, args=("timm",), daemon=True).start()
+        thread = threading.Thread(target=import_module, args=("timm",), daemon=True)
+        thread.start()
+        _preloading.append(thread)
+
+
+def _preloaded() -> None:
+    """Wait for what `preload` began: two threads that import the same modules from two ends may see half of one."""
+    while _preloading:
+        _preloading.pop().join()
 
 
 def build(
@@ -300,6 +312,7 @@ def architecture(about: Info, size: int = 0) -> nn.Module:
 
 def _timm(about: Info, size: int, **options: Any) -> nn.Module:
     """One of timm's networks. Those made for one size of photo (most transformers) are told another one."""
+    _preloaded()
     import timm
 
     published = timm.get_pretrained_cfg(about.name)
