@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from threadpoolctl import threadpool_limits
 
 import frostline
 from frostline import (
@@ -245,7 +246,8 @@ def _quick_check(
         return lambda: None
 
     def look() -> dict[str, Any]:
-        found = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
+        with threadpool_limits(1):  # the other core learns; threads that wait for each other would take turns with it
+            found = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
         for line in found["lines"]:
             progress.say(line)
         return found
