@@ -129,7 +129,7 @@ def to_onnx(
     names = list(inputs) or [f"input_{i}" for i in range(len(example))]
     options = {"input_names": names, "output_names": list(outputs) or None, "opset_version": opset}
     network = network.cpu().eval()
-    with silent():
+    with silent(), freeze.one_thread():
         try:
             torch.onnx.export(network, tuple(example), path, dynamo=False, **options)  # type: ignore[arg-type]
         except Exception:  # a different one for each thing that it doesn't know; the other exporter's errors are shown

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from frostline import metrics
 from frostline.bundle import Bundle, both_sides, load
@@ -24,7 +23,7 @@ from frostline.corruptions import CAUSES, STRENGTHS, Cause, corrupt
 from frostline.errors import PhotoError, RunError
 from frostline.files import write_with
 from frostline.fit import Ready, network_name
-from frostline.freeze import resolve
+from frostline.freeze import one_thread, resolve
 from frostline.images import Pixels
 from frostline.manifest import Photo
 from frostline.probabilities import softmax
@@ -122,12 +121,8 @@ def _answers(
         rows = [dict(zip(map(id, taps), rows_of(taps, runs, look), strict=True)) for look in looks]
         return {s.name: _probabilities(s, [row[id(s.tap)] for row in rows]) for s in subjects}
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as many photos are under way as there are cores: 1.5 times as fast
-    try:
+    with one_thread():  # as many photos are under way as there are cores: 1.5 times as fast
         yield from ahead(work, photos, depth=4)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _versions(clean: Pixels, photo: Photo, seed: int) -> Pixels:
