@@ -70,7 +70,7 @@ def test_a_run_comes_out_the_same_with_and_without(
 ) -> None:
     config = small(data)
     with headstart.begin(config) as start:
-        assert ended(start)
+        assert len(ended(start)._decoded) >= 24
         ahead = frostline.study(config, tmp_path / "ahead", head_start=start)
         assert not taken(ended(start), Transform(64))  # the pass took them all
     first = kept(own_cache)
@@ -107,13 +107,13 @@ def test_what_the_cache_holds_is_not_decoded_again(data: Path, tmp_path: Path) -
 def test_what_waits_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(headstart, "_BYTES", 5 * 64 * 64 * 3 + 1)
     with headstart.begin(small(data)) as start:
-        assert len(taken(ended(start), Transform(64))) <= 5
+        assert 0 < len(taken(ended(start), Transform(64))) <= 5
 
 
 def test_a_network_that_is_not_known_ahead_only_has_its_photos_listed(data: Path) -> None:
     config = frostline.configure(data, strategies=["frozen"], backbone="tf_efficientnet_lite0")
     with headstart.begin(config) as start:
-        assert not taken(ended(start), Transform(224))
+        assert not ended(start)._decoded
         assert len(ended(start).photos().photos) >= 24
 
 

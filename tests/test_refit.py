@@ -101,6 +101,47 @@ def test_an_export_is_proved_on_photos_that_the_model_has_not_learnt_from(
         assert proved["proved_on"] == f"the run's {part} photos"
 
 
+def test_an_export_of_a_run_that_was_asked_about_another_folder_is_proved_on_that(data: Path, tmp_path: Path) -> None:
+    other = write_folder(
+        tmp_path / "other", ["rose", "tulip"], 5, first_seed=900
+    )  # the same names as in the folder trained on
+    must(
+        "fit",
+        data,
+        "--test",
+        other,
+        "--out",
+        tmp_path / "run",
+        "--strategy",
+        "frozen",
+        "--epochs",
+        "2",
+        "--image-size",
+        "64",
+    )
+    assert document(tmp_path / "run")["strategies"][0]["refit"]["photos"] == 48
+    must("export", tmp_path / "run" / "frozen" / "bundle", "--out", tmp_path / "export")
+    proved = json.loads((tmp_path / "export" / "export.json").read_text(encoding="utf-8"))
+    assert (proved["photos"], proved["proved_on"]) == (10, "the run's test photos")
+    (row,) = document(tmp_path / "run")["strategies"]
+    assert proved["bundle_accuracy"] == pytest.approx(
+        row["accuracy"], abs=0.11
+    )  # one photo of ten: the engine's arithmetic
+
+
+def test_the_report_says_where_one_strategy_learnt_from_more_photos_than_another(data: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    must("study", data, "--out", run, "--strategies", "baseline,frozen", "--epochs", "1", "--image-size", "64")
+    assert [("refit" in row) for row in document(run)["strategies"]] == [False, True]
+    must("report", run, "--format", "md")
+    for name in ("report.html", "report.md"):
+        said = (run / name).read_text(encoding="utf-8")
+        assert "Frozen learnt from the validation photos too in the end" in " ".join(said.split())
+    bundle = json.loads((run / "frozen" / "bundle" / "bundle.json").read_text(encoding="utf-8"))
+    dataset = document(run)["dataset"]
+    assert bundle["neighbours"]["photos"] == dataset["train"] + dataset["validation"]
+
+
 def test_killed_while_training_again_and_resumed_it_ends_with_the_same_bits(
     pair: tuple[Path, Path], data: Path, tmp_path: Path
 ) -> None:

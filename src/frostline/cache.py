@@ -183,13 +183,18 @@ class Store:
         pages are handed back now and then, a batch takes four times as long.
         """
         if self._opened is None:
-            self._opened = os.open(self._rows, os.O_RDONLY | getattr(os, "O_BINARY", 0))
-            weakref.finalize(self, os.close, self._opened)
+            opened = os.open(self._rows, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            weakref.finalize(self, os.close, opened)  # of each, should two threads come first
+            self._opened = opened
         rows = np.empty((len(places), self.row_bytes), np.uint8)
         view, size = rows.reshape(-1).data, self.row_bytes
         for n, place in enumerate(places):
-            if _read_into(self._opened, view[n * size : (n + 1) * size], place * size) < size:
-                raise EOFError("shorter than its list of names")
+            done = 0
+            while done < size:  # some file systems give less than was asked for
+                came = _read_into(self._opened, view[n * size + done : (n + 1) * size], place * size + done)
+                if not came:
+                    raise EOFError("shorter than its list of names")
+                done += came
         return rows
 
 

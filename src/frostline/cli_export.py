@@ -19,7 +19,10 @@ def export(
     int8: Annotated[bool, typer.Option("--int8", help="Eight-bit integers, calibrated on training photos.")] = False,
     out: Annotated[str, typer.Option("--out", help="The artefact's folder. Default: beside the bundle.")] = "",
     data: Annotated[
-        str, typer.Option(help="Labelled photos to prove it on. Default: the validation photos of the bundle's run.")
+        str,
+        typer.Option(
+            help="Labelled photos to prove it on. Default: photos of the bundle's run that it has not learnt from."
+        ),
     ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export in --out.")] = False,
     as_json: Json = False,
@@ -43,7 +46,7 @@ def bench(
     ] = None,
     out: Annotated[str, typer.Option("--out", help="A folder for bench.json and bench.svg.")] = "",
     data: Annotated[
-        str, typer.Option(help="Labelled photos. Default: the validation photos of the bundle's run.")
+        str, typer.Option(help="Labelled photos. Default: photos of the bundle's run that it has not learnt from.")
     ] = "",
     as_json: Json = False,
     quiet: Quiet = False,

@@ -204,6 +204,8 @@ def _seen(record: Record) -> dict[str, set[str]]:
     for row in record.manifest:
         if row["split"] in parts:
             parts[row["split"]].add(_key(row))
+    if any("refit" in row for row in record.study.get("strategies", ())):  # its models have learnt from those as well
+        parts["train"] |= parts["validation"]
     return parts
 
 

@@ -1,8 +1,8 @@
 """Engines run compiled networks: the frozen prefix of a study, and whole bundles. The rest of frostline knows `Engine.run` alone.
 
-A CPU engine takes one photo at a time on one core; as many photos are under way as there are callers (`frostline.reading.ahead`: a
-thread decodes a photo and runs it, so nothing waits for a batch, and a photo's bits depend neither on its neighbours nor on the
-number of cores). Nothing here imports PyTorch: `frostline predict` starts in a fraction of the time. What turns a PyTorch network
+A CPU engine takes one photo at a time on one core, or a few where many come and that changes no bit (`Engine.expect`); as many calls are
+under way as there are callers (`frostline.reading.ahead`), and a photo's bits depend neither on its neighbours nor on the number of
+cores. Nothing here imports PyTorch: `frostline predict` starts in a fraction of the time. What turns a PyTorch network
 into a compiled file is `frostline.compiling`.
 """
 
@@ -113,11 +113,12 @@ class OpenVinoEngine:
         try:
             wide.reshape({i: [SEVERAL, *list(i.shape)[1:]] for i in wide.inputs})
             self._networks[SEVERAL] = _openvino().compile_model(wide, "CPU", self._settings)
+            dice = np.random.default_rng(0)
+            noise = [dice.integers(0, 256, list(i.shape)).astype(i.element_type.to_dtype()) for i in wide.inputs]
+            together = self._infer(noise)
         except RuntimeError:  # made for one photo in one of its layers
             return
-        dice = np.random.default_rng(0)
-        noise = [dice.integers(0, 256, list(i.shape)).astype(i.element_type.to_dtype()) for i in wide.inputs]
-        if all(np.array_equal(a, b) for a, b in zip(self._infer(noise), self.run(noise), strict=True)):
+        if all(np.array_equal(a, b) for a, b in zip(together, self.run(noise), strict=True)):
             self.batch = SEVERAL
 
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:

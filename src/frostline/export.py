@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -155,25 +156,29 @@ def _of_run(source: Path, refit: bool) -> Photos:
         raise DataError(
             f"{source} does not stand in its run folder, so no photos are known to prove the export on: give some with --data FOLDER"
         )
-    root = _root(run)
+    root, elsewhere = _roots(run)
     listed = manifest.read(table, root).photos
     parts = {name: [p for p in listed if p.split == name] for name in ("train", "validation", "test")}
+    if elsewhere is not None:  # the run was asked about another folder
+        parts["test"] = [replace(p, path=str(elsewhere / p.path)) for p in parts["test"]]
     name = "validation" if parts["validation"] and not (refit and parts["test"]) else "test"
     if not parts[name] or not (root / parts[name][0].path).is_file():
         raise DataError(f"the photos of {run} are no longer in {root}: give some with --data FOLDER")
     return Photos(root, parts[name], parts["train"], f"the run's {name} photos")
 
 
-def _root(run: Path) -> Path:
-    """Where the photos of a run are: they are unpacked again where they came packed and the cache let them go."""
+def _roots(run: Path) -> tuple[Path, Path | None]:
+    """Where a run's photos are, and those of the folder that it was asked about, if there was one: they are unpacked again where they came
+    packed and the cache let them go.
+    """
     file = next((run / name for name in ("study.json", "sweep.json") if (run / name).is_file()), None)
     try:
         dataset = json.loads(file.read_text(encoding="utf-8"))["dataset"] if file else {}
-        root = Path(dataset["root"])
+        root, elsewhere = Path(dataset["root"]), dataset.get("test_root")
     except (OSError, ValueError, LookupError, TypeError):
         raise DataError(f"{run} does not tell where its photos are: give some with --data FOLDER") from None
     manifest.restore(dataset)
-    return root
+    return root, Path(elsewhere).resolve() if elsewhere else None
 
 
 def _of_folder(data: Path, classes: list[str]) -> Photos:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
+from torch import nn
 
 from frostline import backbone as backbones
 from frostline import (
@@ -97,9 +98,7 @@ class Ready:
     @property
     def validation_is_reported(self) -> bool:
         """Whether the photos that were watched in training are the ones reported on, as in the tutorial."""
-        return self.others is None and (
-            not len(self.split.test) or np.array_equal(self.split.test, self.split.validation)
-        )
+        return _is_reported(self.split, tested=self.others is not None)
 
     @property
     def rendered(self) -> bool:
@@ -109,9 +108,13 @@ class Ready:
 
     @property
     def refits(self) -> bool:
-        """Whether validation photos may join the training photos once they have had their say: not those that the data set itself gives."""
-        watched = self.part(self.split.validation.tolist())
-        return not self.validation_is_reported and not any(p.split == "validation" for p in watched)
+        """Whether validation photos may join the training photos once they have had their say."""
+        return _may_join(self.photos, self.split, tested=self.others is not None)
+
+    def joined(self) -> Ready:
+        """The same with the validation photos among those to train on."""
+        everything = np.concatenate([self.split.train, self.split.validation])
+        return replace(self, split=replace(self.split, train=everything))
 
     def reported(self) -> list[Photo]:
         """The photos reported on."""
@@ -122,6 +125,16 @@ class Ready:
     def part(self, indices: Sequence[int]) -> list[Photo]:
         """Photos by their place in the manifest."""
         return [self.photos.photos[i] for i in indices]
+
+
+def _is_reported(split: Split, *, tested: bool) -> bool:
+    return not tested and (not len(split.test) or np.array_equal(split.test, split.validation))
+
+
+def _may_join(photos: Manifest, split: Split, *, tested: bool) -> bool:
+    """Not validation photos that are reported on, nor those that the data set itself gives as such."""
+    given = any(photos.photos[i].split == "validation" for i in split.validation.tolist())
+    return not given and not _is_reported(split, tested=tested)
 
 
 # ---- photos, split, backbones, activations ---------------------------------------------------------------------------
@@ -166,7 +179,10 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
     alike = twins.near(alike, usable)
     split = make_split(usable, config.protocol, config.seed, tested is not None, twins.ties(alike, usable))
-    _fill_views(config.strategies, networks, taps, usable, split.train, engine)
+    joining = [s for s in config.strategies if s.refit and _may_join(usable, split, tested=tested is not None)]
+    rest = [s for s in config.strategies if s not in joining]
+    for some, indices in ((joining, np.concatenate([split.train, split.validation])), (rest, split.train)):
+        _fill_views(some, networks, taps, usable, indices, len(split.train), engine)
     _fill_mirrored(config, networks, taps, usable, split, tested, engine)
     seconds = time.perf_counter() - started
     precision = train.settle(config.precision, device)
@@ -280,11 +296,11 @@ def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -
 
 def _fill_views(
     strategies: Sequence[Strategy], networks: dict[str, Backbone], taps: dict[tuple[str, int], Tap], usable: Manifest,
-    train: np.ndarray, engine: dict[str, Any],
+    indices: np.ndarray, count: int, engine: dict[str, Any],
 ) -> None:  # fmt: skip
-    """The augmented views of the training photos that these strategies learn from."""
-    for views, places in _views(strategies, networks, len(train)):
-        fill([taps[p] for p in places], usable, indices=train.tolist(), views=views, **engine)
+    """The augmented views of these photos that the strategies learn from, as many as they make of `count` training photos."""
+    for views, places in _views(strategies, networks, count):
+        fill([taps[p] for p in places], usable, indices=indices.tolist(), views=views, **engine)
 
 
 def _views(
@@ -384,9 +400,10 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
         tensors = bundle.head_of(folder.parent / head_from["name"] / "bundle")
         head = Head(tensors, head_from["history"], head_from["best_epoch"])
     learnt = learn(strategy, ready, folder, head=head, progress=progress, log=log)
-    chosen = in_torch(learnt, ready)  # what validation photos are asked: the model that has not learnt from them
-    refitted: Row = {}
+    watched = in_torch(learnt, ready)  # who validation photos are asked of: the model that has not learnt from them
+    learnt_from, refitted = ready, Row()
     if strategy.refit and ready.refits:
+        learnt_from = ready.joined()
         learnt, refitted = refit(learnt, ready, folder, progress=progress, log=log)
     trained = time.perf_counter()
 
@@ -399,15 +416,15 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
         stored_as=ready.config.stored_as,
         temperature=1.0,
         figures={},
-        **_shares(ready),
+        **_shares(learnt_from),
     )
     model = bundle.assembled(about, learnt.parts, ready.config.engine, ready.device.type)
     asked = partial(_logits, model)
-    row, reported, validation = assess(learnt, ready, asked, chosen if refitted else asked)
+    row, reported, validation = assess(learnt, ready, asked, watched if refitted else asked)
     row.update(refitted)
 
     # -- and the model, ready to use
-    known, kept = _training_photos(learnt, ready, model)
+    known, kept = _training_photos(learnt, learnt_from, model)
     sure = thresholds.of(validation, ready.classes)
     about = replace(
         about, temperature=row["temperature"], figures=_headline(row, ready), neighbours=kept, thresholds=sure
@@ -451,7 +468,8 @@ def learn(
     cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
     engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
     # all there already, unless this is a part of the photos, of which each has more views
-    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, ready.split.train, engine)
+    train_photos = ready.split.train
+    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, train_photos, len(train_photos), engine)
     layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
 
     # -- the head first, on the whole frozen network
@@ -461,9 +479,7 @@ def learn(
         layers.load_state_dict(head.tensors)
         head_history, head_epochs = head.history, head.epochs
     elif strategy.head_first:
-        top = freeze.cut(network.traced, network.layer_count)
-        frozen = train.Above(top.suffix, layers, learn_statistics=False)
-        state = _learn(frozen, strategy, "head", network, ready, folder, progress, log)
+        state = _learn(_frozen(network, layers), strategy, "head", network, ready, folder, progress, log)
         head_history, head_epochs = _history(state), state.best_epoch
 
     # -- then all that lies above the line
@@ -487,44 +503,43 @@ def refit(learnt: Learnt, ready: Ready, folder: Path, *, progress: Progress, log
         As `learn`.
     """
     strategy, network, cut = learnt.strategy, learnt.parts.backbone, learnt.parts.cut
-    epochs = {"head": learnt.head_epochs, "own": learnt.state.best_epoch}
-    photos = len(ready.split.train)
-    strategy = replace(
-        strategy,
-        recipe=train.again(strategy.recipe, photos),
-        head_recipe=train.again(strategy.head_recipe, photos),
-    )
-    everything = np.concatenate([ready.split.train, ready.split.validation])
-    engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
-    _fill_views([strategy], ready.backbones, ready.taps, ready.photos, everything, engine)
-    more = replace(ready, split=replace(ready.split, train=everything))
+    photos, more = len(ready.split.train), ready.joined()
+    own, head = (train.again(recipe, photos) for recipe in (strategy.recipe, strategy.head_recipe))
+    strategy = replace(strategy, recipe=own, head_recipe=head)
     layers = train.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
     seconds = 0.0
     if strategy.head_first:
-        frozen = train.Above(freeze.cut(network.traced, network.layer_count).suffix, layers, learn_statistics=False)
-        state = _learn(frozen, strategy, "head again", network, more, folder, progress, log, epochs["head"])
+        top, last = _frozen(network, layers), learnt.head_epochs
+        state = _learn(top, strategy, "head again", network, more, folder, progress, log, last)
         seconds += sum(epoch.seconds for epoch in state.history)
     above = train.Above(bundle.detached(cut), layers, learn_statistics=strategy.weights == "random")
-    state = _learn(above, strategy, "own again", network, more, folder, progress, log, epochs["own"])
+    last = learnt.state.best_epoch
+    state = _learn(above, strategy, "own again", network, more, folder, progress, log, last)
     seconds += sum(epoch.seconds for epoch in state.history)
-    told = {"photos": len(everything), "head_epochs": epochs["head"], "epochs": epochs["own"], "seconds": seconds}
+    told = {"photos": len(more.split.train), "head_epochs": learnt.head_epochs, "epochs": last, "seconds": seconds}
     return replace(learnt, parts=bundle.Parts(network, cut, above)), {"refit": told}
 
 
-def assess(learnt: Learnt, ready: Ready, logits: Logits, chosen: Logits | None = None) -> Assessed:
+def _frozen(network: Backbone, layers: nn.Sequential) -> train.Above:
+    """A head on the whole frozen network."""
+    top = freeze.cut(network.traced, network.layer_count)
+    return train.Above(top.suffix, layers, learn_statistics=False)
+
+
+def assess(learnt: Learnt, ready: Ready, logits: Logits, watched: Logits | None = None) -> Assessed:
     """Measure a trained strategy on the photos reported on, with the temperature from validation photos.
 
     Parameters
     ----------
     logits
         Gives (N, C) for photos, of as many views as the model looks at: the compiled model, or `in_torch`.
-    chosen
+    watched
         The same of the model that is asked about validation photos, where the one reported on has learnt from them.
     """
     strategy, parts, state = learnt.strategy, learnt.parts, learnt.state
     network, cut = parts.backbone, parts.cut
     store = ready.taps[network_name(strategy), cut.line].store
-    figures, reported, validation, balanced = _assess(logits, chosen or logits, store, ready)
+    figures, reported, validation, balanced = _assess(logits, watched or logits, store, ready)
     total, trainable = freeze.parameter_counts(cut.prefix, cut.suffix, parts.above.head)
     row: Row = {
         "name": strategy.name,
@@ -592,7 +607,8 @@ def _learn(
     title = f"Training {strategy.name}{again}{' (its head first)' if head else ''}"
 
     def on_epoch(epoch: train.Epoch) -> None:
-        log("epoch", strategy=strategy.name, stage=stage, **asdict(epoch))
+        said = asdict(epoch) if last is None else {k: v for k, v in asdict(epoch).items() if not k.startswith("val_")}
+        log("epoch", strategy=strategy.name, stage=stage, **said)
 
     return train.train(
         above,
@@ -635,7 +651,7 @@ def _shares(ready: Ready) -> dict[str, list[float]]:
 
 
 def _assess(
-    logits: Logits, chosen: Logits, store: Store, ready: Ready
+    logits: Logits, watched: Logits, store: Store, ready: Ready
 ) -> tuple[metrics.Figures, list[Prediction], list[Prediction], float]:
     """The figures on the photos reported on, what is said of those, and of the validation photos where they are others; the macro recall
     of the validation photos.
@@ -649,14 +665,14 @@ def _assess(
     validation: list[Prediction] = []
     examples, on_validation = reported, scores
     if not ready.validation_is_reported:
-        watched = ready.part(ready.split.validation.tolist())
-        examples = store_examples(store, watched, ready)
-        on_validation = chosen(examples)
+        photos = ready.part(ready.split.validation.tolist())
+        examples = store_examples(store, photos, ready)
+        on_validation = watched(examples)
         shares = {name: np.array(values) for name, values in _shares(ready).items()}
         as_met = np.allclose(shares["stands_for"], shares["priors"])
         weights = None if as_met else photo_weights(examples.labels, shares["stands_for"])
         calibration = evaluate.calibrate(on_validation, examples.labels, reported=False, weights=weights)
-        validation = _predictions(watched, on_validation, calibration.temperature)
+        validation = _predictions(photos, on_validation, calibration.temperature)
     figures = evaluate.figures(scores, reported.labels, ready.classes, calibration, ready.config.seed)
     balanced = class_mean(on_validation.argmax(1) == examples.labels, examples.labels)
     return figures, _predictions(ready.reported(), scores, calibration.temperature), validation, balanced

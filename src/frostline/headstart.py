@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from frostline.weights import cache_dir
 _BYTES = 300_000_000  # decoded photos that may wait: 2,000 of 224 x 224
 _NAMES = 16 * 1024**2  # bytes of stores' lists of rows that are looked through: 240,000 rows
 _WAITING = 16  # photos under way
+_PATIENCE = 5.0  # seconds
 
 
 class HeadStart:
@@ -52,9 +53,9 @@ class HeadStart:
         self._stopped.set()
 
     def end(self) -> None:
-        """Stop, wait for the photos under way, forget all."""
+        """Stop, wait for the photos under way, forget all. A folder that does not answer holds nobody up."""
         self.stop()
-        self._thread.join()
+        self._thread.join(timeout=_PATIENCE)
         self._decoded.clear()
 
     def take(self, photo: Photo, transform: Transform) -> Pixels | None:
@@ -68,7 +69,8 @@ class HeadStart:
             self._listed.set_exception(error)
             return
         if self._transform is not None and not self._stopped.is_set():
-            self._decode(self.photos(), self._transform)
+            with suppress(Exception):  # the pass meets it again, and lists it
+                self._decode(self.photos(), self._transform)
 
     def _decode(self, photos: Manifest, transform: Transform) -> None:
         known = _known()

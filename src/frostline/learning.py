@@ -29,7 +29,7 @@ Log = Callable[..., None]
 FOLDER = "learning"
 PAIR = ("frozen", "fine-tuned")
 SHARES = (1 / 16, 1 / 4)
-"""Of the training photos; all of them is what the study trained on."""
+"""Of the training photos; the last point is what the study itself trained on (with the validation photos, where those joined in)."""
 
 _LEAST = 4  # photos of a class, in the mean
 _STEPS = 100  # few photos get as many epochs as make so many steps, where the study itself may take more
@@ -100,7 +100,7 @@ def curve(run: Path, ready: Ready, strategies: Sequence[Strategy], progress: Pro
         right.append(_trained(run, some, pair, task.advance))
         log("fewer photos", photos=counts[-1])
     task.finish()
-    joined = len(ready.split.validation) if ready.refits and all(s.refit for s in pair) else 0
+    joined = len(ready.split.validation) if ready.refits and any(s.refit for s in pair) else 0
     counts.append(len(training) + joined)
     right.append([_right(read_predictions(run / s.name / "predictions.csv")) for s in pair])
     grid = findings.Grid(

@@ -118,6 +118,8 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
             ([f"{c.get('a')} − {c.get('b')}", words.points(c.get("difference")), words.span(c.get("ci")),
               words.p_value(c.get("p_value")), words.tied(c.get("verdict"))] for c in comparisons),
         )  # fmt: skip
+        if note := words.photos_learnt_from(record.strategies, record.dataset.get("train")):
+            yield note
         yield from _pictures(drawn, "differences")
 
 

@@ -7,9 +7,9 @@ import itertools
 import json
 import platform
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -100,16 +100,15 @@ def study(
             return study(
                 config, out, existing=existing, progress=own, on_row=on_row, on_answer=on_answer, head_start=head_start
             )
-    with held(run), ThreadPoolExecutor(1) as aside:
+    with held(run):
         old = look(run, config, existing)
-        return _run(run, config, old, aside, head_start, progress, on_row, on_answer)
+        return _run(run, config, old, head_start, progress, on_row, on_answer)
 
 
 def _run(
     run: Path,
     config: Config,
     old: dict[str, Any] | None,
-    aside: ThreadPoolExecutor,
     head_start: HeadStart | None,
     progress: Progress,
     on_row: OnRow | None,
@@ -121,7 +120,7 @@ def _run(
     document = old or begin(ready)
     document["status"] = "running"
     _say_near_twins(document["dataset"], progress)
-    checked = _quick_check(document, ready, aside, progress)
+    checked = _quick_check(document, ready, progress)
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
     log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
     spent = document["seconds"] - started
@@ -234,12 +233,11 @@ def robustness(
     return read(folder)
 
 
-def _quick_check(
-    document: dict[str, Any], ready: Ready, aside: ThreadPoolExecutor, progress: Progress
-) -> Callable[[], None]:
+def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> Callable[[], None]:
     """Say what the photos' files and the frozen network tell of them for nothing, in three lines; once in a run.
 
-    On the side, while the first strategy learns: a second or two. What is returned waits for it and puts it into the document.
+    On the side, while the first strategy learns: a second or two. What is returned waits for it and puts it into the document. The thread
+    holds nobody up who stops the study, and the study stands without its lines.
     """
     dataset = document["dataset"]
     if "check" in dataset:
@@ -252,8 +250,24 @@ def _quick_check(
             progress.say(line)
         return found
 
-    looking = aside.submit(look)
-    return lambda: dataset.update(check=looking.result())
+    found: dict[str, Any] = {}
+
+    def work() -> None:
+        try:
+            found.update(check=look())
+        except Exception as error:  # the answer is worth more than these lines
+            progress.say(
+                f"The photos were not checked on the way ({type(error).__name__}: {error}); frostline check does it"
+            )
+
+    looking = threading.Thread(target=work, daemon=True)
+    looking.start()
+
+    def wait() -> None:
+        looking.join()
+        dataset.update(found)
+
+    return wait
 
 
 def _at_the_top(ready: Ready) -> Store | None:
@@ -338,8 +352,8 @@ def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) ->
     differing = _differences(Config.from_toml(settings), config)
     if differing:
         raise RunError(
-            f"{run} holds a run of another configuration (differs in {', '.join(differing)}): choose another --out, "
-            "or --overwrite it"
+            f"{run} holds a run of another configuration (differs in {', '.join(differing)}): --resume it without naming the "
+            "photos and options again, choose another --out, or --overwrite it"
         )
     if existing == "refuse":
         raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
@@ -562,11 +576,9 @@ def head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
 
     A head that has learnt from validation photos too is none: what starts from it could not be judged on those.
     """
-    if s.refit:
-        return None
     for other in config.strategies:
         same = (other.backbone, other.weights, other.recipe) == (s.backbone, s.weights, s.head_recipe)
-        if same and other.line == "top" and other.name in rows and s.head_first:
+        if same and other.line == "top" and s.head_first and "refit" not in rows.get(other.name, {"refit": None}):
             return rows[other.name]
     return None
 

@@ -5,7 +5,7 @@ Photos are taken from the surest on; the threshold goes down as long as the lowe
 does not. So the whole descent errs with 5 % at most (fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021,
 arXiv:2110.01052). It begins at the fewest photos that could show the precision if all were right: 59 for 95 %, 299 for 99 %. What
 it promises holds for photos like the validation photos; those also chose the epoch and the temperature, which flatters them a
-little.
+little. Where they joined the training photos in the end, it was the model before that who was asked about them.
 """
 
 from __future__ import annotations

@@ -191,7 +191,8 @@ def train(
         `loss`: each photo's loss is weighted by `balance.class_weights`; `sampling`: photos are drawn by `balance.equal_draw`. Where all
         classes have as many training photos it changes nothing.
     last
-        Stop after this epoch, though step sizes fall as if all of the recipe's were to come.
+        Stop after this epoch, though step sizes fall as if all of the recipe's were to come; validation photos are not asked then, they may
+        be among `examples`.
 
     Raises
     ------
@@ -219,8 +220,10 @@ def train(
         loss, accuracy = _epoch(
             learner, examples, recipe, (seed, dice, number), device, precision, task.advance, balance
         )
-        val_loss, val_accuracy, watched = _judged(learner.kept, validation, device, precision, balance)
-        if not math.isfinite(loss + val_loss):
+        val_loss = val_accuracy = watched = math.nan
+        if last is None:
+            val_loss, val_accuracy, watched = _judged(learner.kept, validation, device, precision, balance)
+        if not math.isfinite(loss if last is not None else loss + val_loss):
             raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
         _remember(state, learner.kept, recipe, watched)

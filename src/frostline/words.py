@@ -101,6 +101,17 @@ def tied(text: Any) -> str:
     return re.sub(r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)|(?<=\d to) (?=[+\u2212]?\d)", "\u00a0", minus)
 
 
+def photos_learnt_from(strategies: Any, trained: Any) -> str:
+    """Where some strategies learnt from validation photos too in the end and others did not: which, and from how many; else nothing."""
+    joined = {row["name"]: row["refit"]["photos"] for row in strategies if row.get("refit")}
+    alone = [row["name"] for row in strategies if not row.get("refit")]
+    if not joined or not alone:
+        return ""
+    more = f"{' and '.join(joined)} learnt from the validation photos too in the end ({count(max(joined.values()))} photos)"
+    less = f"{' and '.join(alone)} from the training photos alone ({count(trained)})"
+    return f"{more[0].upper()}{more[1:]}, {less}: that may be a part of the lead."
+
+
 def known(number: Any) -> TypeGuard[float]:
     """Whether this is a finite number."""
     return isinstance(number, int | float) and math.isfinite(number)
@@ -112,4 +123,18 @@ def _signed(number: float, form: str) -> str:
     return text.lstrip("+-") if not float(text) else text.replace("-", "\u2212")
 
 
-FILTERS = (change, count, decimal, duration, gigabytes, moment, p_value, percent, points, short, span, tied)
+FILTERS = (
+    change,
+    count,
+    decimal,
+    duration,
+    gigabytes,
+    moment,
+    p_value,
+    percent,
+    photos_learnt_from,
+    points,
+    short,
+    span,
+    tied,
+)
