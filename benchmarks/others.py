@@ -6,6 +6,7 @@
 Each set SET has further photos in SET-test, which nobody trains on: up to 100 a class (a small set is too few to measure on).
 `--measure` studies frozen and fine-tuned with each preset and leaves OUT/others.json; runs that are finished are not run again.
 
+- ``twenty``: 20 photos a class as they are.
 - ``few``: 50 photos a class at 200 x 200 (shorter side scaled, the centre cut out).
 - ``two``: the two classes that stand first by name, 200 photos each.
 - ``unequal``: the first class whole, each further one half of the one before, at least 20 photos.
@@ -37,7 +38,7 @@ Field = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 SIDE = 256
 
 
-SETS = ("few", "two", "unequal", "grey", "textures")
+SETS = ("twenty", "few", "two", "unequal", "grey", "textures")
 MOST_TESTED = 100  # a class
 
 
@@ -71,6 +72,7 @@ def make(data: Path, out: Path, rng: np.random.Generator) -> None:
         rng.shuffle(paths)  # type: ignore[arg-type]
     first = sorted(photos)
     halves = {c: max(20, (len(photos[first[0]]) - MOST_TESTED) // 2**i) for i, c in enumerate(first)}
+    write(out / "twenty", photos, dict.fromkeys(first, 20), plain)
     write(out / "few", photos, dict.fromkeys(first, 50), small)
     write(out / "two", photos, dict.fromkeys(first[:2], 200), plain)
     write(out / "unequal", photos, halves, plain)

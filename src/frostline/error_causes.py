@@ -19,12 +19,12 @@ from scipy import ndimage, stats
 from frostline import metrics
 from frostline.cache import Key
 from frostline.files import write_text
-from frostline.fit import Ready
 from frostline.images import Pixels, Transform
 from frostline.manifest import Photo
 from frostline.predict import Classified
 from frostline.progress import Progress
 from frostline.reading import ahead, groups, pixels
+from frostline.ready import Ready
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]

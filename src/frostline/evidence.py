@@ -14,10 +14,10 @@ import numpy as np
 from frostline import claims, error_causes, learning, robustness
 from frostline.calibration import calibration, cross_fitted, reliability
 from frostline.config import Config
-from frostline.fit import Ready
 from frostline.predict import Classified
 from frostline.probabilities import softmax
 from frostline.progress import Progress
+from frostline.ready import Ready
 
 Row = dict[str, Any]
 

@@ -19,9 +19,9 @@ from scipy.linalg import cho_factor, cho_solve
 
 from frostline.cache import Key
 from frostline.errors import DataError
-from frostline.fit import Ready, network_name
 from frostline.manifest import Manifest
 from frostline.reading import groups
+from frostline.ready import Ready, network_name
 from frostline.split import make_split
 
 Matrix = npt.NDArray[np.float32]

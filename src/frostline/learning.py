@@ -17,11 +17,12 @@ import numpy as np
 
 from frostline import findings, metrics
 from frostline.config import Strategy
-from frostline.fit import Head, Ready, assess, in_torch, learn
+from frostline.fit import Head, assess, in_torch, learn
 from frostline.manifest import Photo
 from frostline.predict import Classified, read_predictions
 from frostline.probabilities import write_predictions
 from frostline.progress import Progress
+from frostline.ready import Ready
 
 Row = dict[str, Any]
 Log = Callable[..., None]

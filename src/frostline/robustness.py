@@ -22,13 +22,13 @@ from frostline.config import Config, Strategy
 from frostline.corruptions import CAUSES, STRENGTHS, Cause, corrupt
 from frostline.errors import PhotoError, RunError
 from frostline.files import write_with
-from frostline.fit import Ready, network_name
 from frostline.freeze import one_thread, resolve
 from frostline.images import Pixels
 from frostline.manifest import Photo
 from frostline.probabilities import softmax
 from frostline.progress import Progress
 from frostline.reading import ahead, pixels
+from frostline.ready import Ready, network_name
 
 Row = dict[str, Any]
 

@@ -15,9 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from frostline.cache import Key, Store, Tap
-from frostline.fit import Ready
 from frostline.manifest import Photo
 from frostline.reading import groups
+from frostline.ready import Ready
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]

@@ -44,12 +44,13 @@ from frostline.configuration import configure as configure
 from frostline.engine import processor
 from frostline.errors import RunError
 from frostline.files import disk_errors, write_json
-from frostline.fit import Ready, Row, discard_checkpoints, fit, network_name, prepare
+from frostline.fit import Row, discard_checkpoints, fit
 from frostline.headstart import HeadStart
 from frostline.manifest import Manifest
 from frostline.predict import Classified, read_predictions
 from frostline.progress import Progress
 from frostline.reading import thread_count
+from frostline.ready import Ready, network_name, prepare
 from frostline.weights import cache_dir
 
 DOCUMENT, SWEEP = "study.json", "sweep.json"

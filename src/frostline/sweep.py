@@ -24,20 +24,19 @@ from frostline.errors import ConfigError, RunError
 from frostline.files import write_json, write_text
 from frostline.fit import (
     Head,
-    Ready,
     Row,
     assess,
     discard_checkpoints,
     fit,
     in_torch,
     learn,
-    network_name,
     training_seconds,
 )
 from frostline.learning import subsets
 from frostline.predict import Classified, read_predictions
 from frostline.probabilities import write_predictions
 from frostline.progress import Progress
+from frostline.ready import Ready, network_name
 from frostline.study import (
     SWEEP,
     Existing,
