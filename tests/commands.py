@@ -132,4 +132,5 @@ def figures(run: Path) -> list[dict[str, Any]]:
         del row["seconds"], row["peak_rss_mb"]
         for epoch in [*row["history"], *row["head_history"]]:
             del epoch["seconds"]
+        row.get("refit", {}).pop("seconds", None)
     return rows

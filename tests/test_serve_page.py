@@ -130,6 +130,7 @@ def test_a_phone_has_a_camera_and_nothing_sticks_out(live: Live, chromium: Brows
 
 def test_the_keyboard_alone_will_do(live: Live, chromium: Browser, tmp_path: Path) -> None:
     page = opened(chromium, live.url)
+    page.on("filechooser", lambda _: None)  # a busy browser must be told in time that its dialog is ours
     (tmp_path / "a.jpg").write_bytes(photo(5))
 
     def tab_to(selector: str) -> None:
