@@ -155,7 +155,8 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
         skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
     alike = twins.near(alike, usable)
     split = make_split(usable, config.protocol, config.seed, tested is not None, twins.ties(alike, usable))
-    joining = [s for s in config.strategies if s.refit and _may_join(usable, split, tested=tested is not None)]
+    refits = _may_join(usable, split, tested=tested is not None)
+    joining = [s for s in config.strategies if s.refit and refits]
     rest = [s for s in config.strategies if s not in joining]
     for some, indices in ((joining, np.concatenate([split.train, split.validation])), (rest, split.train)):
         fill_views(some, networks, taps, usable, indices, len(split.train), engine)

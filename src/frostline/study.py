@@ -244,24 +244,21 @@ def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> 
     if "check" in dataset:
         return lambda: None
 
-    def look() -> dict[str, Any]:
-        with threadpool_limits(1):  # the other core learns; threads that wait for each other would take turns with it
-            found = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
-        for line in found["lines"]:
-            progress.say(line)
-        return found
-
     found: dict[str, Any] = {}
 
-    def work() -> None:
+    def look() -> None:
         try:
-            found.update(check=look())
+            with threadpool_limits(1):  # the other core learns; threads that wait for each other would take turns with it
+                seen = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
+            for line in seen["lines"]:
+                progress.say(line)
+            found["check"] = seen
         except Exception as error:  # the answer is worth more than these lines
             progress.say(
                 f"The photos were not checked on the way ({type(error).__name__}: {error}); frostline check does it"
             )
 
-    looking = threading.Thread(target=work, daemon=True)
+    looking = threading.Thread(target=look, daemon=True)
     looking.start()
 
     def wait() -> None:
