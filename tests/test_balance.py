@@ -172,12 +172,12 @@ def test_balanced_training_resumes_to_the_same_bits(tmp_path: Path, way: Any) ->
     resumed = small(seed=77)
     again = learn(resumed, data, validation, **options)
     assert figures(again) == figures(state)
-    assert (again.best_epoch, again.best_loss) == (state.best_epoch, state.best_loss)
+    assert (again.best_epoch, again.lowest_loss) == (state.best_epoch, state.lowest_loss)
     assert same(bits(resumed), bits(whole))
 
 
 @pytest.mark.parametrize("way", ["none", "loss", "sampling"])
-def test_the_kept_epoch_is_the_best_by_what_training_aims_at(tmp_path: Path, way: Any) -> None:
+def test_the_best_epoch_is_the_best_by_what_training_aims_at(tmp_path: Path, way: Any) -> None:
     """Plain validation loss without balance; with it, the mean of the classes' mean losses. The history stays plain."""
     data, validation = uneven(tmp_path / "a"), uneven(tmp_path / "b", shuffled=True, seed=9)
     above, plain, balanced = small(), [], []
@@ -192,8 +192,16 @@ def test_the_kept_epoch_is_the_best_by_what_training_aims_at(tmp_path: Path, way
     recipe = replace(RECIPE, epochs=8, patience=8)
     state = learn(above, data, validation, recipe=recipe, balance=way, on_epoch=watch)
     watched = plain if way == "none" else balanced
-    assert state.best_epoch == 1 + int(np.argmin(watched))
-    assert state.best_loss == pytest.approx(min(watched), rel=1e-5)
+    assert state.lowest_epoch == 1 + int(np.argmin(watched))
+    assert state.lowest_loss == pytest.approx(min(watched), rel=1e-5)
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
+def test_equal_shares_make_the_mean_over_photos_the_mean_over_classes(labels: list[int]) -> None:
+    values = np.arange(len(labels), dtype=np.float64) ** 2
+    shares = balance.equal_shares(np.array(labels))
+    assert shares.mean() == pytest.approx(1)
+    assert (shares * values).mean() == pytest.approx(balance.class_mean(values, np.array(labels)))
 
 
 @pytest.mark.parametrize("way", ["loss", "sampling"])

@@ -148,21 +148,48 @@ def test_another_stages_checkpoint_is_not_taken_up(tmp_path: Path) -> None:
     assert same(bits(fresh), bits(other))
 
 
-def test_patience_stops_and_keeps_the_best_epoch(tmp_path: Path) -> None:
+def each_loss(above: Above, photos: Examples) -> np.ndarray:
+    """Cross-entropy of each photo (N,)."""
+    logits = predict_logits(above, photos, CPU)
+    return nn.functional.cross_entropy(logits, torch.from_numpy(photos.labels), reduction="none").numpy()
+
+
+def last_within_an_error(losses: list[np.ndarray]) -> int:
+    """Number of the last epoch whose mean loss is at most a standard error (of the paired difference) above the lowest up to there."""
+    kept = 0
+    for number, now in enumerate(losses, 1):
+        higher = now.astype(np.float64) - min(losses[:number], key=np.mean)
+        kept = number if higher.mean() <= higher.std(ddof=1) / len(higher) ** 0.5 else kept
+    return kept
+
+
+def test_patience_stops_and_keeps_the_last_epoch_that_is_not_clearly_worse(tmp_path: Path) -> None:
     """Validation labels that have nothing to do with the rows: their loss soon rises while training goes on."""
     data, validation = examples(tmp_path / "a"), examples(tmp_path / "b", 30, shuffled=True, seed=9)
-    recipe = replace(RECIPE, epochs=30, patience=3)
     kept: dict[int, dict[str, Tensor]] = {}
+    losses: list[np.ndarray] = []
     above = small()
-    state = learn(
-        above, data, validation, recipe=recipe, on_epoch=lambda epoch: kept.update({epoch.epoch: bits(above)})
-    )
-    losses = [row.val_loss for row in state.history]
-    assert state.best_epoch == 1 + losses.index(min(losses))
-    assert len(losses) == state.best_epoch + 3 < 30
+
+    def watch(epoch: Epoch) -> None:
+        kept[epoch.epoch] = bits(above)
+        losses.append(each_loss(above, validation))
+
+    state = learn(above, data, validation, recipe=replace(RECIPE, epochs=30, patience=3), on_epoch=watch)
+    assert state.best_epoch == last_within_an_error(losses)
+    assert state.lowest_epoch == 1 + int(np.argmin([loss.mean() for loss in losses]))
+    assert len(losses) == max(state.best_epoch, state.lowest_epoch) + 3 < 30
     assert same(bits(above), kept[state.best_epoch])
     assert not same(bits(above), kept[len(losses)])
-    assert measure(above, validation, CPU, "float32")[0] == min(losses)
+    assert state.kept_accuracy == state.history[state.best_epoch - 1].val_accuracy
+
+
+def test_too_few_validation_photos_to_tell_leave_training_its_whole_course(tmp_path: Path) -> None:
+    """One photo, wrongly labelled: its loss rises from epoch to epoch, and says nothing about others."""
+    data = examples(tmp_path)
+    wrong = Examples(data.store, data.keys[:1], (data.labels[:1] + 1) % CLASSES)
+    state = learn(small(), data, wrong, recipe=replace(RECIPE, epochs=12, patience=2))
+    assert state.history[-1].val_loss > state.history[0].val_loss
+    assert state.best_epoch == len(state.history) == 12
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 9, 17])

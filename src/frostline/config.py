@@ -60,7 +60,8 @@ class Recipe:
     schedule: Schedule = "constant"
     """Step size from step to step: constant, or down a half cosine to nothing."""
     patience: int = 0
-    """Stop after so many epochs without a lower validation loss and keep the best epoch; 0 = fixed epochs, keep the last."""
+    """Stop after so many epochs that validation photos place clearly below the best, and keep the last that they don't; 0 = fixed epochs,
+    keep the last."""
     label_smoothing: float = 0.0
     """Share of each target spread over all classes, 0 to below 1."""
     hidden: int = 128
@@ -100,7 +101,7 @@ class Strategy:
     test_views: int = 1
     """What the model looks at before it answers: 1 = the photo; 2 = its mirror image too, logits averaged (twice the time)."""
     refit: bool = False
-    """Once validation has said which epoch is best, train again for as long, on training and validation photos together: that is the model
+    """Once validation has said for how long, train again, on training and validation photos together: that is the model
     which is reported on and kept. Not where validation photos are reported on, or were given as such."""
 
 

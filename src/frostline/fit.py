@@ -192,7 +192,7 @@ def learn(
 
 
 def refit(learnt: Learnt, ready: Ready, folder: Path, *, progress: Progress, log: Log) -> tuple[Learnt, Row]:
-    """The strategy trained again from its start on training and validation photos together, each stage for the epochs that were best.
+    """The strategy trained again from its start on training and validation photos together, each stage for the epochs that were kept.
 
     Returns
     -------

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from frostline import freeze
-from frostline.balance import class_mean, class_weights, equal_draw
+from frostline.balance import class_weights, equal_draw, equal_shares
 from frostline.cache import Key, Store
 from frostline.compiling import BATCH
 from frostline.config import MOST_VIEWS, Balance, Precision, Recipe
@@ -133,13 +133,14 @@ class State:
 
     history: list[Epoch] = field(default_factory=list)
     best_epoch: int = 0
-    """The epoch whose weights are kept; 0: those that training began with, where no epoch had a lower validation loss."""
+    """The epoch whose weights are kept; 0: those that training began with, where every epoch was clearly worse."""
+    lowest: Tensor | None = None
+    """Of the epoch of the lowest validation loss so far, or of the beginning where that may be kept: the loss of each photo (V,)."""
     lowest_epoch: int = 0
-    """The epoch of the lowest validation loss so far, the beginning left aside: patience counts from it."""
+    """The epoch of the lowest validation loss so far, the beginning left aside: patience counts from it, or from the one kept."""
     lowest_loss: float = math.inf
     start_accuracy: float = 0.0
     """On validation photos, before the first epoch; only where that may be kept."""
-    best_loss: float = math.inf
     best: dict[str, Tensor] = field(default_factory=dict)
 
     @property
@@ -174,8 +175,9 @@ def train(
 ) -> State:
     """Train `above` on `examples`; it ends with the kept epoch's weights (the best one with patience, else the last).
 
-    The best epoch is the one of least validation loss. With `balance` that is the mean over classes of each class's mean
-    cross-entropy, the loss that balanced training aims at; the history tells plain cross-entropy all the same.
+    The best epoch is the last one that is not clearly worse (`clearly_worse`) than the one of least validation loss: step sizes fall to
+    nothing at the end, so a later epoch is better where validation photos are too few to tell. With `balance` the loss is the mean over
+    classes of each class's mean cross-entropy, which balanced training aims at; the history tells plain cross-entropy all the same.
 
     Parameters
     ----------
@@ -186,7 +188,7 @@ def train(
     on_epoch
         Told of each epoch as it ends.
     keep_start
-        Whether what training begins with (a trained head) is kept where no epoch has a lower validation loss; only with patience.
+        Whether what training begins with (a trained head) is kept where every epoch is clearly worse; only with patience.
     balance
         `loss`: each photo's loss is weighted by `balance.class_weights`; `sampling`: photos are drawn by `balance.equal_draw`. Where all
         classes have as many training photos it changes nothing.
@@ -214,13 +216,14 @@ def train(
     task.advance(state.last * len(examples))
     if keep_start and recipe.patience and not state.history:  # few photos may make the head worse than it was
         _, state.start_accuracy, watched = _judged(above, validation, device, precision, balance)
-        _keep(state, above, 0, watched)
+        state.lowest = watched
+        _keep(state, above, 0)
     while state.last < epochs and not _should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
         loss, accuracy = _epoch(
             learner, examples, recipe, (seed, dice, number), device, precision, task.advance, balance
         )
-        val_loss = val_accuracy = watched = math.nan
+        val_loss, val_accuracy, watched = math.nan, math.nan, torch.empty(0)
         if last is None:
             val_loss, val_accuracy, watched = _judged(learner.kept, validation, device, precision, balance)
         if not math.isfinite(loss if last is not None else loss + val_loss):
@@ -284,23 +287,37 @@ def again(recipe: Recipe, photos: int) -> Recipe:
 
 
 def _should_stop(state: State, recipe: Recipe) -> bool:
-    return bool(recipe.patience) and state.last - state.lowest_epoch >= recipe.patience
+    return bool(recipe.patience) and state.last - max(state.lowest_epoch, state.best_epoch) >= recipe.patience
 
 
-def _remember(state: State, above: Above, recipe: Recipe, watched: float) -> None:
-    """Keep the weights where `watched`, the validation loss that training aims at, is the lowest so far."""
+def _remember(state: State, above: Above, recipe: Recipe, watched: Tensor) -> None:
+    """Keep the weights unless `watched`, each validation photo's part of the loss that training aims at, is clearly worse than at best."""
     row = state.history[-1]
     if not recipe.patience:
         state.best_epoch = row.epoch
         return
-    if watched < state.lowest_loss:
-        state.lowest_epoch, state.lowest_loss = row.epoch, watched
-    if watched < state.best_loss:
-        _keep(state, above, row.epoch, watched)
+    loss = float(watched.mean())
+    if loss < state.lowest_loss:
+        state.lowest_epoch, state.lowest_loss = row.epoch, loss
+    if state.lowest is None or not clearly_worse(watched, state.lowest):
+        _keep(state, above, row.epoch)
+    if state.lowest is None or loss < float(state.lowest.mean()):
+        state.lowest = watched
 
 
-def _keep(state: State, above: Above, epoch: int, watched: float) -> None:
-    state.best_epoch, state.best_loss = epoch, watched
+def clearly_worse(losses: Tensor, than: Tensor) -> bool:
+    """Whether losses (V,) are higher on the same photos by more than one standard error of the mean difference.
+
+    The one-standard-error rule (Breiman et al., Classification and Regression Trees, 1984) with pairs. A single photo says nothing.
+    """
+    if len(losses) < 2:
+        return False
+    higher = losses.double() - than.double()
+    return bool(higher.mean() > higher.std() / math.sqrt(len(higher)))
+
+
+def _keep(state: State, above: Above, epoch: int) -> None:
+    state.best_epoch = epoch
     state.best = {k: v.detach().clone() for k, v in above.state_dict().items()}
 
 
@@ -386,17 +403,12 @@ def _scores(logits: Tensor, examples: Examples) -> tuple[float, float]:
 
 def _judged(
     above: Above, validation: Examples, device: torch.device, precision: Precision, balance: Balance
-) -> tuple[float, float, float]:
-    """(mean cross-entropy, accuracy, the loss that training aims at) on validation photos."""
-    logits = predict_logits(above, validation, device, precision)
+) -> tuple[float, float, Tensor]:
+    """(mean cross-entropy, accuracy) on validation photos, and each one's part (V,) of the loss that training aims at: their mean."""
+    logits, labels = predict_logits(above, validation, device, precision), torch.from_numpy(validation.labels)
+    each = nn.functional.cross_entropy(logits, labels, reduction="none")
     loss, accuracy = _scores(logits, validation)
-    return loss, accuracy, loss if balance == "none" else _balanced_loss(logits, validation)
-
-
-def _balanced_loss(logits: Tensor, examples: Examples) -> float:
-    """Mean over classes of each class's mean cross-entropy."""
-    each = nn.functional.cross_entropy(logits, torch.from_numpy(examples.labels), reduction="none")
-    return class_mean(each.numpy(), examples.labels)
+    return loss, accuracy, each if balance == "none" else each * torch.from_numpy(equal_shares(validation.labels))
 
 
 def predict_logits(
