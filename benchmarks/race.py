@@ -345,7 +345,7 @@ class Results:
     def add(self, race: str, who: str, turn: int, result: Record) -> None:
         runs = self.document["runs"]
         runs[:] = [r for r in runs if (r["race"], r["who"], r["turn"]) != (race, who, turn)]
-        runs.append({"race": race, "who": who, "turn": turn, **result})
+        runs.append({**result, "race": race, "who": who, "turn": turn})
         write_json(self.path, self.document)
         note = "" if succeeded(runs[-1]) else f", FAILED with exit code {result['exit']}: " + "\n".join(result["said"])
         about = " (reckoned from three epochs)" if result.get("extrapolated") else ""
@@ -368,10 +368,17 @@ def compete(races: list[Race], data: Path, arguments: argparse.Namespace, result
                 if not results.done(race.name, "frostline", turn):
                     if race.job == "predict" and not (bundles / "run").exists():
                         prepare_bundle(ours, bundles, race, results)
-                    result = ours.predict(bundles) if race.job == "predict" else ours.study(race.job)
-                    results.add(race.name, "frostline", turn, result)
+                    results.add(race.name, "frostline", turn, our_turn(ours, race, bundles, turn, results))
                 if not results.done(race.name, race.peer, turn):
                     results.add(race.name, race.peer, turn, peer_turn(race, data, arguments, results))
+
+
+def our_turn(ours: Frostline, race: Race, bundles: Path, turn: int, results: Results) -> Record:
+    """A run of frostline's. Several peers stand against one job (the whole study): its run of this turn then stands in all their rows."""
+    if race.job == "predict":
+        return ours.predict(bundles)
+    same = (results.done(other.name, "frostline", turn) for other in RACES if other.job == race.job)
+    return next((run for run in same if run), None) or ours.study(race.job)
 
 
 def prepare_bundle(ours: Frostline, bundles: Path, race: Race, results: Results) -> None:
