@@ -14,6 +14,7 @@ import pytest
 
 import frostline
 from commands import call, document, must, ordinary_user, table
+from frostline.engine import MANY
 from frostline.images import MAX_BYTES
 from photos import BROKEN, photo, write_broken
 from runs import CLASSES, Run
@@ -197,11 +198,14 @@ def test_nothing_classified_is_an_error(run: Run, tmp_path: Path, flags: tuple[s
 def test_a_photo_gets_the_same_numbers_in_any_company(run: Run, tmp_path: Path) -> None:
     bundle = run.out / "fine-tuned" / "bundle"
     (tmp_path / "in").mkdir()
-    for number in range(35):  # more than a batch
-        (tmp_path / "in" / f"{number}.jpg").write_bytes(photo(700 + number))
+    many = MANY + 7  # enough for several at a time, and an odd rest
+    for number in range(many):
+        (tmp_path / "in" / f"{number}.jpg").write_bytes(photo(700 + number % 60))
     together = rows(must("predict", bundle, tmp_path / "in").out)
-    assert [Path(row["path"]).stem for row in together] == [str(n) for n in range(35)]  # natural order
-    for number in (0, 34):
+    assert [Path(row["path"]).stem for row in together] == [str(n) for n in range(many)]  # natural order
+    for number in range(60, many):  # the same photo, one by one or among several
+        assert together[number] | {"path": ""} == together[number % 60] | {"path": ""}
+    for number in (0, many - 1):
         assert rows(must("predict", bundle, tmp_path / "in" / f"{number}.jpg").out) == [together[number]]
 
 

@@ -21,7 +21,18 @@ from frostline.compiling import TorchEngine
 from frostline.config import MOST_VIEWS, Recipe
 from frostline.errors import RunError
 from frostline.progress import Progress
-from frostline.train import Above, Epoch, Examples, State, make_head, measure, predict_logits, stretched, train
+from frostline.train import (
+    LEAST_TO_TELL,
+    Above,
+    Epoch,
+    Examples,
+    State,
+    make_head,
+    measure,
+    predict_logits,
+    stretched,
+    train,
+)
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -165,7 +176,7 @@ def last_within_an_error(losses: list[np.ndarray]) -> int:
 
 def test_patience_stops_and_keeps_the_last_epoch_that_is_not_clearly_worse(tmp_path: Path) -> None:
     """Validation labels that have nothing to do with the rows: their loss soon rises while training goes on."""
-    data, validation = examples(tmp_path / "a"), examples(tmp_path / "b", 30, shuffled=True, seed=9)
+    data, validation = examples(tmp_path / "a"), examples(tmp_path / "b", LEAST_TO_TELL, shuffled=True, seed=9)
     kept: dict[int, dict[str, Tensor]] = {}
     losses: list[np.ndarray] = []
     above = small()
@@ -184,9 +195,9 @@ def test_patience_stops_and_keeps_the_last_epoch_that_is_not_clearly_worse(tmp_p
 
 
 def test_too_few_validation_photos_to_tell_leave_training_its_whole_course(tmp_path: Path) -> None:
-    """One photo, wrongly labelled: its loss rises from epoch to epoch, and says nothing about others."""
-    data = examples(tmp_path)
-    wrong = Examples(data.store, data.keys[:1], (data.labels[:1] + 1) % CLASSES)
+    """Wrongly labelled photos: their loss rises from epoch to epoch, and would keep the first of them if they were more."""
+    data, count = examples(tmp_path), LEAST_TO_TELL - 1
+    wrong = Examples(data.store, data.keys[:count], (data.labels[:count] + 1) % CLASSES)
     state = learn(small(), data, wrong, recipe=replace(RECIPE, epochs=12, patience=2))
     assert state.history[-1].val_loss > state.history[0].val_loss
     assert state.best_epoch == len(state.history) == 12

@@ -138,6 +138,12 @@ class Bundle:
         """How many photos are best given at a time."""
         return max(engine.batch for engine in (self._prefix, self._above) if engine)
 
+    def expect(self, count: int) -> None:
+        """Say that about so many photos have come or will come (`Engine.expect`)."""
+        for engine in (self._prefix, self._above):
+            if engine:
+                engine.expect(count)
+
     def logits(self, photos: Pixels) -> npt.NDArray[np.float32]:
         """Prepared photos (N, H, W, 3) uint8 to logits (N, classes)."""
         return self.seen(photos).logits

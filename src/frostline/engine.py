@@ -81,7 +81,8 @@ SEVERAL = 4
 """Photos that OpenVINO takes at a time where many come: each layer's weights are fetched once for all of them. MobileNetV2 on two cores
 with 1 MB of cache each: 4.4 ms of a core for a photo one at a time, 4.0 two, 3.9 four, and from eight on more than one at a time."""
 
-_MANY = 200  # photos, from which getting ready (0.2 s) pays
+MANY = 200
+"""Photos from which getting ready for several at a time (0.2 s) pays."""
 
 
 class OpenVinoEngine:
@@ -107,7 +108,7 @@ class OpenVinoEngine:
 
     def expect(self, count: int) -> None:
         """See `Engine.expect`. Tried on noise: what comes out otherwise, or can't be made for several at a time, stays one by one."""
-        if count < _MANY or SEVERAL in self._networks:
+        if count < MANY or SEVERAL in self._networks:
             return
         wide = self._model.clone()
         try:

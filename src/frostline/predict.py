@@ -6,6 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,13 +14,14 @@ import numpy as np
 
 from frostline import manifest
 from frostline.bundle import Bundle, load
+from frostline.engine import MANY, SEVERAL
 from frostline.errors import DataError, PhotoError, RunError, nearest
 from frostline.manifest import Skip
 from frostline.probabilities import Floats, Prediction, estimate_prior, for_prior, softmax
 from frostline.progress import Progress
-from frostline.reading import ahead, groups, pixels
+from frostline.reading import ahead, pixels
 
-_AHEAD = 64  # photos that may wait for the reader of the results
+_AHEAD = 64  # photos that may wait for the reader of the results, about
 
 Prior = str | Mapping[str, float]
 """Class shares to assume: `train`, `equal`, `estimate`, a share for each class, or text as `probabilities.read_prior` takes it."""
@@ -133,8 +135,19 @@ def _logits(model: Bundle, files: Iterable[File]) -> Iterator[_Result]:
         rows = iter(model.logits(np.stack(good)) if good else ())
         return [result if isinstance(result, PhotoError) else next(rows) for result in loaded]
 
-    for group, results in ahead(work, groups(files, model.batch), depth=max(1, _AHEAD // model.batch)):
+    for group, results in ahead(work, _groups(model, files), depth=max(1, _AHEAD // max(model.batch, SEVERAL))):
         yield from zip(group, results, strict=True)
+
+
+def _groups(model: Bundle, files: Iterable[File]) -> Iterator[list[File]]:
+    """Files as many at a time as the model likes; once many have come it may like more. It waits for none: they may come through a pipe."""
+    rest, count, told = iter(files), 0, False
+    while group := list(islice(rest, model.batch)):
+        yield group
+        count += len(group)
+        if not told and count >= MANY:
+            model.expect(count)
+            told = True
 
 
 def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:
