@@ -52,13 +52,18 @@ def turn(arguments: argparse.Namespace) -> dict[str, Any]:
         together = timed(["sweep", *common, "--lines", arguments.lines, "--out", str(out)], Path(folder) / "together")
         swept = json.loads((out / "sweep.json").read_text(encoding="utf-8"))["lines"]
         rows = []
-        for point in sorted(swept, key=lambda p: -int(p["line"])):
-            run = Path(folder) / f"line-{point['line']}"
-            what = ["--strategy", "fine-tuned", "--line", str(point["line"]), "--explain", "0"]
+        for point in sorted(swept, key=lambda p: -int(p["freeze_line"])):
+            run = Path(folder) / f"line-{point['freeze_line']}"
+            what = ["--strategy", "fine-tuned", "--line", str(point["freeze_line"]), "--explain", "0"]
             seconds = timed(["fit", *common, *what, "--out", str(run)], Path(folder) / "apart")
             (alone,) = json.loads((run / "study.json").read_text(encoding="utf-8"))["strategies"]
             rows.append(
-                {"line": point["line"], "sweep": point["accuracy"], "alone": alone["accuracy"], "seconds": seconds}
+                {
+                    "line": point["freeze_line"],
+                    "sweep": point["accuracy"],
+                    "alone": alone["accuracy"],
+                    "seconds": seconds,
+                }
             )
     return {"together": together, "apart": sum(row["seconds"] for row in rows), "lines": rows}
 
