@@ -197,11 +197,11 @@ def test_the_best_epoch_is_the_best_by_what_training_aims_at(tmp_path: Path, way
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
-def test_equal_shares_make_the_mean_over_photos_the_mean_over_classes(labels: list[int]) -> None:
+def test_under_equal_shares_the_mean_over_photos_is_the_mean_over_classes(labels: list[int]) -> None:
     values = np.arange(len(labels), dtype=np.float64) ** 2
-    shares = balance.equal_shares(np.array(labels))
-    assert shares.mean() == pytest.approx(1)
-    assert (shares * values).mean() == pytest.approx(balance.class_mean(values, np.array(labels)))
+    weights = balance.photo_weights(np.array(labels), balance.represented(np.bincount(labels), "sampling"))
+    assert weights.mean() == pytest.approx(1)
+    assert (weights * values).mean() == pytest.approx(balance.class_mean(values, np.array(labels)))
 
 
 @pytest.mark.parametrize("way", ["loss", "sampling"])

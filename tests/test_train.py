@@ -191,7 +191,9 @@ def test_patience_stops_and_keeps_the_last_epoch_that_is_not_clearly_worse(tmp_p
     assert len(losses) == max(state.best_epoch, state.lowest_epoch) + 3 < 30
     assert same(bits(above), kept[state.best_epoch])
     assert not same(bits(above), kept[len(losses)])
-    assert state.kept_accuracy == state.history[state.best_epoch - 1].val_accuracy
+    row = state.history[state.best_epoch - 1]
+    assert measure(above, validation, CPU, "float32") == (row.val_loss, row.val_accuracy)
+    assert state.kept_accuracy == row.val_accuracy
 
 
 def test_too_few_validation_photos_to_tell_leave_training_its_whole_course(tmp_path: Path) -> None:

@@ -30,12 +30,6 @@ def class_mean(values: npt.ArrayLike, labels: Labels) -> float:
     return float((sums[counts > 0] / counts[counts > 0]).mean())
 
 
-def equal_shares(labels: Labels) -> Floats:
-    """Weights (N,) of mean 1 by which the mean over photos is the mean over classes of each class's mean."""
-    counts = np.bincount(labels)
-    return np.asarray(len(labels) / (np.count_nonzero(counts) * counts[labels]), dtype=np.float64)
-
-
 def class_weights(counts: npt.ArrayLike) -> Floats:
     """Weights (C,) of the class-balanced loss: the inverse of the effective number of samples (Cui et al., CVPR 2019).
 

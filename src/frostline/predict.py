@@ -6,7 +6,7 @@ import csv
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from frostline.errors import DataError, PhotoError, RunError, nearest
 from frostline.manifest import Skip
 from frostline.probabilities import Floats, Prediction, estimate_prior, for_prior, softmax
 from frostline.progress import Progress
-from frostline.reading import ahead, pixels
+from frostline.reading import ahead, groups, pixels
 
 _AHEAD = 64  # photos that may wait for the reader of the results, about
 
@@ -141,13 +141,11 @@ def _logits(model: Bundle, files: Iterable[File]) -> Iterator[_Result]:
 
 def _groups(model: Bundle, files: Iterable[File]) -> Iterator[list[File]]:
     """Files as many at a time as the model likes; once many have come it may like more. It waits for none: they may come through a pipe."""
-    rest, count, told = iter(files), 0, False
-    while group := list(islice(rest, model.batch)):
-        yield group
-        count += len(group)
-        if not told and count >= MANY:
-            model.expect(count)
-            told = True
+    rest = iter(files)
+    yield from groups(islice(rest, MANY), model.batch)
+    if (further := next(rest, None)) is not None:
+        model.expect(MANY)
+        yield from groups(chain([further], rest), model.batch)
 
 
 def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:

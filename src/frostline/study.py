@@ -248,9 +248,8 @@ def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> 
 
     def look() -> None:
         try:
-            with threadpool_limits(
-                1
-            ):  # the other core learns; threads that wait for each other would take turns with it
+            # the other core learns; threads that wait for each other would take turns with it
+            with threadpool_limits(1):
                 seen = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
             for line in seen["lines"]:
                 progress.say(line)

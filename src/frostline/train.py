@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from frostline import freeze
-from frostline.balance import class_weights, equal_draw, equal_shares
+from frostline.balance import class_weights, equal_draw, photo_weights, represented
 from frostline.cache import Key, Store
 from frostline.compiling import BATCH
 from frostline.config import MOST_VIEWS, Balance, Precision, Recipe
@@ -414,7 +414,10 @@ def _judged(
     logits, labels = predict_logits(above, validation, device, precision), torch.from_numpy(validation.labels)
     each = nn.functional.cross_entropy(logits, labels, reduction="none")
     loss, accuracy = _scores(logits, validation)
-    return loss, accuracy, each if balance == "none" else each * torch.from_numpy(equal_shares(validation.labels))
+    if balance == "none":
+        return loss, accuracy, each
+    equal = represented(np.bincount(validation.labels), "sampling")  # every class that is there counts the same
+    return loss, accuracy, each * torch.from_numpy(photo_weights(validation.labels, equal))
 
 
 def predict_logits(
