@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from frostline.config import STRATEGIES, Config, Recipe, Strategy, recipes, strategy
+from frostline.configuration import configure
 from frostline.errors import ConfigError
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
@@ -160,6 +161,22 @@ def test_every_row_of_the_tables_is_valid(protocol: Any, preset: Any) -> None:
     rows = tuple(strategy(name, protocol=protocol, preset=preset) for name in STRATEGIES)
     config(strategies=rows, protocol=protocol, preset=preset)
     assert set(recipes(protocol, preset)) == {"random", "head", "thawed"}
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({}, "mobilenet_v2 top-6"),
+        ({"preset": "best"}, "mobilenet_v2+tf_efficientnet_lite0 top-54"),
+        ({"preset": "best", "backbone": "mobilenet_v2"}, "mobilenet_v2 top-27"),
+        ({"preset": "best", "weights": "mine.pth"}, "mobilenet_v2 top-27"),
+        ({"preset": "best", "protocol": "tutorial"}, "mobilenet_v2 top-6"),
+    ],
+)
+def test_only_best_takes_two_networks_unless_it_is_told(said: Any, expected: str) -> None:
+    baseline, frozen, thawed = configure("photos", **said).strategies
+    assert f"{thawed.backbone} {thawed.line}" == expected
+    assert (baseline.backbone, frozen.backbone) == ("small_cnn", thawed.backbone)
 
 
 def test_options_reach_the_strategy() -> None:

@@ -30,7 +30,7 @@ import frostline
 from frostline import backbone as backbones
 from frostline import manifest, quality, shortcuts, suspects, twins
 from frostline.cache import Key, Store, fill, tap
-from frostline.config import EngineKind
+from frostline.config import TOGETHER, EngineKind
 from frostline.errors import WeightsError
 from frostline.exclude import Decision
 from frostline.manifest import Manifest, Photo, printable
@@ -73,7 +73,7 @@ SURE = 0.98
 """Confidence from which `decisions` leaves a photo out unseen. Of the flowers' 50 likeliest 42 % are plainly wrong or junk when looked at,
 and 16 % show several classes; the rest are right but hard: look before you believe the list."""
 
-NETWORKS = "mobilenet_v2+tf_efficientnet_lite0"
+NETWORKS = TOGETHER
 """What looks at the photos unless others are named. Of labels flipped to the likeliest other class (3 % of the flowers), average precision:
 0.64 with the first, 0.75 with the second, 0.76 with both, and 93.3 % of the labels as given are told, in place of 91.1 and 91.5 %."""
 

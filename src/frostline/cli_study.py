@@ -54,7 +54,7 @@ def study(
     data: Data = "",
     out: Out = "",
     strategies: Annotated[str, typer.Option(help="Comma-separated.")] = "baseline,frozen,fine-tuned",
-    backbone: Backbone = "mobilenet_v2",
+    backbone: Backbone = "",
     protocol: Protocol = "rigorous",
     preset: Preset = "balanced",
     epochs: Epochs = None,
@@ -103,7 +103,7 @@ def fit(
         str, typer.Option(help="baseline, frozen, fine-tuned, fine-tuned-all or scratch.")
     ] = "fine-tuned",
     out: Out = "",
-    backbone: Backbone = "mobilenet_v2",
+    backbone: Backbone = "",
     protocol: Protocol = "rigorous",
     preset: Preset = "balanced",
     epochs: Epochs = None,
@@ -155,7 +155,7 @@ def sweep(
         int, typer.Option(help="Trainings at each number of photos, each with other photos and another seed.")
     ] = 3,
     out: Out = "",
-    backbone: Backbone = "mobilenet_v2",
+    backbone: Backbone = "",
     protocol: Protocol = "rigorous",
     preset: Preset = "balanced",
     epochs: Epochs = None,

@@ -32,6 +32,8 @@ MOST_VIEWS = 16
 """Views of a photo at most, however few photos there are: the tenth differs little from those before."""
 
 DEFAULT_BACKBONE = "mobilenet_v2"
+TOGETHER = "mobilenet_v2+tf_efficientnet_lite0"
+"""Two small networks side by side: a point more accurate than either, in twice the time."""
 DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
 
 OWN_SIDES = {"small_cnn": 224, "mobilenet_v2": 224}
@@ -164,6 +166,11 @@ _LOOKS = {
     "balanced": _Look(enlarge=9 / 7, refit=True),
     "best": _Look(10 / 7, 2, "top-27", refit=True),
 }
+
+
+def default_backbone(protocol: Protocol, preset: Preset) -> str:
+    """The pretrained network of a run that names none."""
+    return TOGETHER if (protocol, preset) == ("rigorous", "best") else DEFAULT_BACKBONE
 
 
 def recipes(protocol: Protocol, preset: Preset) -> dict[str, Recipe]:

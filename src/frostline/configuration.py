@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import exclude
-from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, strategy
+from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, default_backbone, strategy
 from frostline.errors import ConfigError
 
 SAMPLE = "builtin:sample"
@@ -18,7 +18,7 @@ def configure(
     data: str | Path = SAMPLE,
     *,
     strategies: Sequence[str] = DEFAULT_STRATEGIES,
-    backbone: str = DEFAULT_BACKBONE,
+    backbone: str = "",
     protocol: Protocol = "rigorous",
     preset: Preset = "balanced",
     epochs: int | None = None,
@@ -26,6 +26,8 @@ def configure(
     **rest: Any,
 ) -> Config:
     """A whole configuration from the few things that people say; `rest` are fields of `Config`.
+
+    Without a `backbone` the preset names it (`config.default_backbone`), unless `weights` are given: those are MobileNetV2's then.
 
     Raises
     ------
@@ -41,6 +43,7 @@ def configure(
             raise ConfigError(
                 f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
             )
+    backbone = backbone or (DEFAULT_BACKBONE if rest.get("weights") else default_backbone(protocol, preset))
     rows = tuple(
         strategy(
             name, backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,

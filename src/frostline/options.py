@@ -14,7 +14,12 @@ PHOTOS = (
 )
 Data = Annotated[str, typer.Argument(help=f"{PHOTOS}. None: built-in sample.")]
 Out = Annotated[str, typer.Option("--out", help="Run folder. Default: runs/NAME.")]
-Backbone = Annotated[str, typer.Option(help="Pretrained network: mobilenet_v2, any timm name, or several: A+B.")]
+Backbone = Annotated[
+    str,
+    typer.Option(
+        help="Pretrained network: any of timm's, or several: A+B. Default: mobilenet_v2; --preset best: mobilenet_v2+tf_efficientnet_lite0."
+    ),
+]
 Protocol = Annotated[
     str, typer.Option(help="tutorial (80/20, the 20 % is reported) or rigorous (train/validation/test).")
 ]
