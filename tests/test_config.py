@@ -179,6 +179,13 @@ def test_only_best_takes_two_networks_unless_it_is_told(said: Any, expected: str
     assert (baseline.backbone, frozen.backbone) == ("small_cnn", thawed.backbone)
 
 
+def test_the_robust_loss_is_that_of_every_stage_of_every_strategy() -> None:
+    rows = configure("photos", loss="robust").strategies
+    assert {(r.robust, r.label_smoothing) for s in rows for r in (s.recipe, s.head_recipe)} == {(0.7, 0.0)}
+    with pytest.raises(ConfigError, match=r"unknown loss 'robost'; did you mean 'robust'?"):
+        configure("photos", loss="robost")  # type: ignore[arg-type]
+
+
 def test_options_reach_the_strategy() -> None:
     row = strategy("fine-tuned", backbone="resnet18", epochs=3, line="top-2")
     assert (row.backbone, row.line, row.recipe.epochs, row.head_recipe.epochs) == ("resnet18", "top-2", 3, 3)

@@ -103,6 +103,40 @@ def test_it_learns_what_can_be_learnt(tmp_path: Path, precision: Any) -> None:
     assert (loss, accuracy) == (state.history[-1].val_loss, state.history[-1].val_accuracy)
 
 
+def mislabelled(data: Examples, share: float, seed: int = 0) -> Examples:
+    """The same photos, some of them under the name of the next class."""
+    dice = np.random.default_rng(seed)
+    wrong = dice.random(len(data)) < share
+    return replace(data, labels=np.where(wrong, (data.labels + 1) % CLASSES, data.labels))
+
+
+def test_the_robust_loss_learns_wrong_labels_less(tmp_path: Path) -> None:
+    right: dict[float, list[float]] = {0.0: [], 0.7: []}
+    for seed in range(3):
+        data, fresh = (
+            examples(tmp_path / f"a{seed}", 90, seed=seed),
+            examples(tmp_path / f"b{seed}", 300, seed=10 + seed),
+        )
+        given = mislabelled(data, 0.3, seed)
+        for robust, figures in right.items():
+            recipe = replace(RECIPE, robust=robust, epochs=20, hidden=64, dropout=0.0, learning_rate=3e-3)
+            above = small(seed, recipe)
+            learn(above, given, recipe=recipe)
+            figures.append(measure(above, fresh, CPU, "float32")[1])
+    gains = np.subtract(right[0.7], right[0.0])
+    assert gains.min() > 0
+    assert gains.mean() > 0.04
+
+
+def test_the_robust_loss_near_exponent_0_is_cross_entropy(tmp_path: Path) -> None:
+    data, ends = examples(tmp_path), []
+    for robust in (0.0, 1e-4):
+        above = small()
+        ends.append(learn(above, data, recipe=replace(RECIPE, robust=robust)).history[-1])
+    assert ends[1].val_loss == pytest.approx(ends[0].val_loss, rel=0.01)
+    assert ends[1].train_loss == pytest.approx(ends[0].train_loss, rel=0.01)
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path: Path) -> None:
     data = examples(tmp_path, views=3)
     recipe = replace(RECIPE, views=3)

@@ -25,6 +25,7 @@ from frostline.options import (
     ImageSize,
     Json,
     Line,
+    Loss,
     Out,
     Overwrite,
     Precision,
@@ -71,6 +72,7 @@ def study(
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
+    loss: Loss = "cross-entropy",
     explain: Explain = -1,
     robustness: Robustness = "auto",
     twins: Twins = "auto",
@@ -87,7 +89,7 @@ def study(
         context, data, out, settings, resume,
         strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
         preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
-        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, exclude=exclude,
+        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, loss=loss, exclude=exclude,
         explain=explain,
         robustness=robustness, twins=twins,
     )  # fmt: skip
@@ -119,6 +121,7 @@ def fit(
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
+    loss: Loss = "cross-entropy",
     explain: Explain = -1,
     twins: Twins = "auto",
     cache_limit: CacheLimit = "",
@@ -132,7 +135,7 @@ def fit(
     config = _configuration(
         context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
         seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
-        device=device, precision=precision, stored_as=stored_as, balance=balance, exclude=exclude,
+        device=device, precision=precision, stored_as=stored_as, balance=balance, loss=loss, exclude=exclude,
         explain=explain, twins=twins,
     )  # fmt: skip
     _run(config, out, _existing(resume, overwrite), as_json, quiet)
@@ -171,6 +174,7 @@ def sweep(
     precision: Precision = "auto",
     stored_as: StoredAs = "float16",
     balance: Balance = "none",
+    loss: Loss = "cross-entropy",
     twins: Twins = "auto",
     cache_limit: CacheLimit = "",
     settings: Settings = "",
@@ -188,7 +192,7 @@ def sweep(
     options: dict[str, Any] = {
         "backbone": backbone, "protocol": protocol, "preset": preset, "epochs": epochs, "seed": seed, "test": test,
         "line": line, "weights": weights, "image_size": image_size, "resize": resize, "engine": engine,
-        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance, "exclude": exclude,
+        "device": device, "precision": precision, "stored_as": stored_as, "balance": balance, "loss": loss, "exclude": exclude,
         "twins": twins,
     }  # fmt: skip
     if settings or (resume and not data):

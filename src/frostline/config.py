@@ -26,7 +26,12 @@ Device = Literal["auto", "cpu", "cuda"]
 Precision = Literal["auto", "float32", "bfloat16"]
 StoredAs = Literal["float16", "float32"]
 Balance = Literal["none", "loss", "sampling"]
+Loss = Literal["cross-entropy", "robust"]
+USUAL_LOSS: Loss = "cross-entropy"
 Twins = Literal["near", "bytes"]
+
+ROBUST = 0.7
+"""The exponent of the robust loss; its authors' own, see `train`."""
 
 MOST_VIEWS = 16
 """Views of a photo at most, however few photos there are: the tenth differs little from those before."""
@@ -66,6 +71,9 @@ class Recipe:
     keep the last."""
     label_smoothing: float = 0.0
     """Share of each target spread over all classes, 0 to below 1."""
+    robust: float = 0.0
+    """Exponent q of the generalised cross-entropy, which photos that the network finds unlikely pull less, so that wrong labels are learnt
+    less: near 0 is cross-entropy (as 0 itself is), 1 the mean absolute error."""
     hidden: int = 128
     """Width of the head's hidden layer; 0 = a linear head."""
     dropout: float = 0.5
@@ -186,6 +194,7 @@ def strategy(
     preset: Preset = "balanced",
     epochs: int | None = None,
     line: str | None = None,
+    loss: Loss = USUAL_LOSS,
 ) -> Strategy:
     """Look up a strategy by name and give it its recipe.
 
@@ -198,6 +207,8 @@ def strategy(
         raise ConfigError(f"unknown strategy '{name}'{nearest(name, STRATEGIES)}")
     if preset not in _RIGOROUS:
         raise ConfigError(f"unknown preset '{preset}'{nearest(preset, _RIGOROUS)}")
+    if loss not in get_args(Loss):
+        raise ConfigError(f"unknown loss '{loss}'{nearest(loss, get_args(Loss))}")
     fixed, weights, row_line, head_first = _ROWS[name]
     look = _LOOKS[preset] if protocol == "rigorous" and weights == "pretrained" else _Look()
     if name == "fine-tuned":
@@ -210,9 +221,17 @@ def strategy(
     own, head = table[kind], table["head"]
     if epochs is not None:
         own, head = (replace(r, epochs=epochs, least_steps=0, least_pictures=0) for r in (own, head))
+    if loss == "robust":
+        own, head = (replace(r, robust=ROBUST, label_smoothing=0.0) for r in (own, head))
     return Strategy(
         name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views, look.refit
     )  # fmt: skip
+
+
+def trained_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two runs were trained in the same way, by their documents (study.json, sweep.json; older ones don't tell the loss)."""
+    same = all(a.get(key) == b.get(key) for key in ("protocol", "preset", "balance"))
+    return same and a.get("loss", USUAL_LOSS) == b.get("loss", USUAL_LOSS)
 
 
 @dataclass(frozen=True)
@@ -392,6 +411,7 @@ _WITHIN: dict[str, tuple[str, Callable[[float], bool]]] = {
         ("hidden", "patience", "weight_decay", "least_steps", "least_pictures"), ("0 or more", lambda x: x >= 0)
     ),
     **dict.fromkeys(("dropout", "label_smoothing", "averaging"), ("0 to below 1", lambda x: 0 <= x < 1)),
+    "robust": ("0 to 1", lambda x: 0 <= x <= 1),
     **dict.fromkeys(("learning_rate", "learning_rate_above_line"), ("above 0 and below 10", lambda x: 0 < x < 10)),
 }
 

@@ -7,7 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from frostline import exclude
-from frostline.config import DEFAULT_BACKBONE, DEFAULT_STRATEGIES, Config, Preset, Protocol, default_backbone, strategy
+from frostline.config import (
+    DEFAULT_BACKBONE,
+    DEFAULT_STRATEGIES,
+    USUAL_LOSS,
+    Config,
+    Loss,
+    Preset,
+    Protocol,
+    default_backbone,
+    strategy,
+)
 from frostline.errors import ConfigError
 
 SAMPLE = "builtin:sample"
@@ -23,6 +33,7 @@ def configure(
     preset: Preset = "balanced",
     epochs: int | None = None,
     line: str | None = None,
+    loss: Loss = USUAL_LOSS,
     **rest: Any,
 ) -> Config:
     """A whole configuration from the few things that people say; `rest` are fields of `Config`.
@@ -47,7 +58,7 @@ def configure(
     rows = tuple(
         strategy(
             name, backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
-            line=line if name == takes_line else None,
+            line=line if name == takes_line else None, loss=loss,
         )
         for name in strategies
     )  # fmt: skip

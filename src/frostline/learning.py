@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from frostline import findings, metrics
-from frostline.config import Strategy
+from frostline.config import Strategy, trained_alike
 from frostline.fit import Head, assess, in_torch, learn
 from frostline.manifest import Photo
 from frostline.predict import Classified, read_predictions
@@ -205,7 +205,7 @@ def from_sweep(run: Path, study: Row) -> Row | None:
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
         same = document["status"] == "finished" and document["dataset"]["root"] == study["dataset"]["root"]
-        same = same and all(document.get(key) == study.get(key) for key in ("protocol", "preset", "balance"))
+        same = same and trained_alike(document, study)
         found = next((c for c in document["crossings"] if (c["reference"], c["challenger"]) == PAIR), None)
         classes = len(document["dataset"]["classes"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -47,6 +47,10 @@ StoredAs = Annotated[str, typer.Option(help="Activations on disk: float16 or flo
 Balance = Annotated[
     str, typer.Option(help="Unequal classes in training: none, loss (weighted) or sampling (drawn equally).")
 ]
+Loss = Annotated[
+    str,
+    typer.Option(help="cross-entropy, or robust: where many labels are wrong (a tenth or more), they are learnt less."),
+]
 Twins = Annotated[
     str,
     typer.Option(

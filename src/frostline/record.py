@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import words
+from frostline.config import trained_alike
 from frostline.errors import RunError
 from frostline.svg import looks
 
@@ -108,7 +109,7 @@ class Record:
             and isinstance(about, dict)
             and isinstance(plan, dict)
             and (about.get("root"), plan.get("kind")) == (self.dataset.get("root"), kind)
-            and all(sweep.get(key) == self.study.get(key) for key in ("protocol", "preset", "balance"))
+            and trained_alike(sweep, self.study)
         )
 
     @cached_property

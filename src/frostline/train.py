@@ -182,7 +182,7 @@ def train(
 
     The best epoch is the last one that is not clearly worse (`clearly_worse`) than the one of least validation loss: step sizes fall to
     nothing at the end, so a later epoch is better where validation photos are too few to tell. With `balance` the loss is the mean over
-    classes of each class's mean cross-entropy, which balanced training aims at; the history tells plain cross-entropy all the same.
+    classes of each class's mean loss, which balanced training aims at; the history tells plain cross-entropy all the same.
 
     Parameters
     ----------
@@ -220,7 +220,7 @@ def train(
     task = progress.task(title, epochs * len(examples))
     task.advance(state.last * len(examples))
     if keep_start and recipe.patience and not state.history:  # few photos may make the head worse than it was
-        _, state.start_accuracy, watched = _judged(above, validation, device, precision, balance)
+        _, state.start_accuracy, watched = _judged(above, validation, recipe, device, precision, balance)
         state.lowest = watched
         _keep(state, above, 0)
     while state.last < epochs and not _should_stop(state, recipe):
@@ -230,7 +230,7 @@ def train(
         )
         val_loss, val_accuracy, watched = math.nan, math.nan, torch.empty(0)
         if last is None:
-            val_loss, val_accuracy, watched = _judged(learner.kept, validation, device, precision, balance)
+            val_loss, val_accuracy, watched = _judged(learner.kept, validation, recipe, device, precision, balance)
         if not math.isfinite(loss if last is not None else loss + val_loss):
             raise RunError(f"{title}: the loss is {loss} in epoch {number}: lower the learning rate, or use float32")
         state.history.append(Epoch(number, loss, accuracy, val_loss, val_accuracy, time.perf_counter() - started))
@@ -372,11 +372,19 @@ def _epoch(
 
 
 def _loss(logits: Tensor, labels: Tensor, recipe: Recipe, weights: Tensor | None) -> Tensor:
-    """Mean cross-entropy, each photo's times the weight of its class: PyTorch's own weights would divide by their sum in the batch."""
-    if weights is None:
-        return nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    each = nn.functional.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing, reduction="none")
-    return (each * weights[labels]).mean()
+    """Mean loss, each photo's times the weight of its class: PyTorch's own weights would divide by their sum in the batch."""
+    each = _losses(logits, labels, recipe.robust, recipe.label_smoothing)
+    return each.mean() if weights is None else (each * weights[labels]).mean()
+
+
+def _losses(logits: Tensor, labels: Tensor, robust: float, smoothing: float = 0.0) -> Tensor:
+    """Each photo's loss (N,): cross-entropy, or with `robust` the generalised one, (1 - p^q) / q of the probability of its label
+    (Zhang and Sabuncu, Generalized Cross Entropy Loss for Training Deep Neural Networks with Noisy Labels, 2018).
+    """
+    log_loss = nn.functional.cross_entropy(
+        logits, labels, label_smoothing=0.0 if robust else smoothing, reduction="none"
+    )
+    return (1 - torch.exp(-robust * log_loss)) / robust if robust else log_loss
 
 
 def _slice(above: Above, examples: Examples) -> int:
@@ -408,11 +416,11 @@ def _scores(logits: Tensor, examples: Examples) -> tuple[float, float]:
 
 
 def _judged(
-    above: Above, validation: Examples, device: torch.device, precision: Precision, balance: Balance
+    above: Above, validation: Examples, recipe: Recipe, device: torch.device, precision: Precision, balance: Balance
 ) -> tuple[float, float, Tensor]:
     """(mean cross-entropy, accuracy) on validation photos, and each one's part (V,) of the loss that training aims at: their mean."""
     logits, labels = predict_logits(above, validation, device, precision), torch.from_numpy(validation.labels)
-    each = nn.functional.cross_entropy(logits, labels, reduction="none")
+    each = _losses(logits, labels, recipe.robust)
     loss, accuracy = _scores(logits, validation)
     if balance == "none":
         return loss, accuracy, each
