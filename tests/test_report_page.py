@@ -113,6 +113,12 @@ def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
         "Check 7 labels first 1 photo stands in two classes byte for byte and 6 photos are wrong in every strategy"
         in said
     )
+    assert "robust" not in said.partition("Ship")[0]
+    study["dataset"]["check"] = {"kinds": {"label": study["dataset"]["photos"] // 4}}
+    save(run, study)
+    assert "labels are doubtful: where so many are wrong, --loss robust learns them less" in next_steps(run)
+    save(run, {**study, "loss": "robust"})
+    assert "--loss" not in next_steps(run)
     pair |= {"ci": [-0.012, 0.05], "p_value": 0.2}
     study["strategies"][2]["history"][3]["train_accuracy"] = 0.99
     study["strategies"][2]["per_class"][1]["recall"] = 0.5

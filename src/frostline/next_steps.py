@@ -17,6 +17,9 @@ Row = dict[str, Any]
 
 SURE = 0.9
 """A photo that no strategy gets right, while the best is as sure as this, is more likely mislabelled than hard."""
+DOUBTED = 0.2
+"""Share of the labels that the quick check doubts from which they are too many to look at. It doubts 6 % of the flowers, 15 % of small grey
+photos of them, which are merely hard to tell, and 29 to 33 % where a fifth are wrong."""
 GOOD, WEAK_CLASS = 0.85, 0.7
 """Fit for use: the interval of the accuracy begins above the first, and no class is found less often than the second."""
 MISCALIBRATED = 0.05
@@ -63,18 +66,26 @@ def _labels(record: Record, best: Row) -> Step | None:
         (suspects, "photo is wrong in every strategy", "photos are wrong in every strategy"),
     ]
     said = [f"{n} {one if n == 1 else many}" for n, one, many in reasons if n]
-    if not said:
+    doubted = _doubted(record)
+    if not said and not doubted:
         return None
     if suspects:
         said[-1] += f", though {best['name']} is at least {100 * SURE:.0f} % sure"
     number = conflicts + alike + suspects
-    title = f"Check {_number(number, 'label')} first"
-    why = (
-        f"{_listed(said)}. A wrong label costs twice: it teaches the wrong thing, and a right answer counts as an "
-        "error."
-    )
+    title = f"Check {_number(number, 'label')} first" if number else "Check the labels first"
+    sentences = [f"{_listed(said)}.", *doubted] if said else doubted
+    sentences.append("A wrong label costs twice: it teaches the wrong thing, and a right answer counts as an error.")
     command = shlex.join(["frostline", "check", *_data(record)])
-    return Step("labels", title, why, "suspects" if suspects else "data", command)
+    return Step("labels", title, " ".join(sentences), "suspects" if suspects else "data", command)
+
+
+def _doubted(record: Record) -> list[str]:
+    """What the quick check says of the labels where it doubts many; nothing where training takes that into account already."""
+    found = (record.dataset.get("check") or {}).get("kinds", {}).get("label", 0)
+    photos = record.dataset["photos"]
+    if found < DOUBTED * photos or record.study.get("loss") == "robust":
+        return []
+    return [f"{found:,} of {photos:,} labels are doubtful: where so many are wrong, --loss robust learns them less."]
 
 
 def _suspects(record: Record, best: str) -> int:
