@@ -92,6 +92,17 @@ def test_a_failed_explanation_is_told(tmp_path: Path) -> None:
     assert "No heat maps: no grid" in read(report.build(run))
 
 
+@pytest.mark.parametrize(
+    ("photos", "said"), [(50, "stopping, temperature and"), (20, "20 validation photos are too few to stop")]
+)
+def test_what_validation_photos_decided_is_told(tmp_path: Path, photos: int, said: str) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    study["dataset"]["validation"] = photos
+    save(run, study)
+    assert said in read(report.build(run))
+
+
 def next_steps(run: Path) -> str:
     return read(report.build(run)).partition("What to do next")[2].partition("Strategies compared")[0]
 

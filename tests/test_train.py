@@ -18,11 +18,10 @@ from frostline import backbone, freeze
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store
 from frostline.compiling import TorchEngine
-from frostline.config import MOST_VIEWS, Recipe
+from frostline.config import LEAST_TO_TELL, MOST_VIEWS, Recipe
 from frostline.errors import RunError
 from frostline.progress import Progress
 from frostline.train import (
-    LEAST_TO_TELL,
     Above,
     Epoch,
     Examples,

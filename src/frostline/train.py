@@ -28,7 +28,7 @@ from frostline import freeze
 from frostline.balance import class_weights, equal_draw, photo_weights, represented
 from frostline.cache import Key, Store
 from frostline.compiling import BATCH
-from frostline.config import MOST_VIEWS, Balance, Precision, Recipe
+from frostline.config import LEAST_TO_TELL, MOST_VIEWS, Balance, Precision, Recipe
 from frostline.errors import RunError
 from frostline.files import write_with
 from frostline.folding import fold
@@ -39,11 +39,6 @@ Stage = Literal["head", "own", "head again", "own again"]
 """`again`: with the validation photos among the others, once it is known for how long."""
 
 _PHOTOS_AT_A_TIME = 8
-
-LEAST_TO_TELL = 50
-"""Validation photos from which they have a say in how long to train. Of 20 photos the standard error itself is a guess:
-fine-tuning that they stopped was two points worse than its whole course, on average; 100 photos, a fifth of them wrongly labelled, were
-right to stop it, by five points (recipes/presets.md)."""
 
 
 def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Sequential:
