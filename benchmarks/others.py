@@ -50,7 +50,7 @@ def main() -> None:
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--presets", default="fast,balanced,best")
     parser.add_argument("--sets", default=",".join(SETS))
-    parser.add_argument("--backbone", default="mobilenet_v2")
+    parser.add_argument("--backbone", default="", help="default: the preset's own")
     parser.add_argument("--seeds", type=int, default=3)
     arguments = parser.parse_args()
     if not (arguments.out / "textures-test").exists():
@@ -104,11 +104,12 @@ def studied(out: Path, name: str, preset: str, backbone: str, seeds: int) -> lis
     right: dict[str, list[list[bool]]] = {}
     seconds: dict[str, list[float]] = {}
     for seed in range(seeds):
-        run = out / "runs" / f"{name}-{preset}-{backbone}-{seed}"
         config = frostline.configure(
             out / name, test=str(out / f"{name}-test"), strategies=["frozen", "fine-tuned"],
             preset=preset, backbone=backbone, seed=seed, explain=0, robustness="0",
         )  # fmt: skip
+        backbone = config.strategies[0].backbone
+        run = out / "runs" / f"{name}-{preset}-{backbone}-{seed}"
         frostline.study(config, run, existing="resume")
         for row in json.loads((run / "study.json").read_text(encoding="utf-8"))["strategies"]:
             said = sorted(read_predictions(run / row["name"] / "predictions.csv"), key=lambda p: p.path)

@@ -376,6 +376,18 @@ def test_what_the_hub_has_not_is_told_in_one_line(
     assert "or choose one that the package index has: mobilenet_v2, tf_efficientnet_lite0" in line
 
 
+def test_one_of_several_networks_that_can_not_be_had_is_told_with_the_way_out(
+    endpoint: Callable[[str], None], tmp_path: Path
+) -> None:
+    data = write_folder(tmp_path / "data", ["a", "b"], 3)
+    endpoint("http://127.0.0.1:9")
+    line = call("fit", data, "--out", tmp_path / "run", "--backbone", "test_resnet+test_efficientnet").error
+    assert "no weights for 'test_resnet'" in line
+    assert line.endswith(
+        "It is one of test_resnet+test_efficientnet: --backbone can name another, or one network alone"
+    )
+
+
 def test_a_wrong_file_on_the_hub_is_told_in_one_line(endpoint: Callable[[str], None], tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", ["a", "b"], 3)
     other = Hub(save(timm.create_model("test_efficientnet").state_dict()))

@@ -298,6 +298,16 @@ def trained(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return run
 
 
+def test_the_robust_loss_is_told_wherever_the_run_tells_how_it_was_trained(pretrained: Path, tmp_path: Path) -> None:
+    data, run = pictures(tmp_path)[0], tmp_path / "run"
+    must("fit", data, "--out", run, "--strategy", "frozen", "--loss", "robust", "--epochs", "2", *SMALL)
+    told = document(run)
+    assert (told["loss"], told["backbones"], told["validation_stops"]) == ("robust", ["mobilenet_v2"], False)
+    assert "robust = 0.7" in (run / "config.toml").read_text(encoding="utf-8")
+    assert "robust loss" in (run / "frozen" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "unknown loss 'robost'; did you mean 'robust'?" in call("fit", data, "--loss", "robost").error
+
+
 def recalls(run: Path) -> list[float]:
     (row,) = document(run)["strategies"]
     return [c["recall"] for c in row["per_class"]]

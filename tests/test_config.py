@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from frostline.config import STRATEGIES, Config, Recipe, Strategy, recipes, strategy
+from frostline.backbone import info
+from frostline.config import OWN_SIDES, STRATEGIES, Config, Recipe, Strategy, recipes, strategy, trained_alike
 from frostline.configuration import configure
 from frostline.errors import ConfigError
 
@@ -184,6 +185,26 @@ def test_the_robust_loss_is_that_of_every_stage_of_every_strategy() -> None:
     assert {(r.robust, r.label_smoothing) for s in rows for r in (s.recipe, s.head_recipe)} == {(0.7, 0.0)}
     with pytest.raises(ConfigError, match=r"unknown loss 'robost'; did you mean 'robust'?"):
         configure("photos", loss="robost")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("key", ["protocol", "preset", "balance", "loss", "backbones"])
+def test_runs_are_trained_alike_only_if_all_that_shapes_training_is_the_same(key: str) -> None:
+    told = {
+        "protocol": "rigorous",
+        "preset": "best",
+        "balance": "none",
+        "loss": "robust",
+        "backbones": ["mobilenet_v2"],
+    }
+    assert trained_alike(told, dict(told))
+    assert not trained_alike(told, {**told, key: "other"})
+    assert not trained_alike(told, {k: v for k, v in told.items() if k != key})
+
+
+def test_the_sides_known_beforehand_are_the_networks_own() -> None:
+    for name, side in OWN_SIDES.items():
+        about = info(name)
+        assert (about.image_size, about.interpolation) == (side, "bilinear")
 
 
 def test_options_reach_the_strategy() -> None:

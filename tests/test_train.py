@@ -136,6 +136,35 @@ def test_the_robust_loss_near_exponent_0_is_cross_entropy(tmp_path: Path) -> Non
     assert ends[1].train_loss == pytest.approx(ends[0].train_loss, rel=0.01)
 
 
+def test_the_robust_loss_judges_validation_photos_too(tmp_path: Path) -> None:
+    """It is bounded by 1 / q, and wrong labels go beyond that in cross-entropy."""
+    data, wrong = examples(tmp_path / "a"), mislabelled(examples(tmp_path / "b", 90, seed=1), 0.5)
+    state = learn(small(), data, wrong, recipe=replace(RECIPE, robust=0.7, patience=9))
+    assert state.history[state.lowest_epoch - 1].val_loss > 1 / 0.7
+    assert state.lowest is not None
+    assert state.lowest.max() <= 1 / 0.7
+    assert state.lowest.mean() == pytest.approx(state.lowest_loss)
+
+
+@pytest.mark.parametrize("robust", [0.0, 0.7])
+def test_small_classes_weigh_more_in_either_loss(tmp_path: Path, robust: float) -> None:
+    data = examples(tmp_path)
+    kept = [i for i in range(60) if i % 3 == 0 or i < 12]
+    uneven, recipe = (
+        Examples(data.store, [data.keys[i] for i in kept], data.labels[kept]),
+        replace(RECIPE, robust=robust, epochs=1),
+    )
+    told = {}
+    for balance in ("none", "loss"):
+        above = small()
+        learn(above, uneven, recipe=recipe, balance=balance)
+        said = predict_logits(above, uneven, CPU).softmax(1)
+        told[balance] = float(
+            said[uneven.labels > 0].gather(1, torch.from_numpy(uneven.labels[uneven.labels > 0])[:, None]).mean()
+        )
+    assert told["loss"] > told["none"] + 0.02
+
+
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path: Path) -> None:
     data = examples(tmp_path, views=3)
     recipe = replace(RECIPE, views=3)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from frostline import config, download, freeze, mobilenet, weights
-from frostline.config import OWN_SIDES, Weights
+from frostline.config import OWN_SIDES, TOGETHER, Weights
 from frostline.errors import ConfigError, WeightsError, nearest
 from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
 from frostline.joint import MARK, Joint, Part, in_turns
@@ -101,7 +101,6 @@ class Info:
         return Transform(size, resize, self.mean, self.std, self.interpolation, self.crop_pct)
 
 
-_EXAMPLE = "mobilenet_v2+tf_efficientnet_lite0"
 EMBEDDED = ("small_cnn", "mobilenet_v2", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 """The networks that `frostline backbones` lists first: their weights come from the package index if need be."""
 
@@ -143,7 +142,7 @@ def _side_by_side(name: str) -> Info:
     """Several networks as one: photos of the largest one's size, 0..1; each part scales them further."""
     parts = tuple(info(part.strip()) for part in name.split(MARK))
     if any(part.name == "small_cnn" or part.fixed for part in parts):
-        raise ConfigError(f"{name}: expected pretrained networks that take photos of any size, such as {_EXAMPLE}")
+        raise ConfigError(f"{name}: expected pretrained networks that take photos of any size, such as {TOGETHER}")
     size = max(part.image_size for part in parts)
     return Info(name, "joint", size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None, parts=parts)
 
@@ -275,7 +274,7 @@ def _body(about: Info, size: int, seed: int, start: Weights, path: Path | None, 
             raise ConfigError(
                 f"--weights {path}: {about.name} is several networks; their weights are fetched one by one"
             )
-        bodies = [_body(part, size, seed, start, None, progress) for part in about.parts]
+        bodies = [_part(part, about.name, size, seed, start, progress) for part in about.parts]
         return Joint([Part(body, part.mean, part.std) for body, part in zip(bodies, about.parts, strict=True)])
     if start == "pretrained" and about.home == "frostline":
         raise ConfigError(f"{about.name} has no published weights: start it from random weights")
@@ -288,6 +287,17 @@ def _body(about: Info, size: int, seed: int, start: Weights, path: Path | None, 
         elif start == "pretrained":
             load(body, _from_hub(about, size, progress), about.name)
     return body
+
+
+def _part(part: Info, whole: str, size: int, seed: int, start: Weights, progress: Progress | None) -> nn.Module:
+    """One of the networks of A+B, whose weights --weights can't name."""
+    try:
+        return _body(part, size, seed, start, None, progress)
+    except WeightsError as error:
+        keep = f"'frostline weights {part.name} --path FILE' keeps a file, and " if part.source else ""
+        raise WeightsError(
+            f"{error}. It is one of {whole}: {keep}--backbone can name another, or one network alone"
+        ) from error
 
 
 def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> Path | None:

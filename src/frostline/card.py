@@ -34,6 +34,7 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
         if f.get("refit")
         else ""
     )
+    robust = _ROBUST if any(s.name == about.strategy and s.recipe.robust for s in config.strategies) else ""
     balanced = _BALANCED.get(config.balance, "")
     start = "published ImageNet weights" if about.weights == "pretrained" else "random weights"
     rendered = (
@@ -82,7 +83,7 @@ On {f["photos"]} photos ({reported}), protocol `{config.protocol}`, seed {config
 | {" | ".join(columns)} |
 |{" --- |" * len(columns)}
 | {" | ".join(cells)} |
-{refit}{balanced}
+{refit}{robust}{balanced}
 ## Photos
 
 | class | photos |
@@ -177,6 +178,10 @@ proved from image file to label on {document["photos"]} photos ({document["prove
 | {100 * document["agreement"]:.1f} % | {document["largest_difference"]:.4f} | {100 * document["accuracy"]:.1f} % | {low:.1f} to {high:.1f} % | {100 * document["bundle_accuracy"]:.1f} % | {document["latency_ms"]:.1f} ms | {document["throughput"]:.0f} |
 """  # noqa: E501 - a row of a table is one line
 
+
+_ROBUST = """
+Trained with the robust loss (generalised cross-entropy), for photos some of whose labels are wrong.
+"""
 
 _BALANCED = {
     way: f"""

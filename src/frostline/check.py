@@ -52,7 +52,7 @@ KINDS: dict[str, Kind] = {  # in order of what matters
     "conflict": Kind("The same photo in two classes", "At least one of the labels is wrong: leave out the wrong one."),
     "near conflict": Kind("Nearly the same photo in two classes", "At least one of the labels is likely wrong: look at both."),
     "shortcut": Kind("A class told by something else", "It may be learnt in place of the class: take all classes from the same sources."),
-    "label": Kind("Likely wrong labels", "Look at it: relabel it, or leave it out; where they are too many, train with --loss robust."),
+    "label": Kind("Likely wrong labels", "Look at it: relabel it, or leave it out. Too many to look at? Train with --loss robust."),
     "junk": Kind("Photos unlike any class", "Look at it: leave it out if it shows none of the classes."),
     "unreadable": Kind("Files that are left out", "Replace it by an intact copy, or remove it: it is never trained on."),
     "empty": Kind("Nearly empty photos", "Leave it out unless the class looks like this."),

@@ -43,11 +43,11 @@ right to stop it, by five points (recipes/presets.md)."""
 
 DEFAULT_BACKBONE = "mobilenet_v2"
 TOGETHER = "mobilenet_v2+tf_efficientnet_lite0"
-"""Two small networks side by side: a point more accurate than either, in twice the time."""
+"""Two small networks side by side, in about twice the time of one; recipes/presets.md says what it brings."""
 DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
 
-OWN_SIDES = {"small_cnn": 224, "mobilenet_v2": 224}
-"""Side of the photos in pixels of the networks that are known without importing what builds them; both want them bilinear."""
+OWN_SIDES = {"small_cnn": 224, "mobilenet_v2": 224, TOGETHER: 224}
+"""Side of the photos in pixels of the networks that are known without importing what builds them; all want them bilinear."""
 
 
 def enlarged(side: int, factor: float) -> int:
@@ -77,8 +77,8 @@ class Recipe:
     label_smoothing: float = 0.0
     """Share of each target spread over all classes, 0 to below 1."""
     robust: float = 0.0
-    """Exponent q of the generalised cross-entropy, which photos that the network finds unlikely pull less, so that wrong labels are learnt
-    less: near 0 is cross-entropy (as 0 itself is), 1 the mean absolute error."""
+    """Exponent q of the generalised cross-entropy: a photo whose label the network finds unlikely pulls less, so that wrong ones count for
+    less. 0 is cross-entropy, 1 the mean absolute error. Above 0 no label is smoothed."""
     hidden: int = 128
     """Width of the head's hidden layer; 0 = a linear head."""
     dropout: float = 0.5
@@ -234,9 +234,10 @@ def strategy(
 
 
 def trained_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two runs were trained in the same way, by their documents (study.json, sweep.json; older ones don't tell the loss)."""
-    same = all(a.get(key) == b.get(key) for key in ("protocol", "preset", "balance"))
-    return same and a.get("loss", USUAL_LOSS) == b.get("loss", USUAL_LOSS)
+    """Whether two runs were trained in the same way, by their documents (study.json, sweep.json). Of an older version it
+    is not known, where only one of them is.
+    """
+    return all(a.get(key) == b.get(key) for key in ("protocol", "preset", "balance", "loss", "backbones"))
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ def _labels(record: Record, best: Row) -> Step | None:
     if suspects:
         said[-1] += f", though {best['name']} is at least {100 * SURE:.0f} % sure"
     number = conflicts + alike + suspects
-    title = f"Check {_number(number, 'label')} first" if number else "Check the labels first"
+    title = "Check the labels first" if doubted else f"Check {_number(number, 'label')} first"
     sentences = [f"{_listed(said)}.", *doubted] if said else doubted
     sentences.append("A wrong label costs twice: it teaches the wrong thing, and a right answer counts as an error.")
     command = shlex.join(["frostline", "check", *_data(record)])
@@ -85,7 +85,9 @@ def _doubted(record: Record) -> list[str]:
     photos = record.dataset["photos"]
     if found < DOUBTED * photos or record.study.get("loss") == "robust":
         return []
-    return [f"{found:,} of {photos:,} labels are doubtful: where so many are wrong, --loss robust learns them less."]
+    return [
+        f"{found:,} of {photos:,} labels are doubtful. If they are wrong, not just hard to tell, --loss robust lets them count for less."
+    ]
 
 
 def _suspects(record: Record, best: str) -> int:

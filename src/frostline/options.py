@@ -49,7 +49,7 @@ Balance = Annotated[
 ]
 Loss = Annotated[
     str,
-    typer.Option(help="cross-entropy, or robust: where many labels are wrong (a tenth or more), they are learnt less."),
+    typer.Option(help="cross-entropy, or robust: where many labels are wrong (a fifth, say), they count for less."),
 ]
 Twins = Annotated[
     str,
@@ -65,7 +65,12 @@ Prior = Annotated[
         "Default: as trained."
     ),
 ]
-Line = Annotated[str | None, typer.Option(help="Freeze line of the fine-tuned strategy: a layer number, top or top-6.")]
+Line = Annotated[
+    str | None,
+    typer.Option(
+        help="Freeze line of the fine-tuned strategy: a layer number, top or top-6; layers of A+B count in turns: top-12 is six of each."
+    ),
+]
 CacheLimit = Annotated[
     str,
     typer.Option(

@@ -21,7 +21,6 @@ from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from frostline import charts, files, gallery, next_steps, svg, sweep_charts, words
-from frostline.config import LEAST_TO_TELL
 from frostline.gallery import Pictures
 from frostline.manifest import restore
 from frostline.record import Record, read
@@ -66,7 +65,6 @@ def _contents(record: Record) -> Row:
     contents = {
         "study": study,
         "dataset": record.dataset,
-        "least_to_tell": LEAST_TO_TELL,
         "strategies": strategies,
         "best": record.best,
         "answer": study.get("answer") or provisional_answer(record),

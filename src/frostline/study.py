@@ -38,7 +38,7 @@ from frostline import (
 )
 from frostline.balance import unequal
 from frostline.cache import Store
-from frostline.config import USUAL_LOSS, Config, Strategy
+from frostline.config import LEAST_TO_TELL, USUAL_LOSS, Config, Strategy
 from frostline.configuration import SAMPLE as SAMPLE
 from frostline.configuration import configure as configure
 from frostline.engine import processor
@@ -440,6 +440,8 @@ def begin(ready: Ready) -> dict[str, Any]:
         "protocol": ready.config.protocol,
         "preset": ready.config.preset,
         "balance": ready.config.balance,
+        "validation_stops": len(ready.split.validation) >= LEAST_TO_TELL,
+        "backbones": sorted({s.backbone for s in ready.config.strategies if s.weights == "pretrained"}),
         "loss": "robust" if any(s.recipe.robust for s in ready.config.strategies) else USUAL_LOSS,
         "reported_on": ready.reported_on,
         "dataset": _dataset(ready),

@@ -32,6 +32,7 @@ from frostline.fit import (
     learn,
     training_seconds,
 )
+from frostline.joint import MARK
 from frostline.learning import subsets
 from frostline.predict import Classified, read_predictions
 from frostline.probabilities import write_predictions
@@ -189,8 +190,8 @@ def _named(lines: str, count: int) -> list[str]:
 def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
     """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and narrow places evenly between.
 
-    A narrow place is one where a single tensor is live and holds no more numbers than the photo: mostly the end of a block. What it holds
-    is written for every photo and read in every epoch. Evenly means by depth and by trainable parameters, half each.
+    A narrow place is one where a single tensor is live (of each network) and holds no more numbers than the photo: mostly the end of a
+    block. What it holds is written for every photo and read in every epoch. Evenly means by depth and by trainable parameters, half each.
     """
     top = network.layer_count
     upper = freeze.resolve(thawed, top)
@@ -224,15 +225,16 @@ def _places(network: Backbone) -> list[float]:
 
 def _narrow(network: Backbone, upper: int) -> dict[int, int]:
     """The narrow places between line 0 and `upper`: how many numbers cross the line, by line."""
-    most = 3 * network.transform.size**2
+    most, networks = 3 * network.transform.size**2, 1 + network.name.count(MARK)
     found = {}
     for line in range(1, upper):
         try:
             shapes = freeze.boundary(network.traced, line)
         except ConfigError:  # a layer runs on both sides
             continue
-        if len(shapes) == 1 and int(np.prod(shapes[0])) <= most:
-            found[line] = int(np.prod(shapes[0]))
+        width = sum(int(np.prod(shape)) for shape in shapes)
+        if len(shapes) <= networks and width <= networks * most:
+            found[line] = width
     return found
 
 

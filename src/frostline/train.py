@@ -379,7 +379,7 @@ def _losses(logits: Tensor, labels: Tensor, robust: float, smoothing: float = 0.
     log_loss = nn.functional.cross_entropy(
         logits, labels, label_smoothing=0.0 if robust else smoothing, reduction="none"
     )
-    return (1 - torch.exp(-robust * log_loss)) / robust if robust else log_loss
+    return -torch.expm1(-robust * log_loss) / robust if robust else log_loss
 
 
 def _slice(above: Above, examples: Examples) -> int:
