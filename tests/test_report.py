@@ -344,6 +344,10 @@ def test_numbers_for_people(said: str, expected: str) -> None:
     assert said.replace("\u00a0", " ") == expected
 
 
+def test_a_p_value_stays_on_one_line() -> None:
+    assert words.tied("by chance (p = 0.15)") == "by chance (p\u00a0=\u00a00.15)"
+
+
 # ---------------------------------------------------------------- runs that are not whole
 
 

@@ -98,7 +98,11 @@ def moment(text: Any) -> str:
 def tied(text: Any) -> str:
     """A sentence whose numbers stay on one line with what they count, intervals whole, with true minus signs."""
     minus = re.sub(r"(?<![\w.)-])-(?=\d)", "\u2212", str(text))
-    return re.sub(r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)|(?<=\d to) (?=[+\u2212]?\d)", "\u00a0", minus)
+    return re.sub(
+        r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)|(?<=\d to) (?=[+\u2212]?\d)|(?<=\bp) (?=[=<] ?\d)|(?<=p [=<]) (?=\d)",
+        "\u00a0",
+        minus,
+    )
 
 
 def photos_learnt_from(strategies: Any, trained: Any) -> str:
