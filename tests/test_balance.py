@@ -153,6 +153,17 @@ def uneven(folder: Path, **options: Any) -> Examples:
     return Examples(data.store, [data.keys[i] for i in kept], data.labels[kept])
 
 
+@pytest.mark.parametrize("robust", [0.0, 0.7])
+def test_small_classes_weigh_more_in_either_loss(tmp_path: Path, robust: float) -> None:
+    data, told = uneven(tmp_path), {}
+    rare = np.flatnonzero(data.labels > 0)
+    for way in ("none", "loss"):
+        above = small()
+        learn(above, data, recipe=replace(RECIPE, robust=robust, epochs=1), balance=way)
+        told[way] = float(predict_logits(above, data, CPU).softmax(1)[rare, data.labels[rare]].mean())
+    assert told["loss"] > told["none"] + 0.02
+
+
 @pytest.mark.parametrize("way", ["loss", "sampling"])
 def test_balanced_training_resumes_to_the_same_bits(tmp_path: Path, way: Any) -> None:
     data, validation = uneven(tmp_path / "a", views=2), uneven(tmp_path / "b", shuffled=True, seed=9)

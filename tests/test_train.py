@@ -146,25 +146,6 @@ def test_the_robust_loss_judges_validation_photos_too(tmp_path: Path) -> None:
     assert state.lowest.mean() == pytest.approx(state.lowest_loss)
 
 
-@pytest.mark.parametrize("robust", [0.0, 0.7])
-def test_small_classes_weigh_more_in_either_loss(tmp_path: Path, robust: float) -> None:
-    data = examples(tmp_path)
-    kept = [i for i in range(60) if i % 3 == 0 or i < 12]
-    uneven, recipe = (
-        Examples(data.store, [data.keys[i] for i in kept], data.labels[kept]),
-        replace(RECIPE, robust=robust, epochs=1),
-    )
-    told = {}
-    for balance in ("none", "loss"):
-        above = small()
-        learn(above, uneven, recipe=recipe, balance=balance)
-        said = predict_logits(above, uneven, CPU).softmax(1)
-        told[balance] = float(
-            said[uneven.labels > 0].gather(1, torch.from_numpy(uneven.labels[uneven.labels > 0])[:, None]).mean()
-        )
-    assert told["loss"] > told["none"] + 0.02
-
-
 def test_the_same_seed_gives_the_same_bits_and_another_gives_others(tmp_path: Path) -> None:
     data = examples(tmp_path, views=3)
     recipe = replace(RECIPE, views=3)

@@ -234,8 +234,9 @@ def strategy(
 
 
 def trained_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two runs were trained in the same way, by their documents (study.json, sweep.json). Of an older version it
-    is not known, where only one of them is.
+    """Whether two runs were trained in the same way, by their documents (study.json, sweep.json).
+
+    An older version's tells less: beside a newer one it counts as other training.
     """
     return all(a.get(key) == b.get(key) for key in ("protocol", "preset", "balance", "loss", "backbones"))
 
