@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from frostline.config import resolve
 from frostline import backbone, freeze, images, report, sample, train
 from frostline.cache import Key, fill, tap
 from frostline.compiling import compiled
@@ -88,11 +89,11 @@ def prefix(network: backbone.Backbone, lines: list[int], photos: Manifest) -> St
 def epochs(name: str, line: str, photos: Manifest, count: int) -> tuple[Stage, Stage]:
     """(training epochs, validation) above a line, on rows that are in the cache."""
     network = backbone.build(name, "random")
-    cut = freeze.cut(network.traced, freeze.resolve(line, network.layer_count))
+    cut = freeze.cut(network.traced, resolve(line, network.layer_count))
     place = tap(network, cut.line, "auto", CPU, "float16")
     fill([place], photos, progress=QUIET)
     labels = np.array([photos.classes.index(p.label) for p in photos.photos])
-    examples = train.Examples(place.store, [[Key.of(p, 0, 0)] for p in photos.photos], labels)
+    examples = train.Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)
     few = replace(examples, keys=examples.keys[:1], labels=labels[:1])
     precision = train.settle("auto", CPU)
     head = train.make_head(network.features, len(photos.classes), Recipe(), 0)

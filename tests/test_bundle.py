@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from frostline.config import resolve
 from frostline import backbone, bundle, freeze
 from frostline.bundle import Bundle, Parts
 from frostline.config import Recipe, Strategy
@@ -32,7 +33,7 @@ def photos(count: int) -> np.ndarray:
 def made(name: str, line: str, weights: Any, hidden: int) -> Bundle:
     """A model whose upper layers are no longer those that it started with."""
     built = backbone.build(name, "random", seed=5, image_size=64, resize="crop")
-    cut = freeze.cut(built.traced, freeze.resolve(line, built.layer_count))
+    cut = freeze.cut(built.traced, resolve(line, built.layer_count))
     head = make_head(built.features, len(CLASSES), Recipe(hidden=hidden), 0)
     above = Above(bundle.detached(cut), head, learn_statistics=weights == "random")
     with torch.no_grad():

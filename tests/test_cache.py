@@ -229,7 +229,7 @@ def test_rows_are_what_the_network_makes_of_each_photo(photos: Manifest, own_cac
     top = built.layer_count
     taps = [opened(built, line) for line in (0, top - 3, top)]
     assert fill(taps, photos, views=(0, 1), seed=7, kind="torch", progress=QUIET) == []
-    names = [Key.of(p, v, 7) for v in (0, 1) for p in photos.photos]
+    names = [Key.of(p.sha256, v, 7) for v in (0, 1) for p in photos.photos]
     at_zero, near_top, at_top = ([torch.from_numpy(a) for a in t.store.read(names)] for t in taps)
     clean = np.stack([prepare((photos.root / p.path).read_bytes(), built.transform) for p in photos.photos])
     assert np.array_equal(at_zero[0][:6], clean)
@@ -255,7 +255,7 @@ def test_a_second_fill_computes_nothing(photos: Manifest, own_cache: Path) -> No
     assert fill(reopened, photos, indices=[0, 1, 2, 3], kind="torch", progress=QUIET) == []
     assert [(f.stat().st_mtime_ns, f.stat().st_size) for f in files] == before
     assert fill(reopened, photos, kind="torch", progress=QUIET) == []  # the two new ones alone
-    assert [t.store.missing([Key.of(p, 0, 0) for p in photos.photos]) for t in reopened] == [[], []]
+    assert [t.store.missing([Key.of(p.sha256, 0, 0) for p in photos.photos]) for t in reopened] == [[], []]
 
 
 def test_whatever_shapes_a_row_has_a_store_of_its_own(own_cache: Path) -> None:
@@ -291,7 +291,7 @@ def test_a_row_does_not_depend_on_which_other_lines_were_asked(
     """A bundle runs its own line alone, and must give what its run gave. Among the lines are some that a compiler fuses."""
     built = network()
     lines = [1, *range(built.layer_count - 9, built.layer_count + 1)]
-    names = [Key.of(p, 0, 0) for p in photos.photos]
+    names = [Key.of(p.sha256, 0, 0) for p in photos.photos]
 
     def filled(folder: str, *wanted: int) -> dict[int, list[np.ndarray]]:
         monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / folder))
@@ -307,9 +307,9 @@ def test_a_row_does_not_depend_on_which_other_lines_were_asked(
 
 def test_views_and_seeds_have_rows_of_their_own(photos: Manifest) -> None:
     photo = photos.photos[0]
-    assert Key.of(photo, 0, 1) == Key.of(photo, 0, 2)  # the clean view has no dice
-    assert len({Key.of(photo, 0, 1), Key.of(photo, 1, 1), Key.of(photo, 1, 2), Key.of(photo, 2, 1)}) == 4
-    assert len({str(Key.of(p, 0, 0)) for p in photos.photos}) == 6
+    assert Key.of(photo.sha256, 0, 1) == Key.of(photo.sha256, 0, 2)  # the clean view has no dice
+    assert len({Key.of(photo.sha256, 0, 1), Key.of(photo.sha256, 1, 1), Key.of(photo.sha256, 1, 2), Key.of(photo.sha256, 2, 1)}) == 4
+    assert len({str(Key.of(p.sha256, 0, 0)) for p in photos.photos}) == 6
 
 
 def test_photos_that_can_not_be_decoded_are_listed(photos: Manifest, own_cache: Path) -> None:
@@ -326,7 +326,7 @@ def test_photos_that_can_not_be_decoded_are_listed(photos: Manifest, own_cache: 
     assert skips["a/0.jpg"] == "no such file"
     left = scanned.without(fill([target], scanned, progress=QUIET))  # told again, not forgotten
     assert len(left.photos) == 5
-    assert target.store.missing([Key.of(p, 0, 0) for p in left.photos]) == []
+    assert target.store.missing([Key.of(p.sha256, 0, 0) for p in left.photos]) == []
 
 
 def test_no_room_is_told_before_the_work_starts(

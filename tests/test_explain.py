@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from commands import SMALL, call, must
+from frostline.config import resolve
 from frostline import backbone, bundle, explain, freeze, train
 from frostline.config import Recipe
 from frostline.errors import ConfigError
@@ -20,7 +21,7 @@ from frostline.errors import ConfigError
 def parts_of(name: str, line: str, side: int = 64, classes: int = 3) -> bundle.Parts:
     """A network with random weights, cut and with a head, as a bundle holds it."""
     network = backbone.build(name, "random", image_size=side)
-    cut = freeze.cut(network.traced, freeze.resolve(line, network.layer_count))
+    cut = freeze.cut(network.traced, resolve(line, network.layer_count))
     head = train.make_head(network.features, classes, Recipe(hidden=16), 0)
     return bundle.Parts(network, cut, train.Above(bundle.detached(cut), head, learn_statistics=False))
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
+from frostline.config import resolve
 from frostline import backbone as backbones
 from frostline import freeze
 from frostline.folding import fold
@@ -44,7 +45,7 @@ def test_folded_suffix_computes_and_learns_the_same(name: str, line: str) -> Non
     torch.manual_seed(0)
     network = backbones.build(name, "random", image_size=64)
     _moved_statistics(network.network)
-    cut = freeze.cut(network.traced, freeze.resolve(line, network.layer_count))
+    cut = freeze.cut(network.traced, resolve(line, network.layer_count))
     photos = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
     inputs = [t.detach() for t in cut.prefix(photos)]
     freeze.fixed_statistics(cut.suffix, training=True)

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from frostline.config import resolve
 from frostline import backbone, bundle, freeze
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store
@@ -94,7 +95,7 @@ def test_the_tensors_at_the_tutorials_line() -> None:
 )
 def test_parameter_counts_are_the_tutorials(name: str, line: str, expected: tuple[int, int]) -> None:
     built = network(name, 224)
-    parts = freeze.cut(built.traced, freeze.resolve(line, built.layer_count))
+    parts = freeze.cut(built.traced, resolve(line, built.layer_count))
     head = make_head(built.features, 5, Recipe(), 0)
     assert freeze.parameter_counts(parts.prefix, parts.suffix, head) == expected
 
@@ -193,19 +194,19 @@ def test_a_layer_on_both_sides_of_the_line_is_refused() -> None:
     [("0", 0), ("133", 133), ("top", 139), ("top-6", 133), ("top-0", 139), (" TOP-139 ", 0), ("139", 139)],
 )
 def test_lines_can_be_named(line: str, place: int) -> None:
-    assert freeze.resolve(line, 139) == place
+    assert resolve(line, 139) == place
 
 
 @pytest.mark.parametrize("line", ["", "bottom", "-1", "top-", "top+6", "top-x", "1.5", "top--6", "٣", "6-top"])
 def test_a_line_of_another_form_is_refused(line: str) -> None:
     with pytest.raises(ConfigError, match="expected a layer number, 'top' or 'top-6'"):
-        freeze.resolve(line, 139)
+        resolve(line, 139)
 
 
 @pytest.mark.parametrize("line", ["140", "top-140"])
 def test_a_line_outside_the_network_is_refused(line: str) -> None:
     with pytest.raises(ConfigError, match=f"freeze line '{line}': the network has 139 layers, so expected 0 to 139"):
-        freeze.resolve(line, 139)
+        resolve(line, 139)
 
 
 # ---- any residual network --------------------------------------------------------------------------------------------

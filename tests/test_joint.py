@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from commands import must
+from frostline.config import resolve
 from frostline import backbone as backbones
 from frostline import freeze
 from frostline.errors import ConfigError
@@ -38,7 +39,7 @@ def test_the_line_counts_the_networks_in_turns_from_the_top() -> None:
 def test_prefix_and_suffix_compute_the_whole(line: str) -> None:
     joint = backbones.build(NAME, "random", image_size=64)
     photos = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    cut = freeze.cut(joint.traced, freeze.resolve(line, joint.layer_count))
+    cut = freeze.cut(joint.traced, resolve(line, joint.layer_count))
     with torch.no_grad():
         live = cut.prefix(photos) if cut.line else (photos,)
         assert torch.equal(cut.suffix(*live), joint.network(photos))

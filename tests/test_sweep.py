@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import SMALL, call, document, must, table
+from frostline.config import resolve
 from frostline import backbone, findings, freeze, sweep, sweep_report
 from frostline.images import Transform
 from photos import photo, write_folder
@@ -161,7 +162,7 @@ def test_auto_takes_narrow_places_from_the_top_to_the_photos(name: str) -> None:
     assert chosen[:2] == ["top", "top-6"]
     assert chosen[-1] == "0"
     assert len(chosen) >= 8
-    places = [freeze.resolve(line, network.layer_count) for line in chosen]
+    places = [resolve(line, network.layer_count) for line in chosen]
     assert places == sorted(set(places), reverse=True)
     for line in places[2:-1]:
         cut = freeze.cut(network.traced, line)

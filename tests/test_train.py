@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from frostline.config import resolve
 from frostline import backbone, freeze
 from frostline.backbone import Backbone
 from frostline.cache import Key, Store
@@ -349,7 +350,7 @@ def activations(folder: Path, built: Backbone, cut: freeze.Cut, count: int = 20)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_nothing_below_the_line_and_no_statistic_above_it_moves(tmp_path: Path, line: str, precision: Any) -> None:
     built = copy.deepcopy(network())
-    cut = freeze.cut(built.traced, freeze.resolve(line, built.layer_count))
+    cut = freeze.cut(built.traced, resolve(line, built.layer_count))
     data = activations(tmp_path, built, cut)
     whole, below, suffix = bits(built.network), bits(cut.prefix), bits(cut.suffix)
     above = Above(cut.suffix, make_head(built.features, CLASSES, RECIPE, 0), learn_statistics=False)

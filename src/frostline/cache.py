@@ -59,9 +59,9 @@ class Key:
     """Of the augmented views; 0 for the other two, which have none."""
 
     @classmethod
-    def of(cls, photo: Photo, view: int, seed: int) -> Key:
-        """The row of a photo's view."""
-        return cls(photo.sha256, view, seed if view > 0 else 0)
+    def of(cls, sha256: str, view: int, seed: int) -> Key:
+        """The row of a view of the photo whose file has this digest."""
+        return cls(sha256, view, seed if view > 0 else 0)
 
     def __str__(self) -> str:
         return f"{self.sha256} {self.view} {self.seed}"
@@ -292,7 +292,7 @@ def fill(
     """
     device = device or torch.device("cpu")
     chosen = range(len(manifest.photos)) if indices is None else indices
-    wanted = {Key.of(manifest.photos[i], v, seed): manifest.photos[i] for i in chosen for v in views}
+    wanted = {Key.of(manifest.photos[i].sha256, v, seed): manifest.photos[i] for i in chosen for v in views}
     lacking = {id(t): set(t.store.missing(wanted)) for t in taps}
     _check_room(taps, [lacking[id(t)] for t in taps])
     bad: dict[str, str] = {}

@@ -249,7 +249,7 @@ def _networks(
 
 def features_of(stores: Sequence[Store], photos: Sequence[Photo], seed: int) -> suspects.Floats:
     """(N, D <= 256): what the stores have of these photos, compressed."""
-    keys = [Key.of(photo, 0, seed) for photo in photos]
+    keys = [Key.of(photo.sha256, 0, seed) for photo in photos]
 
     def read(indices: Sequence[int]) -> suspects.Floats:
         rows = [keys[i] for i in indices]

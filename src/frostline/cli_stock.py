@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frostline.console import cell, console, progress_bar, table
 from frostline.errors import ConfigError
 from frostline.options import Json, Quiet
+
+if TYPE_CHECKING:
+    from frostline.upkeep import Entry
 
 
 def backbones(
@@ -82,15 +86,23 @@ def cache(
     result: dict[str, Any]
     if action == "clear":
         removed, kept = upkeep.clear(kinds or upkeep.COMPUTED, older_than)
-        result = {"freed": sum(e.bytes for e in removed), "removed": removed, "kept": kept}
+        result = {"freed": sum(e.bytes for e in removed), "removed": _named(removed), "kept": _named(kept)}
     else:
         found = upkeep.older_than(upkeep.entries(kinds or upkeep.KINDS), older_than)
-        result = {"limit": upkeep.limit(), "bytes": sum(e.bytes for e in found), "entries": found}
+        result = {"limit": upkeep.limit(), "bytes": sum(e.bytes for e in found), "entries": _named(found)}
     result = {"folder": str(cache_dir()), **result}
     if as_json:
         typer.echo(json.dumps(result, default=upkeep.Entry.to_dict, ensure_ascii=False))
     elif not quiet:
         _print_cleared(result) if action == "clear" else _print_cache(result)
+
+
+def _named(entries: list[Entry]) -> list[Entry]:
+    """The same, weights by the name of their network where it is known."""
+    from frostline.weights import KNOWN
+
+    names = {spec.filename: name for name, spec in KNOWN.items()}
+    return [replace(e, what=e.what.replace("weights", names.get(e.name, "weights"))) if e.kind == "weights" else e for e in entries]
 
 
 def _print_cleared(result: dict[str, Any]) -> None:

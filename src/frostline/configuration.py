@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from frostline import exclude
 from frostline.config import (
     DEFAULT_BACKBONE,
     DEFAULT_STRATEGIES,
@@ -16,9 +15,11 @@ from frostline.config import (
     Preset,
     Protocol,
     default_backbone,
+    resolve,
     strategy,
 )
 from frostline.errors import ConfigError
+from frostline.files import sha256
 
 SAMPLE = "builtin:sample"
 """In place of a folder: the flowers rendered by code."""
@@ -47,9 +48,7 @@ def configure(
     """
     takes_line = next((name for name in ("fine-tuned", "fine-tuned-all") if name in strategies), None)
     if line is not None:
-        from frostline import freeze  # imports PyTorch
-
-        freeze.resolve(line, 10**6)
+        resolve(line, 10**6)
         if takes_line is None:
             raise ConfigError(
                 f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
@@ -68,6 +67,16 @@ def configure(
         if rest.get(name):
             rest[name] = str(Path(rest[name]).resolve())
     if rest.get("exclude"):
-        rest["exclude_sha256"] = exclude.digest(Path(rest["exclude"]))
+        rest["exclude_sha256"] = _digest_of_list(Path(rest["exclude"]))
     where = str(data) if str(data) == SAMPLE else str(Path(data).resolve())
     return Config(data=where, strategies=rows, protocol=protocol, preset=preset, **rest)
+
+
+def _digest_of_list(path: Path) -> str:
+    """SHA-256 of a list of decisions, so that a run notices when it has changed."""
+    try:
+        return sha256(path)
+    except FileNotFoundError:
+        raise ConfigError(f"--exclude {path}: no such file; 'frostline check DATA --write FILE' makes one") from None
+    except OSError as error:
+        raise ConfigError(f"--exclude {path}: can't be read: {error.strerror}") from error

@@ -111,7 +111,7 @@ def _subjects(ready: Ready, photos: Sequence[Photo]) -> tuple[Floats, Floats]:
     if not maps:
         return none, none
     store = max(maps, key=lambda t: t.line).store
-    read = (store.read([Key.of(p, 0, ready.config.seed) for p in group])[0] for group in groups(photos, 32))
+    read = (store.read([Key.of(p.sha256, 0, ready.config.seed) for p in group])[0] for group in groups(photos, 32))
     found = [subject(np.maximum(one.astype(np.float32), 0).sum(0)) for some in read for one in some]
     size, off = np.array(found).T
     return size, off

@@ -44,11 +44,6 @@ def write(path: Path, decisions: Iterable[Decision]) -> None:
     write_text(path, text.getvalue())
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of a list, so that a run notices when it has changed. Raises ConfigError when it can't be read."""
-    return hashlib.sha256(_content(path)).hexdigest()
-
-
 def _content(path: Path) -> bytes:
     try:
         return path.read_bytes()

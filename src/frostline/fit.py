@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from frostline.config import resolve
 from frostline import bundle, card, evaluate, freeze, metrics, neighbours, thresholds, train
 from frostline.backbone import Backbone
 from frostline.balance import class_mean, photo_weights, represented
@@ -168,7 +169,7 @@ def learn(
         No room on the disk, or training came to nothing (the loss is not a number).
     """
     network = ready.backbones[network_name(strategy)]
-    cut = freeze.cut(network.traced, freeze.resolve(strategy.line, network.layer_count))
+    cut = freeze.cut(network.traced, resolve(strategy.line, network.layer_count))
     engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
     # all there already, unless this is a part of the photos, of which each has more views
     train_photos = ready.split.train
@@ -304,7 +305,7 @@ def _learn(
     """One stage of training: the head alone at the top of the network, or the strategy's own at its line."""
     head = stage.startswith("head")
     recipe = strategy.head_recipe if head else strategy.recipe
-    line = network.layer_count if head else freeze.resolve(strategy.line, network.layer_count)
+    line = network.layer_count if head else resolve(strategy.line, network.layer_count)
     store = ready.taps[network_name(strategy), line].store
     again = " again, with the validation photos" if stage.endswith("again") else ""
     title = f"Training {strategy.name}{again}{' (its head first)' if head else ''}"
@@ -336,7 +337,7 @@ def _learn(
 def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> train.Examples:
     """Photos as the loop takes them: all views of a recipe for training; else the clean one, then its mirror image."""
     views = range(train.stretched(recipe, len(photos)).views) if recipe else (0, MIRROR)
-    keys = [[Key.of(p, v, ready.config.seed) for v in views] for p in photos]
+    keys = [[Key.of(p.sha256, v, ready.config.seed) for v in views] for p in photos]
     return train.Examples(store, keys, _labels(photos, ready))
 
 

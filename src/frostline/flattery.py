@@ -116,7 +116,7 @@ def _features(ready: Ready) -> tuple[str, Matrix | None]:
         tap = ready.taps.get((network_name(s), network.layer_count))
         if s.weights != "pretrained" or tap is None:
             continue
-        keys = [Key.of(photo, 0, 0) for photo in ready.photos.photos]
+        keys = [Key.of(photo.sha256, 0, 0) for photo in ready.photos.photos]
         features = np.concatenate([_narrow(tap.store.read(some)) for some in groups(keys, _ROWS)])
         return s.backbone, (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
     return "", None

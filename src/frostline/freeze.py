@@ -175,25 +175,6 @@ def layers(traced: fx.GraphModule) -> list[str]:
     return [str(node.target) for node in traced.graph.nodes if node.op == "call_module"]
 
 
-def resolve(line: str, count: int) -> int:
-    """Turn ``"0"``, ``"133"``, ``"top"`` or ``"top-6"`` into a number of frozen layers, 0 to `count`.
-
-    Raises
-    ------
-    ConfigError
-        Not of that form, or outside the network.
-    """
-    text = line.strip().lower()
-    head, _, below = text.partition("-")
-    number = below if head == "top" and below else text
-    if text != "top" and not (number.isascii() and number.isdigit()):
-        raise ConfigError(f"freeze line '{line}': expected a layer number, 'top' or 'top-6'")
-    place = count if text == "top" else count - int(number) if head == "top" else int(number)
-    if not 0 <= place <= count:
-        raise ConfigError(f"freeze line '{line}': the network has {count} layers, so expected 0 to {count}")
-    return place
-
-
 @dataclass(frozen=True)
 class Cut:
     """A network in two parts that share their layers with the whole."""

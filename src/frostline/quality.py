@@ -137,7 +137,7 @@ def survey(manifest: Manifest, progress: Progress) -> tuple[Floats, list[Skip]]:
     Raises RunError when there is no room for the measures in the cache.
     """
     store = _store()
-    keys = [Key.of(photo, 0, 0) for photo in manifest.photos]
+    keys = [Key.of(photo.sha256, 0, 0) for photo in manifest.photos]
     lacking = set(store.missing(keys))
     todo = list({key: photo for key, photo in zip(keys, manifest.photos, strict=True) if key in lacking}.items())
     task = progress.task("Measuring light, sharpness and files", len(todo)) if todo else None

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from frostline.config import resolve
 from frostline import backbone as backbones
 from frostline import exclude, freeze, manifest, sample, train, twins
 from frostline.backbone import Backbone
@@ -256,7 +257,7 @@ def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
 
 def _lines(strategy: Strategy, network: Backbone, photos: int) -> dict[int, int]:
     """The lines at which a strategy draws photos, and how many views of each of so many training photos it wants there."""
-    lines = {freeze.resolve(strategy.line, network.layer_count): train.stretched(strategy.recipe, photos).views}
+    lines = {resolve(strategy.line, network.layer_count): train.stretched(strategy.recipe, photos).views}
     if strategy.head_first:
         top = network.layer_count
         lines[top] = max(lines.get(top, 1), train.stretched(strategy.head_recipe, photos).views)
@@ -299,7 +300,7 @@ def _fill_mirrored(
 ) -> None:  # fmt: skip
     """The mirror images of the photos that a model is asked about, for the strategies that look at those too."""
     places = [
-        (network_name(s), freeze.resolve(s.line, networks[network_name(s)].layer_count))
+        (network_name(s), resolve(s.line, networks[network_name(s)].layer_count))
         for s in config.strategies
         if s.test_views > 1
     ]

@@ -22,7 +22,8 @@ from frostline.config import Config, Strategy
 from frostline.corruptions import CAUSES, STRENGTHS, Cause, corrupt
 from frostline.errors import PhotoError, RunError
 from frostline.files import write_with
-from frostline.freeze import one_thread, resolve
+from frostline.config import resolve
+from frostline.freeze import one_thread
 from frostline.images import Pixels
 from frostline.manifest import Photo
 from frostline.probabilities import softmax

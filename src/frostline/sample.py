@@ -23,10 +23,11 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from frostline.errors import ConfigError, RunError, nearest
 from frostline.files import disk_errors, replacing, write_json, write_text
+from frostline.upkeep import SAMPLE_MARKER
 
 CLASSES = ("daisy", "dandelion", "rose", "sunflower", "tulip")
 SIZES = ((320, 240), (240, 320), (300, 300), (320, 214), (214, 320), (270, 270))
-MARKER = ".frostline-sample.json"
+MARKER = SAMPLE_MARKER
 RECIPE = 1  # raise it when the same (label, index, seed) would no longer give the same picture
 QUALITY = 88
 OVER = 2  # pixels of the canvas per pixel of the photo: edges are smoothed by averaging

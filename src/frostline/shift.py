@@ -73,7 +73,7 @@ def features(store: Store, photos: Sequence[Photo]) -> Floats:
     """What a store has of photos, averaged over the grid: (N, F)."""
     rows = []
     for group in groups(photos, 64):
-        live = store.read([Key.of(p, 0, 0) for p in group])[0].astype(np.float32)
+        live = store.read([Key.of(p.sha256, 0, 0) for p in group])[0].astype(np.float32)
         rows.append(live if live.ndim == 2 else live.reshape(*live.shape[:2], -1).mean(2))
     return np.concatenate(rows).astype(np.float64)
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 import frostline
+from frostline.config import resolve
 from frostline import (
     check,
     evidence,
@@ -570,7 +571,7 @@ def _keep_freed_memory() -> None:
 def order(s: Strategy, ready: Ready) -> int:
     """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is quick."""
     network = ready.backbones[network_name(s)]
-    return network.layer_count - freeze.resolve(s.line, network.layer_count)
+    return network.layer_count - resolve(s.line, network.layer_count)
 
 
 def head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:

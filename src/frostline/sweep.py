@@ -16,6 +16,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from frostline.config import resolve
 from frostline import backbone as backbones
 from frostline import findings, freeze, sweep_report
 from frostline.backbone import Backbone
@@ -178,7 +179,7 @@ def _named(lines: str, count: int) -> list[str]:
     """The lines that someone listed, from the top down, with the top among them."""
     found = {count: "top"}
     for text in [part.strip().lower() for part in lines.split(",") if part.strip()]:
-        place = freeze.resolve(text, count)
+        place = resolve(text, count)
         if place != count and place in found:
             raise ConfigError(f"--lines {lines}: {found[place]} and {text} are the same line; name it once")
         found.setdefault(place, str(place) if text.isdigit() else text)
@@ -194,7 +195,7 @@ def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
     block. What it holds is written for every photo and read in every epoch. Evenly means by depth and by trainable parameters, half each.
     """
     top = network.layer_count
-    upper = freeze.resolve(thawed, top)
+    upper = resolve(thawed, top)
     chosen = {top: "top", 0: "0"}
     chosen.setdefault(upper, thawed)
     places = _places(network)
@@ -349,7 +350,7 @@ def _about(strategy: Strategy, ready: Ready) -> Row:
     """What a line means in this network: the first layer that is trained, and what a photo takes on the disk."""
     network = ready.backbones[network_name(strategy)]
     names = freeze.layers(network.traced)
-    line = freeze.resolve(strategy.line, len(names))
+    line = resolve(strategy.line, len(names))
     store = ready.taps[network_name(strategy), line].store
     return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
 

@@ -37,11 +37,14 @@ from filelock import FileLock
 
 from frostline.errors import ConfigError, FrostlineError, RunError, nearest
 from frostline.files import disk_errors, write_json
-from frostline.weights import KNOWN, cache_dir
+from frostline.weights import cache_dir
 
 KINDS = ("activations", "engines", "photos", "downloads", "weights", "sample")
 COMPUTED = ("activations", "engines", "photos")
 """What can be made again from the user's own files and weights: `clear` takes no other kind unless it is told to."""
+
+SAMPLE_MARKER = ".frostline-sample.json"
+"""The file that says that a folder of photos is the built-in sample, and which."""
 
 LIMIT_VARIABLE = "FROSTLINE_CACHE_LIMIT"
 
@@ -239,8 +242,7 @@ def _download(path: Path, now: float) -> Entry | None:
 
 
 def _weights(path: Path, now: float) -> Entry | None:
-    names = {spec.filename: name for name, spec in KNOWN.items()}
-    return _file("weights", path, names.get(path.name, "weights"), now)
+    return _file("weights", path, "weights", now)
 
 
 def _file(kind: str, path: Path, what: str, now: float) -> Entry | None:
@@ -259,9 +261,7 @@ def _file(kind: str, path: Path, what: str, now: float) -> Entry | None:
 
 
 def _sample(folder: Path, _now: float) -> Entry | None:
-    from frostline.sample import MARKER  # imports numpy and Pillow
-
-    if not (folder / MARKER).is_file():  # the folder is someone else's
+    if not (folder / SAMPLE_MARKER).is_file():  # the folder is someone else's
         return None
     return Entry(
         "sample", "sample", "built-in sample", None, _size(folder), None, _last_use(folder), _marked(folder), folder
