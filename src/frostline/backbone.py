@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, fx, nn
 
 from frostline import config, download, freeze, mobilenet, weights
-from frostline.config import OWN_SIDES, TOGETHER, Weights
+from frostline.config import OWN_SIDES, TOGETHER, Resize, Weights
 from frostline.errors import ConfigError, WeightsError, nearest
-from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Resize, Transform
+from frostline.images import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
 from frostline.joint import MARK, Joint, Part, in_turns
 from frostline.progress import Progress
 

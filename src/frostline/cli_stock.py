@@ -102,7 +102,10 @@ def _named(entries: list[Entry]) -> list[Entry]:
     from frostline.weights import KNOWN
 
     names = {spec.filename: name for name, spec in KNOWN.items()}
-    return [replace(e, what=e.what.replace("weights", names.get(e.name, "weights"))) if e.kind == "weights" else e for e in entries]
+    return [
+        replace(e, what=e.what.replace("weights", names.get(e.name, "weights"))) if e.kind == "weights" else e
+        for e in entries
+    ]
 
 
 def _print_cleared(result: dict[str, Any]) -> None:

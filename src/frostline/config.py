@@ -15,7 +15,6 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from frostline.errors import ConfigError, nearest
 from frostline.files import write_with
-from frostline.images import Resize
 
 Weights = Literal["pretrained", "random"]
 Protocol = Literal["tutorial", "rigorous"]
@@ -29,6 +28,7 @@ Balance = Literal["none", "loss", "sampling"]
 Loss = Literal["cross-entropy", "robust"]
 USUAL_LOSS: Loss = "cross-entropy"
 Twins = Literal["near", "bytes"]
+Resize = Literal["squash", "crop"]
 
 ROBUST = 0.7
 """The exponent of the robust loss; its authors' own, see `train`."""

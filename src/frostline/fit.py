@@ -20,12 +20,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from frostline.config import resolve
 from frostline import bundle, card, evaluate, freeze, metrics, neighbours, thresholds, train
 from frostline.backbone import Backbone
 from frostline.balance import class_mean, photo_weights, represented
 from frostline.cache import Key, Store
-from frostline.config import Recipe, Strategy
+from frostline.config import Recipe, Strategy, resolve
 from frostline.files import write_text
 from frostline.images import MIRROR
 from frostline.manifest import Photo

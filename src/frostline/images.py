@@ -57,6 +57,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from frostline.config import Resize
 from frostline.errors import ConfigError, MissingExtraError, PhotoError
 
 MAX_PIXELS = 100_000_000
@@ -69,7 +70,6 @@ Pixels = npt.NDArray[np.uint8]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-Resize = Literal["squash", "crop"]
 Interpolation = Literal["bilinear", "bicubic"]
 Box = tuple[float, float, float, float]  # left, top, right, bottom as fractions of the upright photo
 

@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from frostline.config import resolve
 from frostline import backbone as backbones
-from frostline import exclude, freeze, manifest, sample, train, twins
+from frostline import exclude, manifest, sample, train, twins
 from frostline.backbone import Backbone
 from frostline.cache import Tap, fill, tap
-from frostline.config import Config, Precision, Strategy
+from frostline.config import Config, Precision, Strategy, resolve
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.headstart import HeadStart
 from frostline.images import MIRROR

@@ -18,11 +18,10 @@ import numpy.typing as npt
 from frostline import metrics
 from frostline.bundle import Bundle, both_sides, load
 from frostline.cache import Tap, engines, rows_of
-from frostline.config import Config, Strategy
+from frostline.config import Config, Strategy, resolve
 from frostline.corruptions import CAUSES, STRENGTHS, Cause, corrupt
 from frostline.errors import PhotoError, RunError
 from frostline.files import write_with
-from frostline.config import resolve
 from frostline.freeze import one_thread
 from frostline.images import Pixels
 from frostline.manifest import Photo

@@ -23,13 +23,11 @@ from filelock import FileLock, Timeout
 from threadpoolctl import threadpool_limits
 
 import frostline
-from frostline.config import resolve
 from frostline import (
     check,
     evidence,
     explanations,
     flattery,
-    freeze,
     metrics,
     report,
     sample,
@@ -39,7 +37,7 @@ from frostline import (
 )
 from frostline.balance import unequal
 from frostline.cache import Store
-from frostline.config import LEAST_TO_TELL, USUAL_LOSS, Config, Strategy
+from frostline.config import LEAST_TO_TELL, USUAL_LOSS, Config, Strategy, resolve
 from frostline.configuration import SAMPLE as SAMPLE
 from frostline.configuration import configure as configure
 from frostline.engine import processor

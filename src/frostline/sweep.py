@@ -16,11 +16,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from frostline.config import resolve
 from frostline import backbone as backbones
 from frostline import findings, freeze, sweep_report
 from frostline.backbone import Backbone
-from frostline.config import Config, Strategy
+from frostline.config import Config, Strategy, resolve
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_json, write_text
 from frostline.fit import (
