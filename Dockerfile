@@ -24,7 +24,7 @@ ARG BUNDLE
 COPY ${BUNDLE} /bundle
 ENV FROSTLINE_CACHE=/cache
 # what is kept is read by either engine: the machine that runs the image may have other instructions than the one that builds it
-RUN python -c "from frostline.bundle import load; load('/bundle', 'onnx')" \
+RUN python -c "from frostline import load; load('/bundle', 'onnx')" \
  && find /cache -name '*.lock' -delete
 # What serving never imports goes. PyTorch's dist-info stays: its version is part of the compiled files' names.
 RUN cd /opt/frostline/lib/python3.11/site-packages \

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from frostline import calibration, metrics
+from frostline.stats import calibration, intervals
 
 Study = Callable[[np.random.Generator], bool]
 
@@ -30,7 +30,7 @@ Study = Callable[[np.random.Generator], bool]
 def accuracy(photos: int, low: float, high: float) -> Study:
     def study(dice: np.random.Generator) -> bool:
         truth = dice.uniform(low, high)
-        ends = metrics.mean_interval(dice.random(photos) < truth)
+        ends = intervals.mean_interval(dice.random(photos) < truth)
         return ends[0] <= truth <= ends[1]
 
     return study
@@ -41,7 +41,7 @@ def macro_recall(photos: tuple[int, ...], recalls: tuple[float, ...]) -> Study:
 
     def study(dice: np.random.Generator) -> bool:
         truth = np.clip(np.array(recalls) + dice.uniform(-0.02, 0.02, len(recalls)), 0, 1)
-        ends = metrics.balanced_interval((dice.random(len(labels)) < truth[labels]).astype(float), labels)
+        ends = intervals.balanced_interval((dice.random(len(labels)) < truth[labels]).astype(float), labels)
         return bool(ends[0] <= truth.mean() <= ends[1])
 
     return study
@@ -61,7 +61,7 @@ def outcomes(dice: np.random.Generator, photos: int, only_a: float, only_b: floa
 def difference(photos: int, only_a: float, only_b: float) -> Study:
     def study(dice: np.random.Generator) -> bool:
         more = dice.uniform(0, 0.01)
-        found = metrics.compare("a", (o := outcomes(dice, photos, only_a + more, only_b))[0], "b", o[1])
+        found = intervals.compare("a", (o := outcomes(dice, photos, only_a + more, only_b))[0], "b", o[1])
         return found.ci[0] <= only_a + more - only_b <= found.ci[1]
 
     return study
@@ -70,7 +70,7 @@ def difference(photos: int, only_a: float, only_b: float) -> Study:
 def told_apart(photos: int, each: float) -> Study:
     def study(dice: np.random.Generator) -> bool:
         a, b = outcomes(dice, photos, each, each)
-        return metrics.compare("a", a, "b", b).p_value < 0.05
+        return intervals.compare("a", a, "b", b).p_value < 0.05
 
     return study
 
@@ -81,7 +81,7 @@ def made_worse(photos: int, drop: float) -> Study:
     def study(dice: np.random.Generator) -> bool:
         right = dice.random(photos) < 0.93
         kept = np.where(right, dice.beta(4 * (1 - drop), 4 * drop, photos), 0.2)
-        ends = metrics.average_interval(right - dice.binomial(60, kept) / 60)
+        ends = intervals.average_interval(right - dice.binomial(60, kept) / 60)
         return bool(ends[0] <= 0.93 * drop - 0.07 * 0.2 <= ends[1])
 
     return study
@@ -137,7 +137,7 @@ Line = tuple[str, str, Study, float, float]
 """What, of what, a study, and the least and most that is meant."""
 
 
-def intervals() -> Iterator[Line]:
+def interval_lines() -> Iterator[Line]:
     for photos in (60, 138, 300, 690, 2000):
         for low, high in ((0.65, 0.75), (0.88, 0.92), (0.94, 0.96), (0.985, 0.995)):
             yield "accuracy", f"{photos} photos, {low} to {high}", accuracy(photos, low, high), 0.93, 0.97
@@ -179,7 +179,7 @@ def main() -> None:
     rows = ["| what | of what | share | meant | |", "| --- | --- | --- | --- | --- |"]
     off = 0
     print("\n".join(rows))
-    for number, (what, of, study, least, most) in enumerate([*intervals(), *tests()]):
+    for number, (what, of, study, least, most) in enumerate([*interval_lines(), *tests()]):
         if not what.startswith(options.only):
             continue
         dice = np.random.default_rng([options.seed, number])

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from frostline.cache.folder import cache_dir
 from frostline.files import write_json
-from frostline.weights import cache_dir
 
 
 def main() -> None:

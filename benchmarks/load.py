@@ -39,9 +39,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from frostline import sample
 from frostline.files import write_json
-from frostline.manifest import scan
+from frostline.photos import sample
+from frostline.photos.scan import scan
 
 Row = dict[str, Any]
 HEAD = "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"

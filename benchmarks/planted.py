@@ -6,7 +6,7 @@
 DATA is a folder of class folders; without it the built-in sample is used. It is only read: the copy is a temporary folder of links.
 
 **twins** makes a copy of each kind below of some of the photos, puts it into the same class, and looks for twins with
-`frostline.twins.find`. A copy is found when it is in one group with its photo. *Unrelated pairs* are all pairs of photos, no two of which
+`frostline.checks.near_duplicates.find`. A copy is found when it is in one group with its photo. *Unrelated pairs* are all pairs of photos, no two of which
 are copies of one photo: those in one group are counted as called twins. Some of these are no error: DATA has twins of its own, which can't
 be known beforehand; ``--show`` lists them, to be looked at. `hard` is the same share among the pairs that a search has to look at: each
 photo with its three nearest ones.
@@ -34,12 +34,14 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageFilter
 
-from frostline import sample, twins
-from frostline.cache import Key
+from frostline.cache.folder import cache_dir
+from frostline.cache.store import Key
+from frostline.checks import alignment, near_duplicates
 from frostline.files import write_json
-from frostline.manifest import Manifest, Photo, scan
+from frostline.photos import sample
+from frostline.photos.manifest import Manifest, Photo
+from frostline.photos.scan import scan
 from frostline.progress import Progress
-from frostline.weights import cache_dir
 
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 MIRROR = Image.Transpose.FLIP_LEFT_RIGHT
@@ -120,7 +122,7 @@ def find_planted(data: Path, count: int, seed: int, show: bool) -> dict[str, obj
         manifest, planted = plant(data, Path(folder), count, seed)
         started = time.perf_counter()
         with Progress() as progress:
-            groups = twins.find(manifest, progress=progress)
+            groups = near_duplicates.find(manifest, progress=progress)
         seconds = time.perf_counter() - started
     of = {path: group for group in groups for path in group.paths}
     found: defaultdict[str, list[bool]] = defaultdict(list)
@@ -162,16 +164,16 @@ def find_planted(data: Path, count: int, seed: int, show: bool) -> dict[str, obj
 
 def moved(pictures: np.ndarray, dice: np.random.Generator) -> np.ndarray:
     """Each picture rolled by an eighth to seven eighths both ways: further than an alignment reaches."""
-    shifts = dice.integers(8, twins.SIDE - 8, size=(len(pictures), 2))
+    shifts = dice.integers(8, alignment.SIDE - 8, size=(len(pictures), 2))
     return np.stack([np.roll(p, tuple(s), (0, 1)) for p, s in zip(pictures, shifts, strict=True)])
 
 
 def many_rows(data: Path, rows: int, seed: int) -> None:
     manifest = scan(data)
     with Progress() as progress:
-        twins.find(manifest, progress=progress)  # fills the cache with DATA's own
+        near_duplicates.find(manifest, progress=progress)  # fills the cache with DATA's own
     digests = sorted({photo.sha256 for photo in manifest.photos})
-    pictures = twins.small_pictures(digests).astype(np.float32)
+    pictures = near_duplicates.small_pictures(digests).astype(np.float32)
     dice = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FROSTLINE_CACHE"] = folder
@@ -184,12 +186,14 @@ def many_rows(data: Path, rows: int, seed: int) -> None:
             copies = np.flatnonzero(np.arange(count) % 100 == 99)
             mixed[copies] = 0.8 * mixed[copies - 50] + dice.normal(0, 2, mixed[copies].shape)
             names = [hashlib.sha256(f"{seed} {start + i}".encode()).hexdigest() for i in range(count)]
-            twins.store().append([Key(n, 0, 0) for n in names], [np.clip(np.rint(mixed), 0, 255).astype(np.uint8)])
+            near_duplicates.store().append(
+                [Key(n, 0, 0) for n in names], [np.clip(np.rint(mixed), 0, 255).astype(np.uint8)]
+            )
             photos += [Photo(f"c{i % 5}/{start + i}.jpg", f"c{i % 5}", "", n) for i, n in enumerate(names)]
             pairs += [(start + int(i), start + int(i) - 50) for i in copies]
         before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         started, spent = time.perf_counter(), time.process_time()
-        groups = twins.find(Manifest(Path(folder), photos))
+        groups = near_duplicates.find(Manifest(Path(folder), photos))
         seconds, spent = time.perf_counter() - started, time.process_time() - spent
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     of = {i: group.indices for group in groups for i in group.indices}

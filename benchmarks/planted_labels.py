@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageOps
 
-from frostline import check, sample
-from frostline.manifest import scan
+from frostline.checks import check
+from frostline.photos import sample
+from frostline.photos.scan import scan
 from frostline.progress import Progress
 
 

@@ -225,7 +225,7 @@ class Frostline:
         self.data = data
         self.epochs = epochs
         subprocess.run([sys.executable, "-m", "frostline", "weights", "mobilenet_v2", "--quiet"], check=True)
-        from frostline.weights import cache_dir
+        from frostline.cache.folder import cache_dir
 
         self._weights = cache_dir() / "weights"
 
@@ -628,8 +628,8 @@ def parsed() -> argparse.Namespace:
 
 def run(arguments: argparse.Namespace) -> bool:
     """Race; whether every process went well."""
-    from frostline import sample
-    from frostline.weights import cache_dir
+    from frostline.cache.folder import cache_dir
+    from frostline.photos import sample
 
     data = Path(arguments.data).resolve() if arguments.data else sample.render(cache_dir() / "sample")
     if not data.is_dir():

@@ -22,7 +22,7 @@ repetition may be on both sides of the split) and are not shown.
 
 **Decode.** Photos of 4000x3000 pixels, quality 90, as mosaics of DATA's photos enlarged, with as much noise as brings them to 3-5 MB, the
 size that cameras write. In one thread, in turns: (a) the full decode, ``Image.open().convert("RGB").resize((224, 224), BILINEAR)``,
-(b) `frostline.images.prepare`. Medians over the rounds, and by how much the pixels differ.
+(b) `frostline.photos.decoding.prepare`. Medians over the rounds, and by how much the pixels differ.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from frostline import sample
+from frostline.cache.folder import cache_dir
 from frostline.errors import FrostlineError, PhotoError
 from frostline.files import write_json
-from frostline.images import Transform, prepare
-from frostline.manifest import scan
-from frostline.reading import thread_count
-from frostline.weights import cache_dir
+from frostline.parallel import thread_count
+from frostline.photos import sample
+from frostline.photos.decoding import Transform, prepare
+from frostline.photos.scan import scan
 
 Row = dict[str, Any]
 Sources = dict[str, list[Path]]  # class -> its photos
@@ -397,7 +397,7 @@ def decode(sources: Sources, arguments: argparse.Namespace) -> None:
     megabytes = [len(data) / 1e6 for data in photos]
     print(f"{len(photos)} photos of {WIDTH}x{HEIGHT}, {min(megabytes):.1f} to {max(megabytes):.1f} MB, one thread\n")
     print("| 12 megapixels to 224x224 | ms a photo, median | least to most |\n| --- | ---: | ---: |")
-    for name, title in (("full", "full decode, bilinear"), ("frostline", "`frostline.images.prepare`")):
+    for name, title in (("full", "full decode, bilinear"), ("frostline", "`frostline.photos.decoding.prepare`")):
         print(f"| {title} | {statistics.median(spent[name]):.1f} | {min(spent[name]):.1f} to {max(spent[name]):.1f} |")
     print(f"| ratio | {statistics.median(ratios):.2f}x | {min(ratios):.2f}x to {max(ratios):.2f}x |")
     print(f"\nMean absolute difference of the pixels: {difference:.2f} of 255.")

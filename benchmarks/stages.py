@@ -23,16 +23,21 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from frostline.config import resolve
-from frostline import backbone, freeze, images, report, sample, train
-from frostline.cache import Key, fill, tap
-from frostline.compiling import compiled
-from frostline.config import Recipe
-from frostline.manifest import Manifest, scan
+from frostline.cache.store import Key
+from frostline.config import configure
+from frostline.networks import backbone, freeze_line, trainable
+from frostline.networks.activations import fill, tap
+from frostline.networks.compilation import compiled
+from frostline.parallel import ahead, thread_count
+from frostline.photos import decoding, sample
+from frostline.photos.manifest import Manifest
+from frostline.photos.scan import scan
 from frostline.progress import Progress
-from frostline.reading import ahead, thread_count
-from frostline.study import configure, settle_torch
-from frostline.study import study as run_study
+from frostline.recipes import Recipe, resolve
+from frostline.reports import study_page
+from frostline.studies.run_folder import settle_torch
+from frostline.studies.study import study as run_study
+from frostline.training import loop
 
 CPU = torch.device("cpu")
 QUIET = Progress(True)
@@ -45,7 +50,7 @@ def decode_alone(photos: Manifest) -> Stage:
 
     def once() -> int:
         with ThreadPoolExecutor(thread_count()) as pool:
-            work = pool.map(lambda p: images.prepare((photos.root / p.path).read_bytes(), transform), photos.photos)
+            work = pool.map(lambda p: decoding.prepare((photos.root / p.path).read_bytes(), transform), photos.photos)
             return sum(1 for _ in work)
 
     return once
@@ -53,7 +58,7 @@ def decode_alone(photos: Manifest) -> Stage:
 
 def engine_alone(network: backbone.Backbone, lines: list[int], folder: Path) -> Stage:
     """The compiled prefix on photos that are decoded already, in as many threads as there are cores."""
-    run = compiled(freeze.taps(network.traced, lines), [network.example()], "auto", CPU, half=True, folder=folder)
+    run = compiled(freeze_line.taps(network.traced, lines), [network.example()], "auto", CPU, half=True, folder=folder)
     some = np.random.default_rng(0).integers(0, 256, (512, 1, 224, 224, 3), np.uint8)
     return lambda: _drained(ahead(lambda photo: run.run([photo]), some, depth=64))
 
@@ -89,25 +94,25 @@ def prefix(network: backbone.Backbone, lines: list[int], photos: Manifest) -> St
 def epochs(name: str, line: str, photos: Manifest, count: int) -> tuple[Stage, Stage]:
     """(training epochs, validation) above a line, on rows that are in the cache."""
     network = backbone.build(name, "random")
-    cut = freeze.cut(network.traced, resolve(line, network.layer_count))
+    cut = freeze_line.cut(network.traced, resolve(line, network.layer_count))
     place = tap(network, cut.line, "auto", CPU, "float16")
     fill([place], photos, progress=QUIET)
     labels = np.array([photos.classes.index(p.label) for p in photos.photos])
-    examples = train.Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)
+    examples = loop.Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)
     few = replace(examples, keys=examples.keys[:1], labels=labels[:1])
-    precision = train.settle("auto", CPU)
-    head = train.make_head(network.features, len(photos.classes), Recipe(), 0)
-    above = train.Above(cut.suffix, head, learn_statistics=False)
+    precision = loop.settle("auto", CPU)
+    head = trainable.make_head(network.features, len(photos.classes), Recipe(), 0)
+    above = trainable.Above(cut.suffix, head, learn_statistics=False)
 
     def learn() -> int:
-        train.train(
+        loop.train(
             above, examples, few, Recipe(epochs=count), seed=0, stage="own", reduced=True, device=CPU,
             precision=precision, checkpoint=None, progress=QUIET, title="",
         )  # fmt: skip
         return count * len(photos.photos)
 
     def validate() -> int:
-        train.measure(above, examples, CPU, precision)
+        loop.measure(above, examples, CPU, precision)
         return len(photos.photos)
 
     return learn, validate
@@ -120,7 +125,7 @@ def reporting(data: Path, folder: Path) -> Stage:
     photos = run_study(config, folder)["dataset"]["photos"]
 
     def once() -> int:
-        report.build(folder)
+        study_page.build(folder)
         return int(photos)
 
     return once

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-from frostline import cli
+from frostline.cli import main
 
-SOURCES = str(Path(cli.__file__).parents[1])
+SOURCES = str(Path(main.__file__).parents[1])
 SMALL = ("--image-size", "64")
 
 
@@ -52,7 +52,7 @@ def call(*arguments: object, stdin: str | bytes = "") -> Result:
         contextlib.redirect_stderr(err),
     ):
         try:
-            cli.main()
+            main.main()
             code: Any = 0
         except SystemExit as exit_:
             code = exit_.code

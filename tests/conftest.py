@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from frostline import weights
 from frostline.errors import WeightsError
+from frostline.networks import weights
 from runs import Run, held_out, tangled
 
 # found before the session's cache folder takes its place: a developer's own copies save downloads

@@ -15,17 +15,17 @@ import httpx
 from starlette.testclient import TestClient
 
 from commands import spawn
-from frostline import served
-from frostline.explaining import Explainer
-from frostline.serve import Settings, site
+from frostline.serving import models
+from frostline.serving.app import Settings, site
+from frostline.serving.heat_map_process import Explainer
 from photos import picture
 
 JPEG = {"Content-Type": "image/jpeg"}
 
 
 @functools.cache
-def _loaded(bundle: Path, pixels: int) -> served.Served:
-    return served.load(bundle, "auto", pixels)
+def _loaded(bundle: Path, pixels: int) -> models.Served:
+    return models.load(bundle, "auto", pixels)
 
 
 @contextlib.contextmanager
@@ -34,8 +34,8 @@ def asked(bundle: Path, **settings: Any) -> Iterator[TestClient]:
     wanted = Settings(**settings)
     loaded = _loaded(bundle, wanted.limits.pixels)
     loaded = replace(loaded, explainer=Explainer(bundle, loaded.digest))  # the one before ended with its server
-    models = served.Models(bundle, loaded, "auto", lambda _: None)
-    app, _ = site(models, wanted)
+    swapped = models.Models(bundle, loaded, "auto", lambda _: None)
+    app, _ = site(swapped, wanted)
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
         yield client
 

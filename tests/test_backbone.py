@@ -22,10 +22,10 @@ from torch import Tensor
 from torchvision.models import mobilenet_v2
 
 from commands import call, document, must, spawn, table
-from frostline import backbone, networks, weights
-from frostline.cache import tap
 from frostline.errors import WeightsError
-from frostline.images import Transform, prepare
+from frostline.networks import backbone, catalogue, weights
+from frostline.networks.activations import tap
+from frostline.photos.decoding import Transform, prepare
 from photos import FLOWERS, needs_flowers, write_folder
 from servers import LocalServer
 
@@ -421,7 +421,7 @@ def test_the_embedded_networks_are_listed() -> None:
 
 def test_speed_is_measured_on_demand_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path))
-    monkeypatch.setattr(networks, "SECONDS", 0.05)
+    monkeypatch.setattr(catalogue, "SECONDS", 0.05)
     assert listed("test_resnet")["test_resnet"]["photos_per_second"] is None
     assert " - " in must("backbones", "test_resnet").out
     result = must("backbones", "test_resnet", "--speed", "--json")
@@ -429,7 +429,7 @@ def test_speed_is_measured_on_demand_and_kept(tmp_path: Path, monkeypatch: pytes
     (row,) = json.loads(result.out)
     assert row["photos_per_second"] > 0
     assert listed("test_resnet") == {"test_resnet": row}
-    monkeypatch.setattr(networks, "processor", lambda: "another machine")
+    monkeypatch.setattr(catalogue, "processor", lambda: "another machine")
     assert listed("test_resnet")["test_resnet"]["photos_per_second"] is None
     (tmp_path / "networks.json").write_text("{damaged")
     assert listed("test_resnet")["test_resnet"]["layers"] == row["layers"]

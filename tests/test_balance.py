@@ -19,9 +19,9 @@ from sklearn import metrics as sk
 
 import frostline
 from commands import SMALL, call, document, must, table
-from frostline import balance, metrics, probabilities
 from frostline.errors import BundleError, ConfigError
-from frostline.train import Epoch, Examples, predict_logits
+from frostline.stats import class_balance, intervals, metrics, probabilities
+from frostline.training.loop import Epoch, Examples, predict_logits
 from photos import encoded, textured, write_folder
 from test_train import CPU, RECIPE, Interrupted, bits, examples, figures, learn, same, small
 
@@ -116,14 +116,14 @@ def test_shares_that_can_not_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_the_weights_are_those_of_the_effective_number_of_samples() -> None:
     counts = np.array([6000, 60, 0, 12])
-    weights = balance.class_weights(counts)
+    weights = class_balance.class_weights(counts)
     assert (weights * counts).sum() / counts.sum() == pytest.approx(1)
     assert weights[2] == 0
     assert weights[1] / weights[0] == pytest.approx((1 - 0.9999**6000) / (1 - 0.9999**60))
     # what a loss weighted so has its minimum at: the posterior under shares in proportion to weight times count
-    assert balance.represented(counts, "loss") == pytest.approx(weights * counts / counts.sum())
-    assert balance.represented(counts, "sampling") == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
-    assert balance.represented(counts, "none") == pytest.approx(counts / 6072)
+    assert class_balance.represented(counts, "loss") == pytest.approx(weights * counts / counts.sum())
+    assert class_balance.represented(counts, "sampling") == pytest.approx([1 / 3, 1 / 3, 0, 1 / 3])
+    assert class_balance.represented(counts, "none") == pytest.approx(counts / 6072)
 
 
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=60), st.integers(1, 4), st.integers(0, 99))
@@ -131,8 +131,8 @@ def test_every_class_is_drawn_equally_often_and_views_come_before_repeats(
     labels: list[int], views: int, seed: int
 ) -> None:
     classes = np.array(labels)
-    photos, seen = balance.equal_draw(classes, views, np.random.default_rng(seed))
-    again = balance.equal_draw(classes, views, np.random.default_rng(seed))
+    photos, seen = class_balance.equal_draw(classes, views, np.random.default_rng(seed))
+    again = class_balance.equal_draw(classes, views, np.random.default_rng(seed))
     assert all(np.array_equal(a, b) for a, b in zip((photos, seen), again, strict=True))
     assert len(photos) == len(seen) == len(labels)
     per_class = [int((classes[photos] == c).sum()) for c in set(labels)]
@@ -210,9 +210,9 @@ def test_the_best_epoch_is_the_best_by_what_training_aims_at(tmp_path: Path, way
 @given(st.lists(st.integers(0, 3), min_size=1, max_size=40))
 def test_under_equal_shares_the_mean_over_photos_is_the_mean_over_classes(labels: list[int]) -> None:
     values = np.arange(len(labels), dtype=np.float64) ** 2
-    weights = balance.photo_weights(np.array(labels), balance.represented(np.bincount(labels), "sampling"))
+    weights = class_balance.photo_weights(np.array(labels), class_balance.represented(np.bincount(labels), "sampling"))
     assert weights.mean() == pytest.approx(1)
-    assert (weights * values).mean() == pytest.approx(balance.class_mean(values, np.array(labels)))
+    assert (weights * values).mean() == pytest.approx(class_balance.class_mean(values, np.array(labels)))
 
 
 @pytest.mark.parametrize("way", ["loss", "sampling"])
@@ -247,14 +247,14 @@ def test_its_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     labels, truth = np.repeat([0, 1, 2], [120, 15, 10]), np.array([0.95, 0.8, 0.7])
     held = 0
     for _ in range(100):
-        low, high = metrics.balanced_interval((dice.random(len(labels)) < truth[labels]).astype(float), labels)
+        low, high = intervals.balanced_interval((dice.random(len(labels)) < truth[labels]).astype(float), labels)
         held += low <= truth.mean() <= high
     assert held >= 87  # 95 are meant; 87 or fewer has a chance of 1 in 1000
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_all_right_in_few_photos_is_no_certainty(value: float) -> None:
-    low, high = metrics.balanced_interval(np.full(12, value), np.repeat([0, 1], [10, 2]))
+    low, high = intervals.balanced_interval(np.full(12, value), np.repeat([0, 1], [10, 2]))
     assert (high if value else low) == value
     assert 0.1 < high - low < 0.6
 
@@ -263,7 +263,7 @@ def test_all_right_in_few_photos_is_no_certainty(value: float) -> None:
     ("counts", "expected"), [((14, 15, 15), False), ((10, 14), False), ((10, 15), True), ((0, 5), False)]
 )
 def test_what_counts_as_unequal(counts: tuple[int, ...], expected: bool) -> None:
-    assert balance.unequal(counts) is expected
+    assert class_balance.unequal(counts) is expected
 
 
 # ---- the whole way, with pictures ------------------------------------------------------------------------------------
@@ -368,7 +368,7 @@ def test_equal_classes_keep_accuracy_first(run: Any) -> None:
 
 
 def test_the_answer_goes_by_macro_recall_on_validation_photos() -> None:
-    from frostline.study import answer
+    from frostline.studies.document import answer
 
     row = {"accuracy": 0.9, "accuracy_ci": [0.8, 0.95], "balanced_accuracy": 0.7, "balanced_accuracy_ci": [0.6, 0.8]}
     rows = [

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from frostline.batching import Crew, NoRoomError
+from frostline.serving.batching import Crew, NoRoomError
 
 
 def test_answers_come_in_order_and_in_batches() -> None:

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from frostline.config import resolve
-from frostline import backbone, bundle, freeze
-from frostline.bundle import Bundle, Parts
-from frostline.config import Recipe, Strategy
+from frostline.bundles import about, bundle
+from frostline.bundles.bundle import Bundle, Parts
 from frostline.errors import BundleError
-from frostline.train import Above, make_head
+from frostline.networks import backbone, freeze_line
+from frostline.networks.trainable import Above, make_head
+from frostline.recipes import Recipe, Strategy, resolve
 
 CLASSES = ["daisy", "rose", "tulipán"]
 FIGURES = {"reported_on": "test", "photos": 3, "accuracy": 0.9}
@@ -33,7 +33,7 @@ def photos(count: int) -> np.ndarray:
 def made(name: str, line: str, weights: Any, hidden: int) -> Bundle:
     """A model whose upper layers are no longer those that it started with."""
     built = backbone.build(name, "random", seed=5, image_size=64, resize="crop")
-    cut = freeze.cut(built.traced, resolve(line, built.layer_count))
+    cut = freeze_line.cut(built.traced, resolve(line, built.layer_count))
     head = make_head(built.features, len(CLASSES), Recipe(hidden=hidden), 0)
     above = Above(bundle.detached(cut), head, learn_statistics=weights == "random")
     with torch.no_grad():
@@ -137,8 +137,8 @@ def with_model(folder: Path, content: bytes) -> Path:
 
 
 def test_later_schema_is_told(saved: Path) -> None:
-    text = refused(edited(saved, schema=bundle.SCHEMA + 1))
-    assert f"has schema {bundle.SCHEMA + 1}, this frostline reads up to {bundle.SCHEMA}: pip install --upgrade" in text
+    text = refused(edited(saved, schema=about.SCHEMA + 1))
+    assert f"has schema {about.SCHEMA + 1}, this frostline reads up to {about.SCHEMA}: pip install --upgrade" in text
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ import pytest
 import torch
 
 import photos as pictures
-from frostline import backbone, cache, manifest
-from frostline.backbone import Backbone
-from frostline.cache import Key, Store, Tap, fill, tap
+from frostline.cache import store as stores
+from frostline.cache.store import Key, Store
 from frostline.errors import ConfigError, RunError
-from frostline.images import prepare
-from frostline.manifest import Manifest
+from frostline.networks import backbone
+from frostline.networks.activations import Tap, fill, tap
+from frostline.networks.backbone import Backbone
+from frostline.photos import scan
+from frostline.photos.decoding import prepare
+from frostline.photos.manifest import Manifest
 from frostline.progress import Progress
 
 CPU = torch.device("cpu")
@@ -155,7 +158,7 @@ def test_threads_read_the_same_where_the_system_reads_in_turns_only(
 ) -> None:
     opened = store(tmp_path)
     opened.append(keys(*range(60)), values(*range(60)))
-    monkeypatch.setattr(cache, "_read_into", cache._read_in_turns)  # as on Windows
+    monkeypatch.setattr(stores, "_read_into", stores._read_in_turns)  # as on Windows
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda n: assert_holds(opened, n, 59 - n, n), list(range(60)) * 5))
 
@@ -206,7 +209,7 @@ def photos(tmp_path: Path) -> Manifest:
         (tmp_path / "data" / label).mkdir(parents=True)
         for seed in seeds:
             (tmp_path / "data" / label / f"{seed}.jpg").write_bytes(pictures.photo(seed))
-    return manifest.scan(tmp_path / "data")
+    return scan.scan(tmp_path / "data")
 
 
 @pytest.fixture
@@ -234,12 +237,12 @@ def test_rows_are_what_the_network_makes_of_each_photo(photos: Manifest, own_cac
     clean = np.stack([prepare((photos.root / p.path).read_bytes(), built.transform) for p in photos.photos])
     assert np.array_equal(at_zero[0][:6], clean)
     assert (at_zero[0][6:] != at_zero[0][:6]).flatten(1).any(1).all()  # view 1 is another picture
-    from frostline import freeze
+    from frostline.networks import freeze_line
 
     with torch.inference_mode():
         features = built.network(at_zero[0])
-        assert torch.allclose(freeze.cut(built.traced, top).suffix(*at_top), features, atol=1e-5)
-        assert torch.allclose(freeze.cut(built.traced, top - 3).suffix(*near_top), features, atol=1e-5)
+        assert torch.allclose(freeze_line.cut(built.traced, top).suffix(*at_top), features, atol=1e-5)
+        assert torch.allclose(freeze_line.cut(built.traced, top - 3).suffix(*near_top), features, atol=1e-5)
 
 
 def test_a_second_fill_computes_nothing(photos: Manifest, own_cache: Path) -> None:
@@ -308,7 +311,17 @@ def test_a_row_does_not_depend_on_which_other_lines_were_asked(
 def test_views_and_seeds_have_rows_of_their_own(photos: Manifest) -> None:
     photo = photos.photos[0]
     assert Key.of(photo.sha256, 0, 1) == Key.of(photo.sha256, 0, 2)  # the clean view has no dice
-    assert len({Key.of(photo.sha256, 0, 1), Key.of(photo.sha256, 1, 1), Key.of(photo.sha256, 1, 2), Key.of(photo.sha256, 2, 1)}) == 4
+    assert (
+        len(
+            {
+                Key.of(photo.sha256, 0, 1),
+                Key.of(photo.sha256, 1, 1),
+                Key.of(photo.sha256, 1, 2),
+                Key.of(photo.sha256, 2, 1),
+            }
+        )
+        == 4
+    )
     assert len({str(Key.of(p.sha256, 0, 0)) for p in photos.photos}) == 6
 
 
@@ -317,7 +330,7 @@ def test_photos_that_can_not_be_decoded_are_listed(photos: Manifest, own_cache: 
     for kind in ("half a jpeg", "zeros"):
         (root / "a" / f"{kind}.jpg").write_bytes(pictures.BROKEN[kind][0])
     (root / "b" / "twin.jpg").write_bytes(pictures.BROKEN["zeros"][0])
-    scanned = manifest.scan(root)
+    scanned = scan.scan(root)
     (root / "a" / "0.jpg").unlink()
     target = opened(network(), 0)
     skips = {s.path: s.why for s in fill([target], scanned, progress=QUIET)}

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frostline import claims
-from frostline.calibration import calibration
-from frostline.predict import Classified
+from frostline.bundles.predict import Classified
+from frostline.evidence import claims
+from frostline.stats.calibration import calibration
 
 CLASSES = ["a", "b", "c"]
 

@@ -214,7 +214,7 @@ def test_no_room_below_the_limit_of_the_cache(good: Path, tmp_path: Path, monkey
 
 
 def test_no_room_for_a_bundle(run: Run, tmp_path: Path) -> None:
-    from frostline import bundle
+    from frostline.bundles import bundle
 
     model = frostline.load(run.out / "baseline" / "bundle")
     with files_no_larger_than(100_000), pytest.raises(frostline.FrostlineError, match="no room left on the disk"):
@@ -249,7 +249,7 @@ def test_any_refusal_is_one_line_with_the_file(monkeypatch: pytest.MonkeyPatch, 
     def build(run: Path) -> Path:
         raise OSError(number, os.strerror(number), run / "study.json")
 
-    monkeypatch.setattr("frostline.report.build", build)
+    monkeypatch.setattr("frostline.reports.study_page.build", build)
     assert call("report", "some/run").error == f"error: can't read or write some/run/study.json: {os.strerror(number)}"
 
 
@@ -257,7 +257,7 @@ def test_a_refusal_without_a_file_names_none(monkeypatch: pytest.MonkeyPatch) ->
     def build(run: Path) -> Path:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("frostline.report.build", build)
+    monkeypatch.setattr("frostline.reports.study_page.build", build)
     error = call("report", "some/run").error
     assert error == "error: the system refused to read or write: No space left on device"
 

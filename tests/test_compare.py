@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from commands import call, must, table
-from frostline import compare
 from frostline.errors import ConfigError, RunError
+from frostline.reports import compare
 from test_report import Visit, chromium, load, make_run, save  # noqa: F401 -- a fixture
 
 

@@ -13,10 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from frostline.backbone import info
-from frostline.config import OWN_SIDES, STRATEGIES, Config, Recipe, Strategy, recipes, strategy, trained_alike
-from frostline.configuration import configure
+from frostline.config import Config, configure, trained_alike
 from frostline.errors import ConfigError
+from frostline.networks.backbone import info
+from frostline.recipes import OWN_SIDES, STRATEGIES, Recipe, Strategy, recipes, strategy
 
 TEXT = st.text(st.characters(codec="utf-8", exclude_characters="\r"), max_size=12)
 RATE = st.floats(1e-7, 9.0)

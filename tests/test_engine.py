@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from frostline.compiling import exported
-from frostline.engine import Settled, opened
+from frostline.networks.compilation import exported
+from frostline.networks.engine import Settled, opened
 
 _RACE = """
 import os, sys, threading

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import ImageEnhance
 
 from commands import SMALL, call, document, must, spawn, stop_when, table
-from frostline import claims, corruptions, error_causes, learning, robustness, shift
-from frostline.corruptions import CAUSES
-from frostline.manifest import Photo
-from frostline.predict import Classified
+from frostline.bundles.predict import Classified
+from frostline.evidence import claims, corruptions, domain_shift, error_causes, learning_curve, robustness
+from frostline.evidence.corruptions import CAUSES
+from frostline.photos.manifest import Photo
 from photos import encoded, picture, textured, write_folder
 from runs import Run
 
@@ -149,7 +149,7 @@ def test_a_study_stopped_after_its_answer_is_finished_and_the_rest_can_be_had_la
 @given(counts=st.lists(st.integers(1, 40), min_size=1, max_size=4))
 def test_shares_of_photos_are_nested_and_stratified(counts: list[int]) -> None:
     photos = [Photo(f"{c}/{i}", str(c), "", f"{c}-{i}") for c, count in enumerate(counts) for i in range(count)]
-    small, large, whole = (learning.share_of(photos, share, 0) for share in (1 / 16, 1 / 4, 1))
+    small, large, whole = (learning_curve.share_of(photos, share, 0) for share in (1 / 16, 1 / 4, 1))
     assert set(small) <= set(large) <= set(whole) == set(range(len(photos)))
     found = Counter(photos[i].label for i in large)
     assert all(found[str(c)] == max(1, round(count / 4)) for c, count in enumerate(counts))
@@ -233,7 +233,7 @@ def test_a_known_shift_is_called_out_and_class_shares_alone_are_not(
     dice = np.random.default_rng(0)
     told = 0
     for trial in range(20):
-        _, p = shift.difference(*drawn(dice, (90, 90)), *drawn(dice, counts, moved), trial)
+        _, p = domain_shift.difference(*drawn(dice, (90, 90)), *drawn(dice, counts, moved), trial)
         told += p < 0.05
     assert least <= told <= most
 

@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 from commands import SMALL, call, must
-from frostline.artefact import Whole
-from frostline.images import Transform, prepare
+from frostline.exports.artefact import Whole
+from frostline.photos.decoding import Transform, prepare
 from photos import photo, write_folder
 
 CLASSES = ["class 2", "class 10", "Tulpe ü"]  # in natural order
@@ -77,7 +77,7 @@ def test_the_graphs_resize_as_pillow_does(resize: Any, interpolation: Any, size:
     import torch
     from PIL import Image
 
-    from frostline.onnx_form import preparation
+    from frostline.exports.onnx_graph import preparation
 
     data = photo(1, "PNG", *size)
     transform = Transform(64, resize, interpolation=interpolation)
@@ -100,7 +100,7 @@ def test_the_graphs_resize_as_pillow_does(resize: Any, interpolation: Any, size:
 def test_a_false_artefact_is_not_kept(bundle: Path, tmp_path: Path) -> None:
     moved = tmp_path / "run" / "baseline" / "bundle"
     shutil.copytree(bundle.parents[1], tmp_path / "run")
-    from frostline import export, proof
+    from frostline.exports import exporter, proof
 
     def wrong(*arguments: Any, **rest: Any) -> proof.Heard:
         heard = real(*arguments, **rest)
@@ -111,8 +111,8 @@ def test_a_false_artefact_is_not_kept(bundle: Path, tmp_path: Path) -> None:
         patch.setattr(proof, "listen", wrong)
         failed = call("export", moved, "--out", tmp_path / "out", "--quiet")
     assert "its classes are" in failed.error
-    assert [p.name for p in (tmp_path / "out").iterdir()] == [export.FILE]
-    assert json.loads((tmp_path / "out" / export.FILE).read_text(encoding="utf-8"))["status"] == "failed"
+    assert [p.name for p in (tmp_path / "out").iterdir()] == [exporter.FILE]
+    assert json.loads((tmp_path / "out" / exporter.FILE).read_text(encoding="utf-8"))["status"] == "failed"
 
 
 def test_mistakes_are_told_in_one_line(bundle: Path, tmp_path: Path) -> None:

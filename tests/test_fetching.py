@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from frostline.fetching import fetch, public
-from frostline.serving_limits import ApiError, Limits
-from frostline.uploads import Budget
+from frostline.serving.limits import ApiError, Limits
+from frostline.serving.uploads import Budget
+from frostline.serving.url_photos import fetch, public
 from photos import photo
 
 LIMITS = Limits(bytes=100_000, seconds=2)

@@ -8,10 +8,10 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from frostline.config import resolve
-from frostline import backbone as backbones
-from frostline import freeze
-from frostline.folding import fold
+from frostline.networks import backbone as backbones
+from frostline.networks import freeze_line
+from frostline.networks.fused_layers import fold
+from frostline.recipes import resolve
 
 
 def _moved_statistics(network: nn.Module) -> None:
@@ -45,10 +45,10 @@ def test_folded_suffix_computes_and_learns_the_same(name: str, line: str) -> Non
     torch.manual_seed(0)
     network = backbones.build(name, "random", image_size=64)
     _moved_statistics(network.network)
-    cut = freeze.cut(network.traced, resolve(line, network.layer_count))
+    cut = freeze_line.cut(network.traced, resolve(line, network.layer_count))
     photos = torch.randint(0, 256, (3, 64, 64, 3), dtype=torch.uint8)
     inputs = [t.detach() for t in cut.prefix(photos)]
-    freeze.fixed_statistics(cut.suffix, training=True)
+    freeze_line.fixed_statistics(cut.suffix, training=True)
     folded = fold(cut.suffix)
 
     out, gradients = _gradients(folded, inputs, cut.suffix)
@@ -85,8 +85,8 @@ def _cut_of_small() -> tuple[fx.GraphModule, Tensor]:
     network = _Small()
     _moved_statistics(network)
     x = 2 * torch.randn(4, 6, 6, 6)
-    traced = freeze.trace(network, x)
-    freeze.fixed_statistics(traced, training=True)
+    traced = freeze_line.trace(network, x)
+    freeze_line.fixed_statistics(traced, training=True)
     return traced, x
 
 
@@ -149,7 +149,7 @@ def test_a_convolution_that_is_read_twice_stays() -> None:
     network = Twice()
     _moved_statistics(network)
     x = torch.rand(2, 3, 4, 4)
-    traced = freeze.trace(network, x)
+    traced = freeze_line.trace(network, x)
     assert _norms_left(fold(traced)) == 1
     torch.testing.assert_close(fold(traced)(x), network.eval()(x))
 

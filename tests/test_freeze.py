@@ -15,16 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from frostline.config import resolve
-from frostline import backbone, bundle, freeze
-from frostline.backbone import Backbone
-from frostline.cache import Key, Store
-from frostline.compiling import compiled
-from frostline.config import Recipe
-from frostline.engine import Engine, multiplies_bfloat16
+from frostline.bundles import bundle
+from frostline.cache.store import Key, Store
 from frostline.errors import ConfigError
+from frostline.networks import backbone, freeze_line
+from frostline.networks.backbone import Backbone
+from frostline.networks.compilation import compiled
+from frostline.networks.engine import Engine, multiplies_bfloat16
+from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
-from frostline.train import Above, Examples, make_head, train
+from frostline.recipes import Recipe, resolve
+from frostline.training.loop import Examples, train
 
 CPU = torch.device("cpu")
 
@@ -52,7 +53,7 @@ def assert_parity(built: Backbone, lines: list[int]) -> None:
         whole = built.network(batch)
         assert whole.std() > 0
         for line in lines:
-            parts = freeze.cut(built.traced, line)
+            parts = freeze_line.cut(built.traced, line)
             live = parts.prefix(batch)
             assert [tuple(t.shape[1:]) for t in live] == list(parts.shapes)
             assert [t.dtype for t in live] == list(parts.dtypes)
@@ -64,7 +65,7 @@ def assert_parity(built: Backbone, lines: list[int]) -> None:
 
 def test_the_last_six_layers_are_the_tutorials() -> None:
     built = network("mobilenet_v2", 64)
-    names = freeze.layers(built.traced)
+    names = freeze_line.layers(built.traced)
     assert len(names) == built.layer_count == 139
     kinds = [type(built.traced.get_submodule(name)) for name in names]
     assert kinds[-6:] == [nn.ReLU6, nn.Conv2d, nn.BatchNorm2d, nn.Conv2d, nn.BatchNorm2d, nn.ReLU6]
@@ -79,10 +80,10 @@ def test_mobilenet_v2_is_the_same_network_cut_anywhere() -> None:
 
 
 def test_the_tensors_at_the_tutorials_line() -> None:
-    parts = freeze.cut(network("mobilenet_v2", 224).traced, 133)
+    parts = freeze_line.cut(network("mobilenet_v2", 224).traced, 133)
     assert parts.shapes == ((960, 7, 7),)
-    assert freeze.cut(network("mobilenet_v2", 224).traced, 139).shapes == ((1280,),)
-    assert freeze.cut(network("mobilenet_v2", 224).traced, 0).dtypes == (torch.uint8,)
+    assert freeze_line.cut(network("mobilenet_v2", 224).traced, 139).shapes == ((1280,),)
+    assert freeze_line.cut(network("mobilenet_v2", 224).traced, 0).dtypes == (torch.uint8,)
 
 
 @pytest.mark.parametrize(
@@ -95,9 +96,9 @@ def test_the_tensors_at_the_tutorials_line() -> None:
 )
 def test_parameter_counts_are_the_tutorials(name: str, line: str, expected: tuple[int, int]) -> None:
     built = network(name, 224)
-    parts = freeze.cut(built.traced, resolve(line, built.layer_count))
+    parts = freeze_line.cut(built.traced, resolve(line, built.layer_count))
     head = make_head(built.features, 5, Recipe(), 0)
-    assert freeze.parameter_counts(parts.prefix, parts.suffix, head) == expected
+    assert freeze_line.parameter_counts(parts.prefix, parts.suffix, head) == expected
 
 
 def test_pretrained_weights_arrive_whole(pretrained: Path) -> None:
@@ -135,7 +136,7 @@ def test_training_moves_nothing_that_is_frozen(name: str, tmp_path: Path) -> Non
     """Neither weights below the line nor batch-norm statistics anywhere, while what lies above learns."""
     built = network(name, FAMILIES[name])
     before = {k: v.clone() for k, v in built.network.state_dict().items()}
-    parts = freeze.cut(built.traced, built.layer_count // 2)
+    parts = freeze_line.cut(built.traced, built.layer_count // 2)
     recipe = Recipe(epochs=1, batch_size=4, hidden=0)
     above = Above(bundle.detached(parts), make_head(built.features, 2, recipe, 0), learn_statistics=False)
     examples = at_line(parts, photos(8, built.transform.size), tmp_path)
@@ -151,7 +152,7 @@ def test_training_moves_nothing_that_is_frozen(name: str, tmp_path: Path) -> Non
     assert not [k for k in moved if k.endswith(("running_mean", "running_var", "num_batches_tracked"))]
 
 
-def at_line(parts: freeze.Cut, batch: np.ndarray, folder: Path) -> Examples:
+def at_line(parts: freeze_line.Cut, batch: np.ndarray, folder: Path) -> Examples:
     """Photos of two classes, by what the prefix makes of them."""
     with torch.inference_mode():
         live = [t.numpy() for t in parts.prefix(torch.from_numpy(batch))]
@@ -167,7 +168,7 @@ def test_a_network_that_decides_by_its_data_is_refused() -> None:
             return x.float() if x.sum() > 0 else -x.float()
 
     with pytest.raises(ConfigError, match=r"Moody can't be recorded layer by layer: .+") as error:
-        freeze.trace(Moody(), torch.zeros(1, 4, 4, 3))
+        freeze_line.trace(Moody(), torch.zeros(1, 4, 4, 3))
     assert "\n" not in str(error.value)
 
 
@@ -180,13 +181,13 @@ def test_a_layer_on_both_sides_of_the_line_is_refused() -> None:
         def forward(self, x: Tensor) -> Tensor:
             return self.act(self.first(self.act(self.first(x))))
 
-    traced = freeze.trace(Shared(), torch.zeros(2, 3))
-    assert freeze.layers(traced) == ["first", "act", "first", "act"]
+    traced = freeze_line.trace(Shared(), torch.zeros(2, 3))
+    assert freeze_line.layers(traced) == ["first", "act", "first", "act"]
     for line in (1, 2):
         with pytest.raises(ConfigError, match="layer 'first' runs on both sides of the freeze line"):
-            freeze.cut(traced, line)
+            freeze_line.cut(traced, line)
     for line in (0, 3, 4):  # both uses above, both below; `act` has no weights, so it may stand on both sides
-        freeze.cut(traced, line)
+        freeze_line.cut(traced, line)
 
 
 @pytest.mark.parametrize(
@@ -251,14 +252,14 @@ def test_any_residual_network_is_the_same_cut_anywhere(
     torch.manual_seed(seed)
     net = Residual(blocks)
     x = torch.randn(2, 3, 6, 6)
-    traced = freeze.trace(net, x)
-    count = len(freeze.layers(traced))
+    traced = freeze_line.trace(net, x)
+    count = len(freeze_line.layers(traced))
     line = round(share * count)
-    parts = freeze.cut(traced, line)
+    parts = freeze_line.cut(traced, line)
     with torch.no_grad():
         live = parts.prefix(x)
         at_line = [t.clone() for t in live]
-        together = freeze.taps(traced, [count, line])(x)
+        together = freeze_line.taps(traced, [count, line])(x)
         assert torch.equal(parts.suffix(*live), net(x))
         assert torch.equal(together[0], net(x))
         assert len(together) == 1 + len(at_line)
@@ -273,8 +274,8 @@ def test_taps_give_what_separate_cuts_give(name: str) -> None:
     count = built.layer_count
     lines = [count, *range(count - 12, count), 5]
     with torch.inference_mode():
-        expected = [t.clone() for line in lines for t in freeze.cut(built.traced, line).prefix(batch)]
-        together = freeze.taps(built.traced, lines)(batch)
+        expected = [t.clone() for line in lines for t in freeze_line.cut(built.traced, line).prefix(batch)]
+        together = freeze_line.taps(built.traced, lines)(batch)
     assert len(together) == len(expected)
     assert all(torch.equal(a, b) for a, b in zip(together, expected, strict=True))
 
@@ -283,7 +284,7 @@ def test_taps_give_what_separate_cuts_give(name: str) -> None:
 
 
 def engine(built: Backbone, lines: Sequence[int], kind: Any, folder: Path, half: bool = True) -> Engine:
-    network = freeze.taps(built.traced, lines)
+    network = freeze_line.taps(built.traced, lines)
     return compiled(network, [built.example()], kind, CPU, half=half, folder=folder)
 
 
@@ -339,7 +340,7 @@ def shared(factory: pytest.TempPathFactory) -> Path:
 
 def test_fixed_statistics_hold_still_while_the_rest_trains() -> None:
     net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Dropout(0.5))
-    freeze.fixed_statistics(net, True)
+    freeze_line.fixed_statistics(net, True)
     assert [m.training for m in net] == [True, False, True]
     before = net[1].running_mean.clone()
     net(torch.randn(8, 3, 2, 2))
@@ -351,6 +352,6 @@ def test_identity_tells_networks_apart() -> None:
     a = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     same = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     same.load_state_dict(a.state_dict())
-    assert freeze.identity(a) == freeze.identity(same)
+    assert freeze_line.identity(a) == freeze_line.identity(same)
     same[1].running_var[2] += 1e-3
-    assert freeze.identity(a) != freeze.identity(same)
+    assert freeze_line.identity(a) != freeze_line.identity(same)

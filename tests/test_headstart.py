@@ -12,12 +12,12 @@ import pytest
 
 import frostline
 from commands import call
-from frostline import headstart
 from frostline.config import Config
 from frostline.errors import DataError
-from frostline.headstart import HeadStart
-from frostline.images import Transform, prepare
-from frostline.manifest import scan
+from frostline.photos import head_start
+from frostline.photos.decoding import Transform, prepare
+from frostline.photos.head_start import HeadStart
+from frostline.photos.scan import scan
 from photos import write_broken, write_folder
 
 CLASSES = ["ash", "birch"]
@@ -69,7 +69,7 @@ def test_a_run_comes_out_the_same_with_and_without(
     data: Path, tmp_path: Path, own_cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = small(data)
-    with headstart.begin(config) as start:
+    with head_start.begin(config) as start:
         assert len(ended(start)._decoded) >= 24
         ahead = frostline.study(config, tmp_path / "ahead", head_start=start)
         assert not taken(ended(start), Transform(64))  # the pass took them all
@@ -86,7 +86,7 @@ def test_a_run_comes_out_the_same_with_and_without(
 
 
 def test_photos_are_decoded_as_the_pass_decodes_them(data: Path) -> None:
-    with headstart.begin(small(data, resize="crop")) as start:
+    with head_start.begin(small(data, resize="crop")) as start:
         assert not taken(ended(start), Transform(64))  # squashed, which was not asked for
         found = taken(ended(start), Transform(64, "crop", mean=(0.0, 0.0, 0.0)))
     good = [p for p in scan(data).photos if p.path in found]
@@ -99,26 +99,26 @@ def test_what_the_cache_holds_is_not_decoded_again(data: Path, tmp_path: Path) -
     config = small(data)
     frostline.study(config, tmp_path / "run")
     write_folder(data, ["cedar"], 3, first_seed=500)
-    with headstart.begin(config) as start:
+    with head_start.begin(config) as start:
         found = taken(ended(start), Transform(64))
     assert {path.split("/")[0] for path in found} == {"cedar"}
 
 
 def test_what_waits_is_bounded(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(headstart, "_BYTES", 5 * 64 * 64 * 3 + 1)
-    with headstart.begin(small(data)) as start:
+    monkeypatch.setattr(head_start, "_BYTES", 5 * 64 * 64 * 3 + 1)
+    with head_start.begin(small(data)) as start:
         assert 0 < len(taken(ended(start), Transform(64))) <= 5
 
 
 def test_a_network_that_is_not_known_ahead_only_has_its_photos_listed(data: Path) -> None:
     config = frostline.configure(data, strategies=["frozen"], backbone="tf_efficientnet_lite0")
-    with headstart.begin(config) as start:
+    with head_start.begin(config) as start:
         assert not ended(start)._decoded
         assert len(ended(start).photos().photos) >= 24
 
 
 def test_stopped_before_it_has_listed_all_it_ends(data: Path) -> None:
-    with headstart.begin(small(data)) as start:
+    with head_start.begin(small(data)) as start:
         assert start is not None
         start.stop()
     assert not start._thread.is_alive()
@@ -126,9 +126,9 @@ def test_stopped_before_it_has_listed_all_it_ends(data: Path) -> None:
 
 def test_photos_that_can_t_be_used_are_told_as_ever(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with headstart.begin(small(tmp_path / "empty")) as start, pytest.raises(DataError, match="empty"):
+    with head_start.begin(small(tmp_path / "empty")) as start, pytest.raises(DataError, match="empty"):
         ended(start).photos()
     says = call("study", tmp_path / "empty", "--out", tmp_path / "run").error
     assert "empty" in says
-    with headstart.begin(small(tmp_path / "missing")) as start:
+    with head_start.begin(small(tmp_path / "missing")) as start:
         assert start is None

@@ -17,7 +17,7 @@ from PIL import Image, ImageFile
 
 import photos
 from frostline.errors import ConfigError, PhotoError
-from frostline.images import MAX_BYTES, Transform, View, prepare, thumbnail
+from frostline.photos.decoding import MAX_BYTES, Transform, View, prepare, thumbnail
 
 SMALL = Transform(size=16)
 GOOD = {kind: photos.photo(3, kind) for kind in photos.FORMATS}
@@ -425,7 +425,7 @@ def test_the_limit_on_pixels_is_ours_and_not_pillows(
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1500)  # the photos have 2400
     for kind in photos.FORMATS:
         prepare(GOOD[kind], SMALL, View(0, 1))
-    monkeypatch.setattr("frostline.images.MAX_PIXELS", 2399)
+    monkeypatch.setattr("frostline.photos.decoding.MAX_PIXELS", 2399)
     for kind in photos.FORMATS:
         with pytest.raises(PhotoError, match="too many pixels: 60x40"):
             prepare(GOOD[kind], SMALL)
@@ -434,7 +434,7 @@ def test_the_limit_on_pixels_is_ours_and_not_pillows(
 
 def test_files_over_the_limit_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_BYTES == 512 * 1024**2
-    monkeypatch.setattr("frostline.images.MAX_BYTES", 100)
+    monkeypatch.setattr("frostline.photos.decoding.MAX_BYTES", 100)
     with pytest.raises(PhotoError, match="too large"):
         prepare(GOOD["PNG"], SMALL)
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 from commands import must
-from frostline.config import resolve
-from frostline import backbone as backbones
-from frostline import freeze
 from frostline.errors import ConfigError
+from frostline.networks import backbone as backbones
+from frostline.networks import freeze_line
+from frostline.recipes import resolve
 from photos import write_folder
 
 NAME = "resnet10t+mobilenetv3_small_050"
@@ -31,7 +31,7 @@ def test_features_stand_one_behind_the_other() -> None:
 
 def test_the_line_counts_the_networks_in_turns_from_the_top() -> None:
     joint = backbones.build(NAME, "random", image_size=64)
-    upper = freeze.layers(joint.traced)[-12:]
+    upper = freeze_line.layers(joint.traced)[-12:]
     assert [sum(f"parts.{k}." in name for name in upper) for k in (0, 1)] == [6, 6]
 
 
@@ -39,7 +39,7 @@ def test_the_line_counts_the_networks_in_turns_from_the_top() -> None:
 def test_prefix_and_suffix_compute_the_whole(line: str) -> None:
     joint = backbones.build(NAME, "random", image_size=64)
     photos = torch.randint(0, 256, (2, 64, 64, 3), dtype=torch.uint8)
-    cut = freeze.cut(joint.traced, resolve(line, joint.layer_count))
+    cut = freeze_line.cut(joint.traced, resolve(line, joint.layer_count))
     with torch.no_grad():
         live = cut.prefix(photos) if cut.line else (photos,)
         assert torch.equal(cut.suffix(*live), joint.network(photos))

@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 import photos
 from commands import ordinary_user
 from frostline.errors import DataError
-from frostline.manifest import Manifest, Photo, Skip, printable, read, scan
+from frostline.photos.manifest import Manifest, Photo, Skip, read
+from frostline.photos.names import printable
+from frostline.photos.scan import scan
 
 
 def skipped(manifest: Manifest) -> dict[str, str]:

@@ -7,8 +7,8 @@ import pytest
 from scipy import special
 from sklearn import metrics as sk
 
-from frostline import calibration, evaluate, metrics
-from frostline.probabilities import softmax
+from frostline.stats import calibration, evaluation, intervals, metrics
+from frostline.stats.probabilities import softmax
 
 CLASSES = ["daisy", "rose", "tulip"]
 
@@ -56,22 +56,22 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says(truth: float) ->
     trials = 60
     held = 0
     for _ in range(trials):
-        low, high = metrics.mean_interval(dice.random(120) < truth)
+        low, high = intervals.mean_interval(dice.random(120) < truth)
         held += low <= truth <= high
     assert 0.85 <= held / trials <= 1.0  # 95 % would be 57; 51 or fewer has a chance of 1 in 100
 
 
 def test_the_interval_narrows_with_more_photos_and_is_reproducible() -> None:
     few, many = (np.arange(n) % 10 < 8 for n in (50, 800))
-    a, b = metrics.mean_interval(few), metrics.mean_interval(many)
+    a, b = intervals.mean_interval(few), intervals.mean_interval(many)
     assert 3 < (a[1] - a[0]) / (b[1] - b[0]) < 5  # the square root of 16
-    assert metrics.mean_interval(few) == a
+    assert intervals.mean_interval(few) == a
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1.0, (0.8389, 1.0)), (0.0, (0.0, 0.1611))])
 def test_all_right_is_not_certainty(value: float, expected: tuple[float, float]) -> None:
     """Wilson's interval for 20 of 20: 20 / (20 + 1.96²)."""
-    assert metrics.mean_interval(np.full(20, value)) == pytest.approx(expected, abs=1e-4)
+    assert intervals.mean_interval(np.full(20, value)) == pytest.approx(expected, abs=1e-4)
 
 
 def pair(only_a: int, only_b: int, both: int = 30) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +93,7 @@ def pair(only_a: int, only_b: int, both: int = 30) -> tuple[np.ndarray, np.ndarr
 )
 def test_mcnemar_by_hand(only_a: int, only_b: int, p: float) -> None:
     a, b = pair(only_a, only_b)
-    result = metrics.compare("frozen", a, "baseline", b)
+    result = intervals.compare("frozen", a, "baseline", b)
     assert result.p_value == pytest.approx(p)
     assert result.difference == pytest.approx((only_a - only_b) / len(a))
     assert result.ci[0] <= result.difference <= result.ci[1]
@@ -101,19 +101,19 @@ def test_mcnemar_by_hand(only_a: int, only_b: int, p: float) -> None:
 
 def test_verdicts_say_what_was_found() -> None:
     a, b = pair(40, 5, 55)
-    better = metrics.compare("frozen", a, "baseline", b)
+    better = intervals.compare("frozen", a, "baseline", b)
     assert better.verdict.startswith("frozen beats baseline by 35.0 points, 95 % interval ")
-    worse = metrics.compare("baseline", b, "frozen", a)
+    worse = intervals.compare("baseline", b, "frozen", a)
     assert worse.verdict.startswith("frozen beats baseline by 35.0 points, 95 % interval ")
     assert worse.difference == pytest.approx(-0.35)
     a, b = pair(4, 2, 94)
-    perhaps = metrics.compare("baseline", b, "frozen", a)
+    perhaps = intervals.compare("baseline", b, "frozen", a)
     assert perhaps.verdict.startswith("frozen is 2.0 points ahead of baseline, but that may be chance (95 % interval -")
     assert perhaps.verdict.endswith("p = 0.45)")
     a, b = pair(3, 3)
-    assert metrics.compare("frozen", a, "baseline", b).verdict.startswith("frozen and baseline are equally accurate")
+    assert intervals.compare("frozen", a, "baseline", b).verdict.startswith("frozen and baseline are equally accurate")
     a, b = pair(0, 0)
-    same = metrics.compare("frozen", a, "baseline", b)
+    same = intervals.compare("frozen", a, "baseline", b)
     assert same.ci == pytest.approx((-0.1135, 0.1135), abs=1e-4)  # Tango: 1.96² / (30 + 1.96²)
 
 
@@ -134,8 +134,8 @@ def test_the_temperature_undoes_a_known_scaling(scale: float) -> None:
 
 def test_calibration_never_sees_the_photos_reported_on() -> None:
     logits, labels = simulated(600, 4, sharpness=3.0)
-    assert evaluate.calibrate(logits, labels, reported=True) == evaluate.Calibration(1.0, False)
-    fitted = evaluate.calibrate(logits, labels, reported=False)
+    assert evaluation.calibrate(logits, labels, reported=True) == evaluation.Calibration(1.0, False)
+    fitted = evaluation.calibrate(logits, labels, reported=False)
     assert fitted.on_validation
     assert fitted.temperature == pytest.approx(3.0, rel=0.2)
     crossed = calibration.cross_fitted(logits, labels, 0)
@@ -161,17 +161,17 @@ def test_a_paired_interval_holds_the_truth_and_equal_models_are_told_apart_as_ra
     held = told = 0
     for _ in range(400):
         only_a, only_b, _ = dice.multinomial(300, [0.06, 0.03, 0.91])
-        low, high = metrics.paired_interval(only_a, only_b, 300)
+        low, high = intervals.paired_interval(only_a, only_b, 300)
         held += low <= 0.03 <= high
         only_a, only_b, _ = dice.multinomial(690, [0.05, 0.05, 0.9])
-        told += metrics.mid_p(only_a, only_b) < 0.05
+        told += intervals.mid_p(only_a, only_b) < 0.05
     assert 366 <= held <= 394  # 380 are meant; 3 standard deviations are 13
     assert 7 <= told <= 33  # 19 are meant
 
 
 def test_holms_correction_by_hand() -> None:
-    assert metrics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert metrics.holm([]) == []
+    assert intervals.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert intervals.holm([]) == []
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frostline import bundle, neighbours
+from frostline.bundles import bundle, neighbours
 from frostline.errors import BundleError
-from frostline.reading import pixels
+from frostline.photos.loading import pixels
 from runs import Run
 
 

@@ -14,8 +14,8 @@ import pytest
 
 import frostline
 from commands import call, document, must, ordinary_user, table
-from frostline.engine import MANY
-from frostline.images import MAX_BYTES
+from frostline.networks.engine import MANY
+from frostline.photos.decoding import MAX_BYTES
 from photos import BROKEN, photo, write_broken
 from runs import CLASSES, Run
 

@@ -17,8 +17,9 @@ import pytest
 
 import photos
 from commands import call, must
-from frostline import public, upkeep
-from frostline.manifest import scan
+from frostline.cache import upkeep
+from frostline.photos import public_sets
+from frostline.photos.scan import scan
 from frostline.progress import Progress
 from servers import LocalServer
 
@@ -88,8 +89,10 @@ def serve(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[by
         servers.append(Server(content))
         whole = archive()
         url = f"{servers[-1].url}/flower_photos.tgz"
-        known = replace(public.KNOWN["flowers"], urls=(url,), sha256=hashlib.sha256(whole).hexdigest(), size=len(whole))
-        monkeypatch.setitem(public.KNOWN, "flowers", known)
+        known = replace(
+            public_sets.KNOWN["flowers"], urls=(url,), sha256=hashlib.sha256(whole).hexdigest(), size=len(whole)
+        )
+        monkeypatch.setitem(public_sets.KNOWN, "flowers", known)
         return servers[-1]
 
     yield start
@@ -98,7 +101,7 @@ def serve(cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[by
 
 
 def test_the_published_set_is_the_known_one() -> None:
-    flowers = public.KNOWN["flowers"]
+    flowers = public_sets.KNOWN["flowers"]
     assert (flowers.size, flowers.sha256[:8], len(flowers.sha256)) == (228_813_984, "4c54ace7", 64)
     assert flowers.urls == ("https://storage.googleapis.com/download.tensorflow.org/example_images/flower_photos.tgz",)
 
@@ -158,9 +161,9 @@ def test_nothing_is_left_of_an_archive_that_can_not_be_unpacked(
     serve: Callable[[bytes], Server], cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = serve(b"\x1f\x8b no archive at all")
-    known = public.KNOWN["flowers"]
+    known = public_sets.KNOWN["flowers"]
     wrong = replace(known, sha256=hashlib.sha256(server.content).hexdigest(), size=len(server.content))
-    monkeypatch.setitem(public.KNOWN, "flowers", wrong)
+    monkeypatch.setitem(public_sets.KNOWN, "flowers", wrong)
     (tmp_path / "empty").mkdir()
     assert "can't be opened as an archive" in call("data", "flowers", tmp_path / "empty").error
     assert list((tmp_path / "empty").iterdir()) == []
@@ -171,6 +174,6 @@ def test_how_far_it_is_and_what_is_left_is_shown(serve: Callable[[bytes], Server
     serve(archive())
     log = io.StringIO()
     with Progress(stream=log) as progress:
-        public.fetch(public.KNOWN["flowers"], tmp_path / "flowers", progress=progress)
+        public_sets.fetch(public_sets.KNOWN["flowers"], tmp_path / "flowers", progress=progress)
     assert re.search(r"Fetching flower_photos.tgz: [\d.]+ kB in", log.getvalue())
     assert re.search(r"Unpacking flower_photos.tgz: [\d.]+ kB in", log.getvalue())

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from frostline import report, words
+from frostline import wording
 from frostline.errors import RunError
+from frostline.reports import study_page
 
 FLOWERS = Path(__file__).parents[2] / "shared" / "flowers"
 CLASSES = ["daisy", "rose", "tulip"]
@@ -159,7 +160,7 @@ def read(page: Path) -> str:
 
 
 def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
-    page = report.build(make_run(tmp_path))
+    page = study_page.build(make_run(tmp_path))
     assert page == tmp_path / "run" / "report.html"
     text = read(page)
     for expected in (
@@ -193,12 +194,12 @@ def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
 
 def test_it_says_which_photos_were_watched_and_which_were_rendered(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    plain = read(report.build(run))
+    plain = read(study_page.build(run))
     study = load(run)
     study |= {"protocol": "tutorial", "reported_on": "validation"}
     study["dataset"]["sample"] = True
     save(run, study)
-    told = read(report.build(run))
+    told = read(study_page.build(run))
     for sentence in ("the reported photos were also watched during training", "not real photographs"):
         assert sentence in told
         assert sentence not in plain
@@ -211,17 +212,17 @@ def test_a_rendered_test_folder_is_told_too(tmp_path: Path) -> None:
     study = load(run)
     study["dataset"]["test_sample"] = True
     save(run, study)
-    assert "The test pictures were rendered by code; they are not real photographs." in read(report.build(run))
+    assert "The test pictures were rendered by code; they are not real photographs." in read(study_page.build(run))
 
 
 def test_one_command_repeats_every_setting(tmp_path: Path) -> None:
     run = make_run(tmp_path / "two words")
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert f"frostline study --config '{run}/config.toml' --out '{run}-again'" in text
     assert f"rebuilt with frostline report '{run}'" in text
     assert not re.search(r"--(strategies|protocol|preset|seed|epochs|backbone|line|weights)\b", text)
     (run / "config.toml").unlink()
-    assert "frostline study" not in read(report.build(run))
+    assert "frostline study" not in read(study_page.build(run))
 
 
 def test_the_pass_that_all_share_is_counted_once(tmp_path: Path) -> None:
@@ -229,7 +230,7 @@ def test_the_pass_that_all_share_is_counted_once(tmp_path: Path) -> None:
     study = load(run)
     study["strategies"][2]["head_history"] = study["strategies"][1]["history"]
     save(run, study)
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert "frozen shared 2 min 14 s 3.1 s 1.8 GB" in text
     assert text.count("14 s") == text.count("2 min 14 s") + 1  # the shared pass
     assert "shared by all 14 s" in text
@@ -248,7 +249,7 @@ def test_the_pass_that_all_share_is_counted_once(tmp_path: Path) -> None:
 )
 def test_verdicts_are_said_in_words(tmp_path: Path, verdict: str, sign: str) -> None:
     claims = [{"claim": "It <b>overfits</b>.", "measured": "a change of -0.012 to +0.019", "verdict": verdict}]
-    text = read(report.build(make_run(tmp_path, claims=claims)))
+    text = read(study_page.build(make_run(tmp_path, claims=claims)))
     assert f"It <b>overfits</b>. {sign} {verdict} Measured: a change of −0.012 to +0.019." in text
 
 
@@ -258,7 +259,7 @@ def test_the_strategy_that_validation_prefers_leads(tmp_path: Path) -> None:
     for row, accuracy in zip(study["strategies"], (0.7, 0.9, 0.8), strict=True):
         row["validation_accuracy"] = accuracy
     save(run, study)
-    page = report.build(run).read_text(encoding="utf-8")
+    page = study_page.build(run).read_text(encoding="utf-8")
     lead = re.findall(r'<tr class="lead"><th scope="row"><svg.*?</svg><bdi>([\w-]+)</bdi></th>', page)
     assert lead == ["frozen"]  # though fine-tuned is ahead on the photos reported on
 
@@ -281,12 +282,12 @@ def test_every_photo_is_there_and_those_beyond_the_cap_are_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = make_run(tmp_path, each=20)  # 60 photos, 30 wrong
-    page = report.build(run)
+    page = study_page.build(run)
     assert len(rows_of(page)["photos"]) == len(pictures_of(page)) == 60
     assert "All 60 photos reported on." in read(page)
     assert "24 shown of 30, surest first" in read(page)  # wrong in every strategy
-    monkeypatch.setattr("frostline.gallery.PICTURES", 40)
-    page = report.build(run)
+    monkeypatch.setattr("frostline.reports.gallery.PICTURES", 40)
+    page = study_page.build(run)
     photos = rows_of(page)["photos"]
     assert len(photos) == 60 and len(pictures_of(page)) == 40
     assert [photo[3] for photo in photos] == [*range(40), *[-1] * 20]
@@ -295,8 +296,8 @@ def test_every_photo_is_there_and_those_beyond_the_cap_are_told(
 
 
 def test_a_photo_of_many_strategies_is_stored_once(tmp_path: Path) -> None:
-    one = report.build(make_run(tmp_path / "one", names=("frozen",)))
-    three = report.build(make_run(tmp_path / "three"))
+    one = study_page.build(make_run(tmp_path / "one", names=("frozen",)))
+    three = study_page.build(make_run(tmp_path / "three"))
     assert len(pictures_of(one)) == len(pictures_of(three)) == 12
     assert [len(photo[2]) for photo in rows_of(three)["photos"]] == [3] * 12
 
@@ -309,7 +310,7 @@ def test_figures_that_are_undefined_are_dashes(tmp_path: Path) -> None:
     study["comparisons"][0] |= {"p_value": None, "ci": [None, None]}
     del study["strategies"][2]["seconds"], study["strategies"][2]["layers"], study["machine"]
     save(run, study)
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert "baseline – – 0.667 –" in text
     assert "(–), p unknown" in text
     assert "No epochs were recorded." in text
@@ -319,25 +320,25 @@ def test_figures_that_are_undefined_are_dashes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        (words.percent(0.91234), "91.2 %"),
-        (words.percent(None), "–"),
-        (words.percent(float("nan")), "–"),
-        (words.points(-0.013), "−1.3"),
-        (words.points(-0.00001), "0.0"),
-        (words.change(0.0004), "0.000"),
-        (words.short(999_600), "1.0 M"),
-        (words.short(11_169_605), "11.2 M"),
-        (words.short(884_613), "885 k"),
-        (words.duration(3.14), "3.1 s"),
-        (words.duration(59.7), "1 min"),
-        (words.duration(134), "2 min 14 s"),
-        (words.duration(7263), "2 h 1 min"),
-        (words.p_value(0), "p < 0.001"),
-        (words.gigabytes(2564.3), "2.6 GB"),
-        (words.gigabytes(None), "–"),
-        (words.tied("fine-tuned: 1e-4, -0.5 to -0.1 (-2 points)"), "fine-tuned: 1e-4, −0.5 to −0.1 (−2 points)"),
-        (words.moment("2026-03-04T10:22:31+00:00"), "4 March 2026, 10:22 UTC"),
-        (words.moment("yesterday"), "yesterday"),
+        (wording.percent(0.91234), "91.2 %"),
+        (wording.percent(None), "–"),
+        (wording.percent(float("nan")), "–"),
+        (wording.points(-0.013), "−1.3"),
+        (wording.points(-0.00001), "0.0"),
+        (wording.change(0.0004), "0.000"),
+        (wording.short(999_600), "1.0 M"),
+        (wording.short(11_169_605), "11.2 M"),
+        (wording.short(884_613), "885 k"),
+        (wording.duration(3.14), "3.1 s"),
+        (wording.duration(59.7), "1 min"),
+        (wording.duration(134), "2 min 14 s"),
+        (wording.duration(7263), "2 h 1 min"),
+        (wording.p_value(0), "p < 0.001"),
+        (wording.gigabytes(2564.3), "2.6 GB"),
+        (wording.gigabytes(None), "–"),
+        (wording.tied("fine-tuned: 1e-4, -0.5 to -0.1 (-2 points)"), "fine-tuned: 1e-4, −0.5 to −0.1 (−2 points)"),
+        (wording.moment("2026-03-04T10:22:31+00:00"), "4 March 2026, 10:22 UTC"),
+        (wording.moment("yesterday"), "yesterday"),
     ],
 )
 def test_numbers_for_people(said: str, expected: str) -> None:
@@ -345,7 +346,7 @@ def test_numbers_for_people(said: str, expected: str) -> None:
 
 
 def test_a_p_value_stays_on_one_line() -> None:
-    assert words.tied("by chance (p = 0.15)") == "by chance (p\u00a0=\u00a00.15)"
+    assert wording.tied("by chance (p = 0.15)") == "by chance (p\u00a0=\u00a00.15)"
 
 
 # ---------------------------------------------------------------- runs that are not whole
@@ -353,24 +354,24 @@ def test_a_p_value_stays_on_one_line() -> None:
 
 def test_it_grows_as_strategies_end(tmp_path: Path) -> None:
     run = make_run(tmp_path, names=(), status="running", answer=None, comparisons=[], claims=[])
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert "No strategy has ended yet" in text
     assert "to come: baseline, frozen, fine-tuned" in text
     assert "rose/torn.jpg" in text
     run = make_run(tmp_path, names=("baseline",), status="running", answer=None, comparisons=[], claims=[])
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert "First result, baseline: 67.1 % right (95 % interval 65.0 to 68.9)." in text
     assert "1 strategy has ended so far; to come: frozen, fine-tuned" in text
     run = make_run(tmp_path, names=("baseline", "frozen"), status="running", answer=None, comparisons=[], claims=[])
-    assert "So far frozen leads: 88.3 % right (95 % interval 86.2 to 90.1)." in read(report.build(run))
-    assert "Still running" not in read(report.build(make_run(tmp_path)))
+    assert "So far frozen leads: 88.3 % right (95 % interval 86.2 to 90.1)." in read(study_page.build(run))
+    assert "Still running" not in read(study_page.build(make_run(tmp_path)))
 
 
 def test_only_study_json_is_needed(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     for name in ("config.toml", "manifest.csv", *(f"{s}/predictions.csv" for s in ACCURACY)):
         (run / name).unlink()
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert "91.2 %" in text
     assert "config.toml" not in text
     assert "Photos it gets right and wrong" not in text
@@ -381,12 +382,12 @@ def test_photos_that_were_moved_get_a_placeholder_and_are_listed(tmp_path: Path)
     gone, broken = sorted((tmp_path / "photos" / "class 1").iterdir())[:2]
     gone.unlink()
     broken.write_bytes(b"not a photo any more")
-    text = read(report.build(run))
+    text = read(study_page.build(run))
     assert "2 of the photos chosen for this page could not be read" in text
     for path in (gone, broken):
         assert f"class 1/{path.name}" in text.split("Photos that are no longer there")[1]
     shutil.rmtree(tmp_path / "photos")
-    page = report.build(run)
+    page = study_page.build(run)
     assert pictures_of(page) == []
     assert "photo moved" in read(page)
 
@@ -398,7 +399,7 @@ def test_photos_of_another_test_folder(tmp_path: Path) -> None:
     study["dataset"]["test_root"] = str(tmp_path / "elsewhere")
     study["dataset"]["conflicts"] = []
     save(run, study)
-    page = report.build(run)
+    page = study_page.build(run)
     assert len(pictures_of(page)) == 12
     assert "no longer there" not in read(page)
 
@@ -421,16 +422,16 @@ def test_what_cannot_be_read_is_one_line(tmp_path: Path, name: str, content: str
     if content is not None:
         (run / name).write_text(content, encoding="utf-8")
     with pytest.raises(RunError, match=message) as caught:
-        report.build(run)
+        study_page.build(run)
     assert "\n" not in str(caught.value)
 
 
 def test_a_report_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
     run = make_run(tmp_path)
-    before = report.build(run).read_bytes()
+    before = study_page.build(run).read_bytes()
     (run / "manifest.csv").write_text("torn", encoding="utf-8")
     with pytest.raises(RunError):
-        report.build(run)
+        study_page.build(run)
     assert (run / "report.html").read_bytes() == before
     assert not list(run.glob(".*"))
 
@@ -484,7 +485,7 @@ class Visit:
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [375, 1280])
 def test_it_opens_from_disk_and_fits(tmp_path: Path, chromium: Any, width: int, scheme: str) -> None:
-    path = report.build(make_run(tmp_path))
+    path = study_page.build(make_run(tmp_path))
     with Visit(chromium, path, viewport={"width": width, "height": 800}, color_scheme=scheme) as visit:
         assert (
             visit.page.locator("svg.fig").count() == 5 + 2 * 3
@@ -498,7 +499,7 @@ def test_it_opens_from_disk_and_fits(tmp_path: Path, chromium: Any, width: int, 
 
 
 def test_without_scripts_the_tables_hold_the_figures(tmp_path: Path, chromium: Any) -> None:
-    path = report.build(make_run(tmp_path))
+    path = study_page.build(make_run(tmp_path))
     with Visit(chromium, path, java_script_enabled=False) as visit:
         visit.page.locator("summary", has_text="Figures of these curves").first.click()
         cells = visit.page.locator("#curves table").first.inner_text()
@@ -523,7 +524,7 @@ def test_names_cannot_inject(tmp_path: Path, chromium: Any) -> None:
     ]
     study["dataset"]["name"] = "</title><script>alert(8)</script>"
     save(run, study)
-    path = report.build(run)
+    path = study_page.build(run)
     source = path.read_text(encoding="utf-8")
     assert "<script>alert" not in source
     assert "<img src=x" not in source
@@ -542,7 +543,7 @@ def test_names_cannot_inject(tmp_path: Path, chromium: Any) -> None:
 
 
 def test_an_injected_script_would_not_run(tmp_path: Path, chromium: Any) -> None:
-    path = report.build(make_run(tmp_path))
+    path = study_page.build(make_run(tmp_path))
     source = path.read_text(encoding="utf-8").replace("<main", "<script>document.title = 'taken over'</script><main", 1)
     path.write_text(source, encoding="utf-8")
     with Visit(chromium, path) as visit:
@@ -552,7 +553,7 @@ def test_an_injected_script_would_not_run(tmp_path: Path, chromium: Any) -> None
 
 def test_a_partial_run_draws_what_it_has(tmp_path: Path, chromium: Any) -> None:
     run = make_run(tmp_path, names=("frozen",), status="running", answer=None, comparisons=[], claims=[])
-    with Visit(chromium, report.build(run), viewport={"width": 375, "height": 800}) as visit:
+    with Visit(chromium, study_page.build(run), viewport={"width": 375, "height": 800}) as visit:
         assert visit.page.locator("svg.fig").count() == 5
         assert visit.overflow() == 0
         assert visit.said == []
@@ -570,7 +571,7 @@ def test_real_photos_stay_small(tmp_path: Path) -> None:
         rows = [[path, true, "rose", 1 - (i * (turn + 7)) % 997 / 1000] for i, (path, true) in enumerate(found)]
         with (run / name / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
             csv.writer(stream).writerows([["path", "true", "predicted", "confidence"], *rows])
-    page = report.build(run)
+    page = study_page.build(run)
     assert len(pictures_of(page)) == len(found) > 800
     assert page.stat().st_size < 15_000_000
     assert "no longer there" not in read(page)

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from commands import table
-from frostline import gallery, record, report
+from frostline.reports import gallery, record, study_page
 from test_report import ACCURACY, CLASSES, Visit, chromium, load, make_run, read, save  # noqa: F401 -- a fixture
 
 GRID = [[min(255, 40 * x + 20 * y) for x in range(7)] for y in range(5)]
@@ -63,14 +63,14 @@ def full_run(folder: Path, **changes: Any) -> Path:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return report.build(full_run(tmp_path_factory.mktemp("full"), each=20))
+    return study_page.build(full_run(tmp_path_factory.mktemp("full"), each=20))
 
 
 # ---------------------------------------------------------------- what it says
 
 
 def test_optional_parts_appear_when_they_are_there(tmp_path: Path, page: Path) -> None:
-    told, plain = read(page), read(report.build(make_run(tmp_path)))
+    told, plain = read(page), read(study_page.build(make_run(tmp_path)))
     for sentence in (
         "Calibration: is it as sure as it should be?", "Are the real errors of that kind?", "wrong photos are darker",
         "fine-tuned none 8.1 % 5.0 to 11.5 p = 0.008 underconfident 86.1 % 49.0 %",
@@ -89,7 +89,7 @@ def test_a_failed_explanation_is_told(tmp_path: Path) -> None:
     (run / "frozen" / "explanations.json").write_text(
         '{"method": "x", "photos": [], "failure": "no grid"}', encoding="utf-8"
     )
-    assert "No heat maps: no grid" in read(report.build(run))
+    assert "No heat maps: no grid" in read(study_page.build(run))
 
 
 @pytest.mark.parametrize(
@@ -97,15 +97,15 @@ def test_a_failed_explanation_is_told(tmp_path: Path) -> None:
 )
 def test_what_validation_photos_decided_is_told(tmp_path: Path, stops: bool, said: str) -> None:
     run = make_run(tmp_path)
-    assert "Rigorous protocol: stopping, temperature and" in read(report.build(run))  # an older run doesn't tell
+    assert "Rigorous protocol: stopping, temperature and" in read(study_page.build(run))  # an older run doesn't tell
     save(run, {**load(run), "validation_stops": stops, "loss": "robust"})
-    page = read(report.build(run))
+    page = read(study_page.build(run))
     assert said in page
     assert "robust loss" in page
 
 
 def next_steps(run: Path) -> str:
-    return read(report.build(run)).partition("What to do next")[2].partition("Strategies compared")[0]
+    return read(study_page.build(run)).partition("What to do next")[2].partition("Strategies compared")[0]
 
 
 def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
@@ -250,7 +250,7 @@ def test_the_gallery_follows_the_strategy(tmp_path: Path, chromium: Any) -> None
                 *([path, true, true, sure] for path, true, _, sure, *_ in rows),
             ]
         )
-    with Visit(chromium, report.build(run)) as visit:
+    with Visit(chromium, study_page.build(run)) as visit:
         form, found = visit.page.locator("#gallery form"), visit.page.locator(".found")
         form.locator("[name=answer]").select_option("wrong")
         assert found.inner_text() == "6 of 12 photos match."
@@ -295,7 +295,7 @@ def test_it_prints_all_its_sections(page: Path, chromium: Any, tmp_path: Path) -
 def test_names_that_turn_the_writing_about_stay_in_their_place(tmp_path: Path, chromium: Any) -> None:  # noqa: F811
     names = ["ab\u202egpj.exe", "</script><!--", "日本 \u200f\"'&"]
     run = full_run(tmp_path, classes=names)
-    with Visit(chromium, report.build(run), viewport={"width": 375, "height": 800}) as visit:
+    with Visit(chromium, study_page.build(run), viewport={"width": 375, "height": 800}) as visit:
         options = visit.page.locator("[name=true] option").all_inner_texts()
         assert options[1:] == names
         visit.page.locator("table.matrix button").nth(1).click()

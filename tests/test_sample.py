@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from frostline.errors import ConfigError, RunError
-from frostline.sample import CLASSES, MARKER, photo, render
+from frostline.photos.sample import CLASSES, MARKER, photo, render
 
 
 def digests(folder: Path) -> dict[str, str]:

@@ -14,8 +14,9 @@ import pytest
 
 import frostline
 from commands import SMALL, call, document, events, figures, must, spawn, stop_when, table
-from frostline import metrics
-from frostline.seeds import best_of, several
+from frostline.reports.seeds_page import best_of
+from frostline.stats import across_seeds, intervals
+from frostline.studies.seeds import several
 from photos import photo, write_folder
 from runs import Run
 
@@ -282,7 +283,7 @@ def test_the_interval_of_a_mean_holds_the_truth_as_often_as_its_description_says
     held = 0
     for trial in range(trials):
         right, _, tested = answers(dice, share, scatter)
-        ends = metrics.mean_across(right, tested, trial).ci
+        ends = across_seeds.mean_across(right, tested, trial).ci
         held += ends[0] <= truth <= ends[1]
     assert low <= held / trials <= high
 
@@ -294,7 +295,7 @@ def test_equal_models_are_told_apart_no_more_often_than_chance_allows(share: flo
     told = 0
     for trial in range(trials):
         a, b, tested = answers(dice, share, 0.05)
-        told += " beats " in metrics.compare_across("a", a, "b", b, tested, trial).verdict
+        told += " beats " in across_seeds.compare_across("a", a, "b", b, tested, trial).verdict
     assert told / trials <= 0.06
 
 
@@ -303,32 +304,32 @@ def test_three_seeds_find_a_difference_that_one_seed_rarely_does() -> None:
     alone = together = 0
     for trial in range(100):
         a, b, tested = answers(dice, 0.2, 0.05, lead=0.9)
-        together += "a beats b" in metrics.compare_across("a", a, "b", b, tested, trial).verdict
+        together += "a beats b" in across_seeds.compare_across("a", a, "b", b, tested, trial).verdict
         first = tested[:, 0] > 0
-        alone += metrics.compare("a", a[first, 0] > 0, "b", b[first, 0] > 0).p_value < 0.05
+        alone += intervals.compare("a", a[first, 0] > 0, "b", b[first, 0] > 0).p_value < 0.05
     assert together > alone + 20
 
 
 def test_the_same_answers_three_times_are_no_more_certain_than_once() -> None:
     right = np.arange(200) % 10 < 8
-    once = metrics.mean_interval(right)
-    thrice = metrics.mean_across(np.repeat(right[:, None], 3, 1).astype(float), np.ones((200, 3)), 0)
+    once = intervals.mean_interval(right)
+    thrice = across_seeds.mean_across(np.repeat(right[:, None], 3, 1).astype(float), np.ones((200, 3)), 0)
     assert thrice.sd == pytest.approx(0)
     assert thrice.ci == pytest.approx(once, abs=0.006)
-    twins = metrics.mean_across(2 * right[:, None] * np.ones((1, 2)), np.full((200, 2), 2.0), 0)
+    twins = across_seeds.mean_across(2 * right[:, None] * np.ones((1, 2)), np.full((200, 2), 2.0), 0)
     assert twins.ci == pytest.approx(once, abs=0.006)
 
 
 def test_all_right_with_every_seed_is_not_certainty() -> None:
     tested = np.zeros((30, 2))
     tested[:20, 0] = tested[10:, 1] = 1
-    assert metrics.mean_across(tested, tested, 0).ci == pytest.approx(
+    assert across_seeds.mean_across(tested, tested, 0).ci == pytest.approx(
         (0.8865, 1.0), abs=1e-4
     )  # Wilson: 30 / (30 + 1.96²)
-    same = metrics.compare_across("a", tested, "b", tested, tested, 0)
+    same = across_seeds.compare_across("a", tested, "b", tested, tested, 0)
     assert same.ci == (-0.1, 0.1)  # the rule of three over 30 photos
     assert same.verdict.startswith("a and b are equally accurate here on average")
-    most = metrics.compare_across("a", tested, "b", 0 * tested, tested, 0)
+    most = across_seeds.compare_across("a", tested, "b", 0 * tested, tested, 0)
     assert most.ci == (0.9, 1.0)
     assert most.verdict == "a beats b by 100.0 points on average, 95 % interval 90.0 to 100.0, ahead with 2 of 2 seeds"
 
@@ -337,13 +338,13 @@ def test_verdicts_lead_with_the_better_one_and_say_when_it_may_be_chance() -> No
     dice = np.random.default_rng(14)
     a, b, tested = answers(dice, 0.3, 0.0, lead=3.0)
     for found in (
-        metrics.compare_across("a", a, "b", b, tested, 0).verdict,
-        metrics.compare_across("b", b, "a", a, tested, 0).verdict,
+        across_seeds.compare_across("a", a, "b", b, tested, 0).verdict,
+        across_seeds.compare_across("b", b, "a", a, tested, 0).verdict,
     ):
         assert found.startswith("a beats b by ")
         assert found.endswith("ahead with 3 of 3 seeds")
     close = a.copy()
     close[np.flatnonzero(a[:, 1])[0], 1] = 0
-    found = metrics.compare_across("c", close, "a", a, tested, 0).verdict
+    found = across_seeds.compare_across("c", close, "a", a, tested, 0).verdict
     assert found.startswith("a is 0.6 points ahead of c on average, but that may be chance (95 % interval 0.0 to ")
     assert found.endswith("ahead with 1 of 3 seeds, p = 0.50)")

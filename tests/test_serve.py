@@ -18,10 +18,10 @@ from starlette.testclient import TestClient
 
 import frostline
 from commands import call
+from frostline.bundles.predict import Classified
 from frostline.errors import ConfigError
-from frostline.predict import Classified
-from frostline.serve import Settings
-from frostline.serving_limits import Limits
+from frostline.serving.app import Settings
+from frostline.serving.limits import Limits
 from photos import BROKEN, FORMATS, photo
 from runs import Run
 from serving import JPEG, asked

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import frostline
-from frostline.predict import Classified
+from frostline.bundles.predict import Classified
 from photos import photo
 from runs import Run
 from serving import Live, running

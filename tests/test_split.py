@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 import photos
 from frostline.errors import DataError
-from frostline.manifest import Manifest, Photo, scan
-from frostline.split import Protocol, Split, leaks, make_split, straddling
+from frostline.photos.manifest import Manifest, Photo
+from frostline.photos.scan import scan
+from frostline.photos.split import Protocol, Split, leaks, make_split, straddling
 
 
 def digest(content: object) -> str:

@@ -16,9 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from commands import SMALL, call, document, must, table
-from frostline.config import resolve
-from frostline import backbone, findings, freeze, sweep, sweep_report
-from frostline.images import Transform
+from frostline.evidence import learning_curve
+from frostline.networks import backbone, freeze_line
+from frostline.photos.decoding import Transform
+from frostline.recipes import resolve
+from frostline.reports import sweep_page
+from frostline.stats import sweep_stats
+from frostline.studies import sweep
 from photos import photo, write_folder
 
 CLASSES = ["rose", "tulip"]
@@ -165,10 +169,10 @@ def test_auto_takes_narrow_places_from_the_top_to_the_photos(name: str) -> None:
     places = [resolve(line, network.layer_count) for line in chosen]
     assert places == sorted(set(places), reverse=True)
     for line in places[2:-1]:
-        cut = freeze.cut(network.traced, line)
+        cut = freeze_line.cut(network.traced, line)
         assert len(cut.shapes) <= networks
         assert sum(np.prod(shape) for shape in cut.shapes) <= networks * 224 * 224 * 3
-        assert freeze.boundary(network.traced, line) == cut.shapes
+        assert freeze_line.boundary(network.traced, line) == cut.shapes
 
 
 # ---- over photos -----------------------------------------------------------------------------------------------------
@@ -268,14 +272,16 @@ names = st.sampled_from(["a", "b", "c"])
 @settings(max_examples=60, deadline=None)
 def test_subsets_are_nested_and_stratified(labels: list[str], wanted: set[int], repeat: int) -> None:
     digests = [f"{i:064x}" for i in range(len(labels))]
-    found = sweep.subsets(labels, digests, sorted(wanted), 3, repeat)
+    found = learning_curve.subsets(labels, digests, sorted(wanted), 3, repeat)
     before: set[int] = set()
     for size in sorted(wanted):
         counts = Counter(labels[i] for i in found[size])
         assert counts == {label: min(size, labels.count(label)) for label in set(labels)}
         assert before <= set(found[size])
         before = set(found[size])
-    turned = sweep.subsets(labels[::-1], digests[::-1], sorted(wanted), 3, repeat)  # another order of the files
+    turned = learning_curve.subsets(
+        labels[::-1], digests[::-1], sorted(wanted), 3, repeat
+    )  # another order of the files
     last = len(labels) - 1
     assert {size: sorted(last - i for i in places) for size, places in turned.items()} == found
 
@@ -290,9 +296,9 @@ def test_the_recommended_line_is_the_highest_that_is_not_clearly_below_the_best(
 ) -> None:
     dice = np.random.default_rng(seed)
     lines = [
-        findings.Judged(str(i), dice.random(photos_) < dice.random(), dice.random(photos_) * 3) for i in range(count)
+        sweep_stats.Judged(str(i), dice.random(photos_) < dice.random(), dice.random(photos_) * 3) for i in range(count)
     ]
-    found = findings.recommend(lines, 0)
+    found = sweep_stats.recommend(lines, 0)
     best = max(lines, key=lambda line: (line.right.mean(), -line.loss.mean()))
     assert found["best"] == best.name
     assert sum(row["best_share"] for row in found["lines"]) == pytest.approx(1)
@@ -304,25 +310,25 @@ def test_the_recommended_line_is_the_highest_that_is_not_clearly_below_the_best(
 
 def test_between_equals_the_lower_log_loss_is_the_best() -> None:
     right = np.array([True, False] * 20)
-    pair = [findings.Judged("top", right, np.full(40, 0.5)), findings.Judged("0", right, np.full(40, 0.4))]
-    found = findings.recommend(pair, 0)
+    pair = [sweep_stats.Judged("top", right, np.full(40, 0.5)), sweep_stats.Judged("0", right, np.full(40, 0.4))]
+    found = sweep_stats.recommend(pair, 0)
     assert [row["best_share"] for row in found["lines"]] == [0, 1]
     assert (found["best"], found["recommended"]) == ("0", "top")  # equally accurate, so the one with less to train
 
 
 def test_a_wrong_photo_said_with_certainty_has_a_finite_loss() -> None:
-    said = findings.judged("top", ["a", "b"], [{"a": 0.0, "b": 1.0}, {"a": 0.25, "b": 0.75}])
+    said = sweep_stats.judged("top", ["a", "b"], [{"a": 0.0, "b": 1.0}, {"a": 0.25, "b": 0.75}])
     assert said.right.tolist() == [False, True]
     assert np.isfinite(said.loss).all()
     assert said.loss[1] == pytest.approx(-np.log(0.75))
 
 
-def drawn(errors: list[list[float]], sizes: list[int], photos_: int = 3000, repeats: int = 3) -> findings.Grid:
+def drawn(errors: list[list[float]], sizes: list[int], photos_: int = 3000, repeats: int = 3) -> sweep_stats.Grid:
     """A grid whose strategies have these errors; a photo that is hard for one is hard for all."""
     hardness = np.random.default_rng(0).random(photos_)
     noise = np.random.default_rng(1).normal(0, 0.004, (len(errors), len(sizes), repeats, 1))
     right = hardness >= np.array(errors)[:, :, None, None] + noise
-    return findings.Grid([f"s{i}" for i in range(len(errors))], np.array(sizes, dtype=float), right)
+    return sweep_stats.Grid([f"s{i}" for i in range(len(errors))], np.array(sizes, dtype=float), right)
 
 
 SIZES = [5, 10, 20, 50, 100, 200, 400]
@@ -331,7 +337,7 @@ SIZES = [5, 10, 20, 50, 100, 200, 400]
 def test_the_crossing_point_is_found_between_two_sizes() -> None:
     steps = np.log(np.array(SIZES) / 40)  # ahead from 40 on
     grid = drawn([[0.3] * 7, (0.3 - 0.03 * steps).tolist()], SIZES)
-    found = findings.crossing(grid, findings.resample(grid, 0), 1, 0)
+    found = sweep_stats.crossing(grid, sweep_stats.resample(grid, 0), 1, 0)
     assert found["shown"]
     low, high = found["at_ci"]
     assert 20 < low < found["at"] < high < 90
@@ -341,10 +347,10 @@ def test_the_crossing_point_is_found_between_two_sizes() -> None:
 @pytest.mark.parametrize(("ahead", "said"), [(-0.05, "does not pay"), (0.0, "not"), (0.05, "at every number")])
 def test_no_crossing_within_the_sizes_is_said(ahead: float, said: str) -> None:
     grid = drawn([[0.3] * 7, [0.3 - ahead] * 7], SIZES, repeats=2)
-    resampled = findings.resample(grid, 0)
-    crossing = findings.crossing(grid, resampled, 1, 0)
-    answer, detail = sweep_report.photo_answer(
-        {"crossings": [crossing], "curves": findings.curves(grid, resampled), "forecasts": []}
+    resampled = sweep_stats.resample(grid, 0)
+    crossing = sweep_stats.crossing(grid, resampled, 1, 0)
+    answer, detail = sweep_page.photo_answer(
+        {"crossings": [crossing], "curves": sweep_stats.curves(grid, resampled), "forecasts": []}
     )
     assert said in answer
     assert detail == ""
@@ -354,7 +360,7 @@ def test_no_crossing_within_the_sizes_is_said(ahead: float, said: str) -> None:
 def test_a_power_law_is_followed_to_twice_the_photos() -> None:
     errors = [0.05 + 0.9 * n**-0.6 for n in SIZES]
     grid = drawn([errors], SIZES, photos_=6_000)
-    found = findings.forecast(grid, findings.resample(grid, 0), 0)
+    found = sweep_stats.forecast(grid, sweep_stats.resample(grid, 0), 0)
     truth = 1 - (0.05 + 0.9 * 800**-0.6)
     assert found["per_class"] == 800
     assert found["accuracy"] == pytest.approx(truth, abs=0.01)
@@ -365,7 +371,7 @@ def test_a_power_law_is_followed_to_twice_the_photos() -> None:
 @pytest.mark.parametrize("sizes_", [[5, 10, 400], [100, 120, 150, 200]])
 def test_a_curve_too_short_has_no_forecast(sizes_: list[int]) -> None:
     grid = drawn([[0.3] * len(sizes_)], sizes_)
-    assert "too short" in findings.forecast(grid, findings.resample(grid, 0), 0)["why_not"]
+    assert "too short" in sweep_stats.forecast(grid, sweep_stats.resample(grid, 0), 0)["why_not"]
 
 
 def test_repeats_widen_the_interval() -> None:
@@ -373,8 +379,8 @@ def test_repeats_widen_the_interval() -> None:
     other = np.concatenate([same, same, np.zeros_like(same)], axis=2)  # one repeat failed
     widths = []
     for right in (np.repeat(same, 3, axis=2), other):
-        grid = findings.Grid(["s"], np.array([5.0, 10.0]), right)
-        low, high = findings.curves(grid, findings.resample(grid, 0))[0]["accuracy_ci"]
+        grid = sweep_stats.Grid(["s"], np.array([5.0, 10.0]), right)
+        low, high = sweep_stats.curves(grid, sweep_stats.resample(grid, 0))[0]["accuracy_ci"]
         widths.append(high - low)
     assert widths[1] > 5 * widths[0]
 

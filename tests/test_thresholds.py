@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import call, must
-from frostline import thresholds
+from frostline.stats import thresholds
 from photos import write_folder
 from runs import Run
 

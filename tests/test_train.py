@@ -14,25 +14,15 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from frostline.config import resolve
-from frostline import backbone, freeze
-from frostline.backbone import Backbone
-from frostline.cache import Key, Store
-from frostline.compiling import TorchEngine
-from frostline.config import LEAST_TO_TELL, MOST_VIEWS, Recipe
+from frostline.cache.store import Key, Store
 from frostline.errors import RunError
+from frostline.networks import backbone, freeze_line
+from frostline.networks.backbone import Backbone
+from frostline.networks.compilation import TorchEngine
+from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
-from frostline.train import (
-    Above,
-    Epoch,
-    Examples,
-    State,
-    make_head,
-    measure,
-    predict_logits,
-    stretched,
-    train,
-)
+from frostline.recipes import LEAST_TO_TELL, MOST_VIEWS, Recipe, resolve
+from frostline.training.loop import Epoch, Examples, State, measure, predict_logits, stretched, train
 
 CPU = torch.device("cpu")
 CLASSES = 3
@@ -337,7 +327,7 @@ def network() -> Backbone:
     return built
 
 
-def activations(folder: Path, built: Backbone, cut: freeze.Cut, count: int = 20) -> Examples:
+def activations(folder: Path, built: Backbone, cut: freeze_line.Cut, count: int = 20) -> Examples:
     photos = np.random.default_rng(2).integers(0, 256, (count, 64, 64, 3), dtype=np.uint8)
     live = [photos] if cut.line == 0 else TorchEngine(cut.prefix, CPU).run([photos])
     dtypes = [np.dtype(np.uint8 if a.dtype == np.uint8 else np.float16) for a in live]
@@ -350,7 +340,7 @@ def activations(folder: Path, built: Backbone, cut: freeze.Cut, count: int = 20)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_nothing_below_the_line_and_no_statistic_above_it_moves(tmp_path: Path, line: str, precision: Any) -> None:
     built = copy.deepcopy(network())
-    cut = freeze.cut(built.traced, resolve(line, built.layer_count))
+    cut = freeze_line.cut(built.traced, resolve(line, built.layer_count))
     data = activations(tmp_path, built, cut)
     whole, below, suffix = bits(built.network), bits(cut.prefix), bits(cut.suffix)
     above = Above(cut.suffix, make_head(built.features, CLASSES, RECIPE, 0), learn_statistics=False)
@@ -368,7 +358,7 @@ def test_nothing_below_the_line_and_no_statistic_above_it_moves(tmp_path: Path, 
 
 def test_a_network_from_random_weights_learns_its_statistics(tmp_path: Path) -> None:
     built = copy.deepcopy(network())
-    cut = freeze.cut(built.traced, 0)
+    cut = freeze_line.cut(built.traced, 0)
     data = activations(tmp_path, built, cut)
     start = bits(cut.suffix)
     above = Above(cut.suffix, make_head(built.features, CLASSES, RECIPE, 0), learn_statistics=True)

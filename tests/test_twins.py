@@ -16,10 +16,11 @@ from PIL import Image, ImageEnhance
 import frostline
 import photos
 from commands import SMALL, call, document, must, table
-from frostline import twins
+from frostline.checks import near_duplicates
 from frostline.errors import DataError
-from frostline.manifest import Manifest, Photo, scan
-from frostline.split import leaks, make_split, seen, together
+from frostline.photos.manifest import Manifest, Photo
+from frostline.photos.scan import scan
+from frostline.photos.split import leaks, make_split, seen, together
 
 CLASSES = ("ash", "birch")
 
@@ -68,7 +69,7 @@ def scenes(root: Path, each: int, first: int = 0, classes: tuple[str, ...] = CLA
 
 
 def groups_of(root: Path) -> list[set[str]]:
-    return [set(group.paths) for group in twins.find(scan(root))]
+    return [set(group.paths) for group in near_duplicates.find(scan(root))]
 
 
 # --- finding
@@ -81,7 +82,7 @@ def test_copies_of_every_kind_are_found_and_nothing_else(tmp_path: Path) -> None
         data = (tmp_path / "ash" / f"{number}.jpg").read_bytes()
         name = write(tmp_path, f"ash/{kind}.{'png' if kind == 'darker' else 'jpg'}", copy(Image.open(io.BytesIO(data))))
         expected.add(frozenset({f"ash/{number}.jpg", name}))
-    found = twins.find(scan(tmp_path))
+    found = near_duplicates.find(scan(tmp_path))
     assert {frozenset(group.paths) for group in found} == expected
     kinds = {kind: group.kind for group in found for kind in COPIES if any(kind in path for path in group.paths)}
     assert kinds["mirrored"] == "mirrored"
@@ -109,7 +110,7 @@ def test_names_and_the_order_of_files_do_not_matter(tmp_path: Path) -> None:
     for number, path in enumerate(reversed(files)):
         write(tmp_path / "b", f"{path.parent.name}/x{number}.jpg", path.read_bytes())
     digests = [
-        {frozenset(photo.sha256 for photo in group.photos) for group in twins.find(scan(tmp_path / side))}
+        {frozenset(photo.sha256 for photo in group.photos) for group in near_duplicates.find(scan(tmp_path / side))}
         for side in ("a", "b")
     ]
     assert digests[0] == digests[1]
@@ -122,7 +123,7 @@ def test_bytes_classes_and_splits_are_told(tmp_path: Path) -> None:
     data = (tmp_path / "train/ash/0.jpg").read_bytes()
     write(tmp_path, "train/birch/same.jpg", data)
     write(tmp_path, "test/birch/small.jpg", COPIES["resized"](scene(0)))
-    (group,) = twins.find(scan(tmp_path))
+    (group,) = near_duplicates.find(scan(tmp_path))
     assert group.paths == ("test/birch/small.jpg", "train/ash/0.jpg", "train/birch/same.jpg")
     assert group.classes == ("birch", "ash", "birch")
     assert group.splits == ("test", "train", "train")
@@ -130,7 +131,7 @@ def test_bytes_classes_and_splits_are_told(tmp_path: Path) -> None:
     assert {link.kind for link in group.links} == {"same bytes", "resized or recompressed"}
     others = Manifest(tmp_path, [photo for photo in scan(tmp_path).photos if photo.split == "test"])
     mine = Manifest(tmp_path, [photo for photo in scan(tmp_path).photos if photo.split == "train"])
-    (across,) = twins.find(mine, others=others)
+    (across,) = near_duplicates.find(mine, others=others)
     assert len(across.indices) == 3
     assert max(across.indices) >= len(mine.photos)
 
@@ -141,7 +142,7 @@ def test_features_may_add_candidates(tmp_path: Path) -> None:
     write(tmp_path, "ash/copy.jpg", COPIES["brighter"](scene(1)))
     manifest = scan(tmp_path)
     features = np.random.default_rng(0).normal(size=(len(manifest.photos), 12)).astype(np.float32)
-    assert [set(group.paths) for group in twins.find(manifest, features)] == [{"ash/1.jpg", "ash/copy.jpg"}]
+    assert [set(group.paths) for group in near_duplicates.find(manifest, features)] == [{"ash/1.jpg", "ash/copy.jpg"}]
 
 
 def test_textures_are_not_twins_of_their_kind(tmp_path: Path) -> None:
@@ -188,7 +189,7 @@ def test_a_photo_that_can_not_be_decoded_is_left_out(tmp_path: Path) -> None:
     photos.write_broken(tmp_path / "ash")
     assert groups_of(tmp_path) == []
     (tmp_path / "lonely" / "one").mkdir(parents=True)
-    assert twins.find(Manifest(tmp_path, [])) == []
+    assert near_duplicates.find(Manifest(tmp_path, [])) == []
 
 
 # --- the split
@@ -311,7 +312,7 @@ def test_near_twins_of_reported_photos_are_left_out_of_training(tmp_path: Path) 
 
 @photos.needs_flowers
 def test_twins_among_the_flowers() -> None:
-    found = twins.find(scan(photos.FLOWERS))
+    found = near_duplicates.find(scan(photos.FLOWERS))
     near = [group for group in found if group.kind != "same bytes"]
     assert 25 <= len(near) <= 40
     assert max(len(group.indices) for group in found) <= 6

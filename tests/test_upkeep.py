@@ -23,11 +23,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from commands import SOURCES, call, must, ordinary_user
-from frostline import sample, upkeep
-from frostline.cache import Store
+from frostline.cache import marks, sizes, upkeep
+from frostline.cache.store import Store
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_json
-from frostline.weights import KNOWN
+from frostline.networks.weights import KNOWN
+from frostline.photos import sample
 from test_cache import keys, values
 
 DAY = 86_400
@@ -147,13 +148,13 @@ OPENS = "upkeep.mark_used(Path(args[0]))"
     ],
 )  # fmt: skip
 def test_sizes_are_read(text: str, size: int) -> None:
-    assert upkeep.parse_size(text) == size
+    assert sizes.parse_size(text) == size
 
 
 @pytest.mark.parametrize("text", ["", "GB", "20 G", "-1GB", "1e9", "1,5GB", "20GB!", "2 0GB", "inf", "٣GB", "9" * 5000])
 def test_what_is_no_size_is_told(text: str) -> None:
     with pytest.raises(ConfigError, match=r"expected a number and a unit .*, e\.g\. 20GB"):
-        upkeep.parse_size(text)
+        sizes.parse_size(text)
 
 
 @given(
@@ -163,20 +164,20 @@ def test_what_is_no_size_is_told(text: str) -> None:
     case=st.sampled_from([str, str.lower, str.upper]),
 )
 def test_sizes_come_back(number: int, unit: tuple[str, int], space: str, case: Any) -> None:
-    assert upkeep.parse_size(case(f"{space}{number}{space}{unit[0]}{space}")) == number * unit[1]
+    assert sizes.parse_size(case(f"{space}{number}{space}{unit[0]}{space}")) == number * unit[1]
 
 
 @given(st.integers(0, 10**16))
 def test_a_printed_size_is_enough_and_hardly_more(size: int) -> None:
-    printed = upkeep.parse_size(upkeep.readable(size).replace(",", ""))
+    printed = sizes.parse_size(sizes.readable(size).replace(",", ""))
     assert size <= printed <= size * 1.1
 
 
 def test_the_limit_of_the_environment(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
-    assert upkeep.limit() is None
+    assert sizes.limit() is None
     for text, expected in (("", None), ("  ", None), ("2GB", 2 * 10**9)):
         monkeypatch.setenv("FROSTLINE_CACHE_LIMIT", text)
-        assert upkeep.limit() == expected
+        assert sizes.limit() == expected
         assert listing()["limit"] == expected
     assert "(limit 2.0 GB)" in must("cache").out
     monkeypatch.setenv("FROSTLINE_CACHE_LIMIT", "plenty")
@@ -309,9 +310,9 @@ def test_a_cache_that_is_reached_by_a_link_is_one(cache: Path, tmp_path: Path, m
     for place in (tmp_path / "link", "link", "cache", "./cache/../link"):
         monkeypatch.setenv("FROSTLINE_CACHE", str(place))
         assert names() == before
-    upkeep.mark_used(cache / "activations" / f"{1:032x}")
+    marks.mark_used(cache / "activations" / f"{1:032x}")
     assert [e.kind for e in upkeep.clear(upkeep.KINDS)[1]] == ["activations"]
-    upkeep.release(cache / "activations" / f"{1:032x}")
+    marks.release(cache / "activations" / f"{1:032x}")
 
 
 # ---- clearing --------------------------------------------------------------------------------------------------------
@@ -320,7 +321,7 @@ def test_a_cache_that_is_reached_by_a_link_is_one(cache: Path, tmp_path: Path, m
 def test_clear_takes_what_can_be_computed_again(cache: Path) -> None:
     of_all_kinds(cache)
     freed = sum(e.bytes for e in upkeep.entries(upkeep.COMPUTED))
-    assert must("cache", "clear").out == f"freed {upkeep.readable(freed)} in {cache}: 4 entries\n"
+    assert must("cache", "clear").out == f"freed {sizes.readable(freed)} in {cache}: 4 entries\n"
     assert {e.kind for e in upkeep.entries()} == {"downloads", "weights", "sample"}
     result = json.loads(must("cache", "clear", "--kind", "weights,sample,downloads", "--json").out)
     assert [e["kind"] for e in result["removed"]] == ["sample", "weights", "weights", "downloads"]
@@ -397,8 +398,8 @@ def test_a_cache_of_someone_else(open_folder: Path, monkeypatch: pytest.MonkeyPa
         assert "can't write" in call("cache", "clear").error
         with pytest.raises(RunError, match="can't write"):
             upkeep.make_room(1, [], None)
-        upkeep.mark_used(folder)
-        upkeep.release(folder)
+        marks.mark_used(folder)
+        marks.release(folder)
         assert Store(folder, SHAPES, DTYPES).missing(keys(0, 1, 2)) == []
     for path in (cache, *cache.rglob("*")):
         path.chmod(0o755)
@@ -438,35 +439,35 @@ def test_a_killed_process_uses_nothing(cache: Path) -> None:
         process.wait()
         assert len(list(folder.glob(".used-by-*"))) == 1
         assert not upkeep.entries()[0].in_use
-        upkeep.mark_used(folder)
+        marks.mark_used(folder)
         assert len(list(folder.glob(".used-by-*"))) == 1  # the dead one's is gone
         assert upkeep.entries()[0].in_use
-        upkeep.release(folder)
+        marks.release(folder)
     assert len(upkeep.clear()[0]) == 1
 
 
 def test_a_store_that_one_process_opens_twice(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = stored(cache, 1, age=10)
     monkeypatch.chdir(cache)
-    upkeep.mark_used(folder)
-    upkeep.mark_used(folder.relative_to(cache))
+    marks.mark_used(folder)
+    marks.mark_used(folder.relative_to(cache))
     assert upkeep.entries()[0].used.timestamp() > NOW + DAY
-    upkeep.release(folder)
+    marks.release(folder)
     assert upkeep.clear()[0] == []
-    upkeep.release(folder)
-    upkeep.release(folder)  # once too often
+    marks.release(folder)
+    marks.release(folder)  # once too often
     assert not list(folder.glob(".used-by-*"))
     assert len(upkeep.clear()[0]) == 1
 
 
 def test_a_folder_that_someone_deleted_is_marked_anew(cache: Path) -> None:
     folder = folder_of(cache, 1)
-    upkeep.mark_used(folder)
+    marks.mark_used(folder)
     shutil.rmtree(folder)
-    upkeep.mark_used(folder)
-    upkeep.release(folder)
+    marks.mark_used(folder)
+    marks.release(folder)
     assert upkeep.clear()[0] == []
-    upkeep.release(folder)
+    marks.release(folder)
     assert len(upkeep.clear()[0]) == 1
 
 
@@ -531,16 +532,16 @@ def test_the_longest_unused_go_first(four: list[Path]) -> None:
 
 
 def test_a_store_that_is_used_again_is_young(four: list[Path]) -> None:
-    upkeep.mark_used(four[3])
-    upkeep.release(four[3])
+    marks.mark_used(four[3])
+    marks.release(four[3])
     assert gone(upkeep.make_room(0, [], 800)) == [1]
 
 
 def test_what_the_run_needs_and_what_is_in_use_stays(four: list[Path]) -> None:
     with other_process(OPENS, four[1]):
-        upkeep.mark_used(four[2])
+        marks.mark_used(four[2])
         assert gone(upkeep.make_room(0, [four[3]], 750)) == [ENGINE, 0]
-        upkeep.release(four[2])
+        marks.release(four[2])
         assert gone(upkeep.make_room(0, [four[3]], 500)) == [2]
 
 
@@ -554,7 +555,7 @@ def test_a_limit_that_is_too_small_is_told_with_one_that_is_enough(four: list[Pa
         "or empty it (frostline cache clear)"
     )
     assert all(folder.exists() for folder in four)  # nothing is lost in vain
-    enough = upkeep.parse_size(told.split()[3] + told.split()[4])
+    enough = sizes.parse_size(told.split()[3] + told.split()[4])
     upkeep.make_room(2_000_001, [four[0]], enough)
     assert four[0].exists()
 
@@ -606,9 +607,9 @@ def test_a_damaged_promise_is_none(cache: Path, note: bytes) -> None:
 
 
 def test_the_end_of_a_run_takes_back_what_it_said(four: list[Path], cache: Path) -> None:
-    with upkeep.session():
-        upkeep.mark_used(four[0])
-        upkeep.mark_used(four[0])
+    with marks.session():
+        marks.mark_used(four[0])
+        marks.mark_used(four[0])
         upkeep.make_room(70, [four[0]], 10**6)
         assert upkeep.entries()[0].in_use
         assert list(cache.glob(".promised-*"))
@@ -660,7 +661,7 @@ def test_a_limit_is_respected_by_removing_the_oldest_alone(
         keep = [f for f, (_, _, state) in zip(folders, stores, strict=True) if state == "keep"]
         used = [f for f, (_, _, state) in zip(folders, stores, strict=True) if state == "used"]
         for folder in used:
-            upkeep.mark_used(folder)
+            marks.mark_used(folder)
         before = {entry.path: entry for entry in upkeep.entries()}
         try:
             removed = upkeep.make_room(needed, keep, limit)
@@ -678,7 +679,7 @@ def test_a_limit_is_respected_by_removing_the_oldest_alone(
             assert {e.path for e in removed} | {*keep, *used, *left} == set(folders)
             upkeep.make_room(0, keep, None)
         for folder in used:
-            upkeep.release(folder)
+            marks.release(folder)
 
 
 # ---- at once ---------------------------------------------------------------------------------------------------------

@@ -23,10 +23,13 @@ from hypothesis import strategies as st
 
 import photos
 from commands import SOURCES, document, must, table
-from frostline import archives, configure, upkeep
+from frostline import configure
+from frostline.cache import marks, upkeep
 from frostline.errors import DataError, MissingExtraError, RunError
-from frostline.images import MAX_BYTES
-from frostline.manifest import Manifest, scan
+from frostline.photos import archives
+from frostline.photos.decoding import MAX_BYTES
+from frostline.photos.manifest import Manifest
+from frostline.photos.scan import scan
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +37,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     """Each test unpacks for itself."""
     folder = tmp_path_factory.mktemp("cache")
     monkeypatch.setenv("FROSTLINE_CACHE", str(folder))
-    with upkeep.session():
+    with marks.session():
         yield folder
 
 
@@ -579,11 +582,11 @@ def test_the_caches_limit_holds_for_unpacked_photos(
     with pytest.raises(RunError, match="a larger --cache-limit, or unpack the photos yourself and give their folder"):
         scan(first)
     monkeypatch.setenv("FROSTLINE_CACHE_LIMIT", str(2 * size - 1000))
-    with upkeep.session():
+    with marks.session():
         scan(first)
     (entry,) = upkeep.entries(["photos"])
     assert entry.what == "unpacked from 1.zip"
-    with upkeep.session():
+    with marks.session():
         scan(second)
         (entry,) = upkeep.entries(["photos"])  # the first had to go
         assert (entry.what, entry.in_use) == ("unpacked from 2.zip", True)
@@ -645,7 +648,7 @@ def test_damage_anywhere_is_listed_or_one_line(
         at = int(abs(place) ** 3 * len(data)) * (1 if place > 0 else -1)
         data[at : at + len(what) or None] = what
     (home / f"data.{kind}").write_bytes(bytes(data))
-    with upkeep.session():
+    with marks.session():
         try:
             manifest = scan(home / f"data.{kind}")
         except DataError as error:

@@ -19,10 +19,10 @@ from pathlib import Path
 
 import pytest
 
-from frostline import download, weights
+from frostline.cache import download, folder
 from frostline.errors import WeightsError
+from frostline.networks.weights import KNOWN, WeightsSpec, Wheel, fetch, keep, load_state_dict, status
 from frostline.progress import Progress
-from frostline.weights import KNOWN, WeightsSpec, Wheel, fetch, keep, load_state_dict, status
 from servers import LocalServer
 
 CONTENT = hashlib.shake_128(b"right").digest(300_000)
@@ -566,8 +566,8 @@ def test_the_cache_folder_is_the_users_own_without_the_variable(monkeypatch: pyt
             monkeypatch.delenv("FROSTLINE_CACHE")
         else:
             monkeypatch.setenv("FROSTLINE_CACHE", value)
-        assert weights.cache_dir().is_absolute()
-        assert "frostline" in weights.cache_dir().parts
+        assert folder.cache_dir().is_absolute()
+        assert "frostline" in folder.cache_dir().parts
 
 
 @pytest.mark.parametrize("change", [{"sha256": SHA.upper()}, {"sha256": SHA[:8]}, {"filename": "../x.pth"}])
@@ -645,7 +645,7 @@ def test_a_file_for_a_network_without_a_known_hash_is_taken_and_told(tmp_path: P
     import timm
     import torch
 
-    from frostline import backbone
+    from frostline.networks import backbone
 
     name, file = "mobilenetv3_small_050", tmp_path / "mine.pth"
     assert name not in KNOWN

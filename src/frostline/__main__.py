@@ -1,5 +1,5 @@
 """`python -m frostline` is the command `frostline`."""
 
-from frostline.cli import run
+from frostline.cli.main import run
 
 run()

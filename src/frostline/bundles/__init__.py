@@ -1,0 +1,1 @@
+"""A model ready to use: saved, loaded, asked, explained."""

@@ -1,0 +1,137 @@
+"""bundle.json: what a bundle says of itself, read and checked."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from frostline.config import StoredAs
+from frostline.errors import BundleError, FrostlineError
+from frostline.photos.decoding import Transform
+from frostline.stats import thresholds
+
+if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or compiled for the first time
+    pass
+
+
+SCHEMA = 3
+
+
+@dataclass(frozen=True)
+class About:
+    """bundle.json."""
+
+    strategy: str
+    backbone: str
+    weights: str
+    """What it started from: pretrained or random."""
+    line: int
+    """Layers below the freeze line."""
+    layers: int
+    """Layers in all."""
+    classes: list[str]
+    """In the order of the outputs."""
+    transform: dict[str, Any]
+    """What a photo goes through first; see `frostline.photos.decoding.Transform`."""
+    hidden: int
+    """Width of the head's hidden layer; 0 = linear."""
+    stored_as: StoredAs
+    """Number format at the line in training, kept in prediction."""
+    temperature: float
+    """What logits are divided by."""
+    figures: dict[str, Any]
+    """Accuracy and the like, with what they were measured on."""
+    test_views: int = 1
+    """1: a photo is looked at once; 2: its mirror image too, and the logits are averaged."""
+    priors: list[float] = field(default_factory=list)
+    """Each class's share of the training photos; empty in bundles of schema 1, which don't tell."""
+    stands_for: list[float] = field(default_factory=list)
+    """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
+    thresholds: list[dict[str, Any]] = field(default_factory=list)
+    """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no validation photos could tell."""
+    neighbours: dict[str, Any] = field(default_factory=dict)
+    """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
+
+
+def digest(folder: str | Path) -> str:
+    """The SHA-256 of a bundle's weights, as bundle.json has it: what tells bundles apart. Raises BundleError."""
+    with readable(Path(folder)):
+        return read_about(Path(folder))[1]
+
+
+@contextmanager
+def readable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        name, reason = error.filename or folder, error.strerror or " ".join(str(error).split())
+        raise BundleError(f"can't read {name}: {reason}") from error
+
+
+def read_about(path: Path) -> tuple[About, str]:
+    file = path / "bundle.json"
+    if not file.is_file():
+        hint = f": did you mean {path / 'bundle'}?" if (path / "bundle" / "bundle.json").is_file() else ""
+        raise BundleError(f"{path} is not a bundle: expected a folder with bundle.json and model.safetensors{hint}")
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        schema = int(document["schema"])
+        digest = str(document["sha256"])
+        about = {k: v for k, v in document.items() if k not in ("frostline", "schema", "sha256")}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BundleError(f"{file} is damaged ({type(error).__name__}: {error}): copy the bundle again") from error
+    if schema > SCHEMA:
+        raise BundleError(
+            f"{file} has schema {schema}, this frostline reads up to {SCHEMA}: pip install --upgrade frostline"
+        )
+    try:
+        known = About(**about)
+    except TypeError as error:
+        raise BundleError(f"{file} is damaged ({error}): copy the bundle again") from error
+    _check(known, path)
+    return known, digest
+
+
+def _check(about: About, path: Path) -> None:
+    """Refuse what no run could have written, before it turns into wrong predictions."""
+    problems = []
+    if type(about.line) is not int or about.line < 0:
+        problems.append(f"line {about.line!r}: expected 0 or more")
+    if not isinstance(about.temperature, int | float) or not 0 < about.temperature < math.inf:
+        problems.append(f"temperature {about.temperature!r}: expected above 0")
+    if about.stored_as not in get_args(StoredAs):
+        problems.append(f"stored_as {about.stored_as!r}: expected {' or '.join(get_args(StoredAs))}")
+    if not isinstance(about.classes, list) or not all(isinstance(c, str) for c in about.classes):
+        problems.append(f"classes {about.classes!r}: expected a list of names")
+    else:
+        problems += _share_problems(about)
+    if not isinstance(about.neighbours, dict):
+        problems.append(f"neighbours {about.neighbours!r}: expected photos and sha256")
+    problems += thresholds.problems(about.thresholds)
+    if about.test_views not in (1, 2):
+        problems.append(f"test_views {about.test_views!r}: expected 1 or 2")
+    try:
+        Transform.from_dict(about.transform)
+    except FrostlineError as error:
+        problems.append(str(error))
+    if problems:
+        raise damaged(path, problems)
+
+
+def _share_problems(about: About) -> Iterator[str]:
+    for name in ("priors", "stands_for"):
+        shares = getattr(about, name)
+        numbers = isinstance(shares, list) and all(isinstance(s, int | float) and 0 <= s <= 1 for s in shares)
+        if not numbers or (
+            shares and (len(shares) != len(about.classes) or not math.isclose(sum(shares), 1, abs_tol=1e-6))
+        ):
+            yield f"{name} {shares!r}: expected a share for each class, 1 in all"
+
+
+def damaged(path: Path, problems: Sequence[str]) -> BundleError:
+    return BundleError(f"{path / 'bundle.json'} is damaged ({'; '.join(problems)}): copy the bundle again")

@@ -1,0 +1,256 @@
+"""Classify photos with a bundle: any number of paths in, a row each out, bad files listed, memory flat."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from frostline.bundles.bundle import Bundle, load
+from frostline.errors import DataError, PhotoError, RunError, nearest
+from frostline.networks.engine import MANY, SEVERAL
+from frostline.parallel import ahead, groups
+from frostline.photos import names, scan
+from frostline.photos.loading import pixels
+from frostline.photos.manifest import Skip
+from frostline.progress import Progress
+from frostline.stats.probabilities import Floats, Prediction, estimate_prior, for_prior, softmax
+
+_AHEAD = 64  # photos that may wait for the reader of the results, about
+
+Prior = str | Mapping[str, float]
+"""Class shares to assume: `train`, `equal`, `estimate`, a share for each class, or text as `probabilities.read_prior` takes it."""
+
+
+class File(NamedTuple):
+    """What is to be classified."""
+
+    path: str
+    label: str = ""
+    """Its class where it is known, else empty."""
+    fault: str = ""
+    """Why there is nothing to read: a folder that can't be entered."""
+
+
+_Result = tuple[File, np.ndarray | PhotoError]
+
+
+@dataclass(frozen=True)
+class Classified:
+    """What a bundle says of one photo."""
+
+    path: str
+    true: str
+    """Its class where it is known, else empty."""
+    predicted: str
+    confidence: float
+    """Calibrated probability of `predicted`."""
+    probabilities: dict[str, float]
+    """Of every class."""
+
+
+def predict(
+    bundle: Bundle | str | Path,
+    paths: Iterable[str | Path],
+    *,
+    prior: Prior = "",
+    on_photo: Callable[[], None] | None = None,
+    known: Container[str] = (),
+) -> Iterator[Classified | Skip]:
+    """Classify photos one after the other, as many as there are: files, or folders (all photos in them).
+
+    Yields a `Classified` for each photo in the order given, or a `Skip` with the reason for a file that is no readable photo.
+
+    Parameters
+    ----------
+    prior
+        How often each class is expected among these photos; empty = as the bundle was trained. With `estimate` the shares are those that
+        fit the photos best (`probabilities.estimate_prior`): all are read before the first result, and the means of the results'
+        probabilities are the shares found.
+    on_photo
+        Called as each photo has been read.
+    known
+        Files to pass over, by their path: those that a run before has classified.
+
+    Raises
+    ------
+    BundleError
+        `bundle` is a path that holds none.
+    ConfigError
+        `prior` can't be used.
+    """
+    model = bundle if isinstance(bundle, Bundle) else load(bundle)
+    results = _counted(_logits(model, (f for f in _files(paths, model.classes) if f.path not in known)), on_photo)
+    shares = _given(model, prior)
+    if prior == "estimate":
+        return _estimated(model, results)
+    return (_result(model, file, result, shares) for file, result in results)
+
+
+def _counted(results: Iterable[_Result], on_photo: Callable[[], None] | None) -> Iterator[_Result]:
+    for result in results:
+        if on_photo is not None:
+            on_photo()
+        yield result
+
+
+def _given(model: Bundle, prior: Prior) -> Floats | None:
+    """The shares that `prior` names; None where there are none to correct for, or none yet."""
+    if prior == "estimate":
+        model.stands_for()  # raises where there is nothing to start from
+        return None
+    return model.prior(prior) if prior else None
+
+
+def _estimated(model: Bundle, results: Iterable[_Result]) -> Iterator[Classified | Skip]:
+    kept = list(results)
+    good = [result for _, result in kept if not isinstance(result, PhotoError)]
+    shares = estimate_prior(np.stack(good), model.about.temperature, model.stands_for()) if good else None
+    for file, result in kept:
+        yield _result(model, file, result, shares)
+
+
+def _result(model: Bundle, file: File, result: np.ndarray | PhotoError, shares: Floats | None) -> Classified | Skip:
+    if isinstance(result, PhotoError):
+        return Skip(file.path, str(result))
+    return _classified(model, file, _shifted(model, result[None], shares))
+
+
+def _shifted(model: Bundle, logits: np.ndarray, shares: Floats | None) -> np.ndarray:
+    """Logits (N, C) for photos with these class shares; None = as trained."""
+    return logits if shares is None else for_prior(logits, model.about.temperature, model.stands_for(), shares)
+
+
+def _logits(model: Bundle, files: Iterable[File]) -> Iterator[_Result]:
+    """Logits (C,) of each file in order, or why there are none. A thread reads, decodes and runs a photo from end to end."""
+
+    def work(group: Sequence[File]) -> list[np.ndarray | PhotoError]:
+        loaded = [PhotoError(f.fault) if f.fault else pixels(Path(f.path), model.transform) for f in group]
+        good = [result for result in loaded if not isinstance(result, PhotoError)]
+        rows = iter(model.logits(np.stack(good)) if good else ())
+        return [result if isinstance(result, PhotoError) else next(rows) for result in loaded]
+
+    for group, results in ahead(work, _groups(model, files), depth=max(1, _AHEAD // max(model.batch, SEVERAL))):
+        yield from zip(group, results, strict=True)
+
+
+def _groups(model: Bundle, files: Iterable[File]) -> Iterator[list[File]]:
+    """Files as many at a time as the model likes; once many have come it may like more. It waits for none: they may come through a pipe."""
+    rest = iter(files)
+    yield from groups(islice(rest, MANY), model.batch)
+    if (further := next(rest, None)) is not None:
+        model.expect(MANY)
+        yield from groups(chain([further], rest), model.batch)
+
+
+def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:
+    """What logits (1, C) come to."""
+    p = softmax(logits, model.about.temperature)[0]
+    top = int(p.argmax())
+    shares = dict(zip(model.classes, p.tolist(), strict=True))
+    return Classified(file.path, file.label, model.classes[top], float(p[top]), shares)
+
+
+def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
+    for path in map(str, paths):
+        # not Path.is_dir, which raises when the name is too long or a folder above may not be entered
+        yield from _inside(path, classes) if os.path.isdir(path) else (File(path),)  # noqa: PTH112
+
+
+def _inside(top: str, classes: Sequence[str]) -> Iterator[File]:
+    """All files below a folder in natural order, hidden ones left out, with their class where the folder is named after one."""
+    closed: list[OSError] = []
+    for folder, folders, files in os.walk(top, onerror=closed.append):
+        yield from _closed(closed)
+        folders[:] = sorted((f for f in folders if not f.startswith(".")), key=names.natural)
+        label = Path(folder).name if Path(folder).name in classes else ""
+        for name in sorted(files, key=names.natural):
+            if not names.is_litter(name):
+                yield File(str(Path(folder) / name), label)
+        links = (link for f in folders if os.path.islink(link := str(Path(folder) / f)))  # noqa: PTH114  # never raises
+        for link in links:  # it may lead back up
+            yield File(link, fault="a link to a folder is not followed: name that folder itself")
+    yield from _closed(closed)
+
+
+def _closed(errors: list[OSError]) -> Iterator[File]:
+    """The folders that could not be read since the last call."""
+    while errors:
+        error = errors.pop(0)
+        yield File(str(error.filename), fault=f"folder can't be read: {error.strerror}")
+
+
+def read_predictions(path: Path) -> list[Classified]:
+    """Read a predictions.csv.
+
+    Raises
+    ------
+    RunError
+        It is missing, or its columns are others.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            return [_from_row(row) for row in csv.DictReader(file)]
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(f"{path} can't be read as predictions: {error}") from error
+
+
+def _from_row(row: dict[str, str]) -> Classified:
+    probabilities = {k.removeprefix("p_"): float(v) for k, v in row.items() if k.startswith("p_")}
+    return Classified(row["path"], row["true"], row["predicted"], float(row["confidence"]), probabilities)
+
+
+def evaluate_on(
+    bundle: Bundle, data: Path, progress: Progress, *, seed: int = 0, prior: Prior = ""
+) -> tuple[dict[str, Any], list[Prediction], list[Skip]]:
+    """Measure a bundle on labelled photos; returns its figures, its predictions and the photos left out.
+
+    With a `prior`, as `predict` takes it, the figures have the shares assumed too. `estimate` looks at no label.
+
+    Raises
+    ------
+    ConfigError
+        `prior` can't be used.
+    DataError
+        No readable photos, or a class that the bundle doesn't know.
+    """
+    shares = _given(bundle, prior)
+    photos = scan.scan(data, least_classes=1, progress=progress)
+    if strange := [c for c in photos.classes if c not in bundle.classes]:
+        raise DataError(
+            f"{data} has a class '{strange[0]}' that the bundle does not know{nearest(strange[0], bundle.classes)}"
+        )
+    from frostline.stats import evaluation  # SciPy and scikit-learn, which `predict` can do without
+
+    task = progress.task("Classifying", len(photos.photos))
+    kept: list[File] = []
+    logits, skipped = [], list(photos.skipped)
+    files = (File(str(photos.root / p.path), p.label) for p in photos.photos)
+    for photo, (file, result) in zip(photos.photos, _logits(bundle, files), strict=True):
+        if isinstance(result, PhotoError):
+            skipped.append(Skip(photo.path, str(result)))
+        else:
+            kept.append(File(photo.path, file.label))
+            logits.append(result)
+        task.advance(1)
+    if not kept:
+        raise DataError(f"none of the {len(photos.photos)} photos in {data} could be read; the first: {skipped[0].why}")
+    scores, truth = np.stack(logits), np.array([bundle.classes.index(p.label) for p in kept])
+    if prior == "estimate":
+        shares = estimate_prior(scores, bundle.about.temperature, bundle.stands_for())
+    scores = _shifted(bundle, scores, shares)
+    calibration = evaluation.Calibration(bundle.about.temperature, True)
+    figures = evaluation.figures(scores, truth, bundle.classes, calibration, seed)
+    assumed = {} if shares is None else {"prior": dict(zip(bundle.classes, shares.tolist(), strict=True))}
+    probabilities = softmax(scores, calibration.temperature)
+    return (
+        {**figures.to_dict(), **assumed},
+        [Prediction(p.path, p.label, q) for p, q in zip(kept, probabilities, strict=True)],
+        skipped,
+    )

@@ -1,0 +1,1 @@
+"""What is wrong with photos: near-duplicates, label errors, quality, shortcuts."""

@@ -1,0 +1,115 @@
+"""The commands that take a trained model elsewhere: export, bench, push."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from frostline.cli.console import accuracy_cells, console, progress_bar, right_aligned
+from frostline.cli.options import Json, Quiet
+
+Bundle = Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")]
+
+
+def export(
+    bundle: Bundle,
+    form: Annotated[str, typer.Option("--format", help="onnx, openvino, torch or litert.")] = "onnx",
+    int8: Annotated[bool, typer.Option("--int8", help="Eight-bit integers, calibrated on training photos.")] = False,
+    out: Annotated[str, typer.Option("--out", help="The artefact's folder. Default: beside the bundle.")] = "",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Labelled photos to prove it on. Default: photos of the bundle's run that it has not learnt from."
+        ),
+    ] = "",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export in --out.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write a model that runs without frostline, and prove that it says the same."""
+    from frostline.exports.exporter import export as write
+
+    with progress_bar(quiet) as progress:
+        document = write(bundle, form, out or None, int8=int8, data=data, overwrite=overwrite, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        _print_proof(document)
+
+
+def bench(
+    bundle: Bundle,
+    artefacts: Annotated[
+        list[str] | None, typer.Argument(help="Folders of exports. Default: those beside the bundle.")
+    ] = None,
+    out: Annotated[str, typer.Option("--out", help="A folder for bench.json and bench.svg.")] = "",
+    data: Annotated[
+        str, typer.Option(help="Labelled photos. Default: photos of the bundle's run that it has not learnt from.")
+    ] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency and throughput of a bundle and its exports on this machine."""
+    from frostline.exports.benchmark import PICTURE
+    from frostline.exports.benchmark import bench as measure
+
+    with progress_bar(quiet) as progress:
+        document = measure(bundle, artefacts or (), out or None, data=data, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        shown = right_aligned("from file", "latency, ms", "95th percentile", "photos/s", "size, MB")
+        for row in document["rows"]:
+            times = (f"{row[k]:.1f}" for k in ("latency_ms", "latency_p95_ms"))
+            shown.add_row(row["name"], *times, f"{row['throughput']:.0f}", f"{row['size_bytes'] / 1e6:.1f}")
+        console().print(shown)
+        if out:
+            console().print(f"Picture: {out}/{PICTURE}", markup=False, soft_wrap=True)
+
+
+def push(
+    bundle: Bundle,
+    repository: Annotated[str, typer.Argument(metavar="REPO", help="NAME or OWNER/NAME on the hub; made if need be.")],
+    private: Annotated[
+        bool, typer.Option("--private", help="For a repository that is made: only its owner sees it.")
+    ] = False,
+    token: Annotated[str, typer.Option(help="Access token. Default: HF_TOKEN, or what 'hf auth login' left.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Put a bundle with its card on a Hugging Face hub (HF_ENDPOINT names another one)."""
+    from frostline.exports.hub import push as upload
+
+    with progress_bar(quiet) as progress:
+        document = upload(bundle, repository, private=private, token=token, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False))
+    elif not quiet:
+        console().print(f"{document['url']} holds {', '.join(document['files'])}", markup=False, soft_wrap=True)
+
+
+def _print_proof(document: dict[str, Any]) -> None:
+    """The figures of a proof, the artefact beside the bundle."""
+    rows = right_aligned("from file to label", "artefact", "bundle")
+    accuracy, interval = accuracy_cells(document)
+    rows.add_row("accuracy", accuracy, f"{100 * document['bundle_accuracy']:.1f} %")
+    rows.add_row("95 % interval", interval, "")
+    rows.add_row("same label", f"{100 * document['agreement']:.1f} %", "")
+    rows.add_row("largest difference of a probability", f"{document['largest_difference']:.4f}", "")
+    if here := document.get("as_run_here"):
+        rows.add_row(
+            f"same label, bundle on {here['engine']}",
+            f"{100 * here['agreement']:.1f} %",
+            f"{100 * here['bundle_accuracy']:.1f} %",
+        )
+    rows.add_row("size, MB", f"{document['size_bytes'] / 1e6:.1f}", f"{document['bundle_bytes'] / 1e6:.1f}")
+    rows.add_row("latency, one decoded photo, ms (median)", f"{document['latency_ms']:.1f}", "")
+    rows.add_row("photos/s, from file", f"{document['throughput']:.0f}", "")
+    screen = console()
+    screen.print(rows)
+    name = f"{document['format']}{' in int8' if document['int8'] else ''}"
+    screen.print(
+        f"Proved on {document['photos']:,} photos ({document['proved_on']}): {name}", markup=False, soft_wrap=True
+    )

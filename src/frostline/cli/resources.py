@@ -1,0 +1,140 @@
+"""The commands that tell what there is: backbones, weights, and the cache."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frostline.cli.console import cell, console, progress_bar, table
+from frostline.cli.options import Json, Quiet
+from frostline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from frostline.cache.upkeep import Entry
+
+
+def backbones(
+    find: Annotated[str, typer.Argument(help="Part of a name: lists timm's networks that have it.")] = "",
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure how many photos/s each takes here, a few seconds each; it is kept.")
+    ] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List the networks that a study can use."""
+    from frostline.networks.catalogue import listing
+
+    with progress_bar(quiet) as progress:
+        rows = listing(find, speed=speed, progress=progress)
+    if as_json:
+        typer.echo(json.dumps(rows))
+    elif not quiet:
+        table([{k: v for k, v in row.items() if k != "home"} for row in rows])
+
+
+def weights(
+    name: Annotated[str, typer.Argument(help="Backbone whose weights to fetch now; none: list what is at hand.")] = "",
+    path: Annotated[str, typer.Option(help="A file with the weights, to check and keep.")] = "",
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List published weights and where they come from, or fetch some ahead of time."""
+    from frostline.errors import nearest
+    from frostline.networks import weights as known
+
+    if path and not name:
+        raise ConfigError(f"--path {path}: name the backbone whose weights it holds (known: {', '.join(known.KNOWN)})")
+    if name:
+        if name not in known.KNOWN:
+            raise ConfigError(f"no published weights known for '{name}'{nearest(name, known.KNOWN)}")
+        if path:
+            known.keep(known.KNOWN[name], Path(path))
+        else:
+            with progress_bar(quiet) as progress:
+                known.fetch(known.KNOWN[name], progress=progress)
+    rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
+    if as_json:
+        typer.echo(json.dumps(rows, default=str))
+    elif not quiet:
+        table(rows)
+
+
+def cache(
+    action: Annotated[str, typer.Argument(help="list, or clear: remove what no process is using.")] = "list",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="Comma-separated: activations, engines, photos, downloads, weights, sample. Default: all; clear: the first three."
+        ),
+    ] = "",
+    older_than: Annotated[float | None, typer.Option(help="Only what was not used for so many days.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """List what the cache folder holds, or clear it: all of it can be had again, at the cost of time."""
+    from frostline.cache import sizes, upkeep
+    from frostline.cache.folder import cache_dir
+    from frostline.errors import nearest
+
+    if action not in ("list", "clear"):
+        raise ConfigError(f"unknown action '{action}'{nearest(action, ['list', 'clear'])}")
+    kinds = [k.strip() for k in kind.split(",") if k.strip()]
+    result: dict[str, Any]
+    if action == "clear":
+        removed, kept = upkeep.clear(kinds or upkeep.COMPUTED, older_than)
+        result = {"freed": sum(e.bytes for e in removed), "removed": _named(removed), "kept": _named(kept)}
+    else:
+        found = upkeep.older_than(upkeep.entries(kinds or upkeep.KINDS), older_than)
+        result = {"limit": sizes.limit(), "bytes": sum(e.bytes for e in found), "entries": _named(found)}
+    result = {"folder": str(cache_dir()), **result}
+    if as_json:
+        typer.echo(json.dumps(result, default=upkeep.Entry.to_dict, ensure_ascii=False))
+    elif not quiet:
+        _print_cleared(result) if action == "clear" else _print_cache(result)
+
+
+def _named(entries: list[Entry]) -> list[Entry]:
+    """The same, weights by the name of their network where it is known."""
+    from frostline.networks.weights import KNOWN
+
+    names = {spec.filename: name for name, spec in KNOWN.items()}
+    return [
+        replace(e, what=e.what.replace("weights", names.get(e.name, "weights"))) if e.kind == "weights" else e
+        for e in entries
+    ]
+
+
+def _print_cleared(result: dict[str, Any]) -> None:
+    from frostline.cache.sizes import readable
+
+    typer.echo(f"freed {readable(result['freed'])} in {result['folder']}: {_counted(result['removed'])}")
+    for entry in result["kept"]:
+        typer.echo(f"kept, in use: {entry.what} ({readable(entry.bytes)})")
+
+
+def _print_cache(result: dict[str, Any]) -> None:
+    from rich import box
+    from rich.table import Table
+
+    from frostline.cache.sizes import readable
+
+    table = Table("kind", "what", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in ("rows", "size", "per row", "last used", "in use"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for e in result["entries"]:
+        sizes = [readable(e.bytes), "-" if e.bytes_per_row is None else readable(e.bytes_per_row)]
+        table.add_row(
+            e.kind, cell(e.what), cell(e.rows), *sizes, f"{e.used.astimezone():%Y-%m-%d %H:%M}", cell(e.in_use)
+        )
+    if result["entries"]:
+        console().print(table)
+    limit = "no limit" if result["limit"] is None else f"limit {readable(result['limit'])}"
+    typer.echo(f"{_counted(result['entries'])}, {readable(result['bytes'])} in {result['folder']} ({limit})")
+
+
+def _counted(entries: list[Any]) -> str:
+    return f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"

@@ -1,0 +1,1 @@
+"""What a study measures beside accuracy: claims, robustness, causes of errors, learning curves."""

@@ -1,0 +1,187 @@
+"""What the photos that a model gets wrong have in common: each reported photo is measured, and wrong ones are held against right ones.
+
+Corruptions (`frostline.evidence.robustness`) say what would make errors; this says what did. A difference is no proof of a cause.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+from scipy import ndimage, stats
+
+from frostline.bundles.predict import Classified
+from frostline.cache.store import Key
+from frostline.files import write_text
+from frostline.parallel import ahead, groups
+from frostline.photos.decoding import Pixels, Transform
+from frostline.photos.loading import pixels
+from frostline.photos.manifest import Photo
+from frostline.progress import Progress
+from frostline.stats import intervals
+from frostline.training.prepare import Ready
+
+Row = dict[str, Any]
+Floats = npt.NDArray[np.float64]
+
+FILE = "photo_measures.csv"
+SIDE = 224
+"""Photos are measured at this size, so that sharpness means the same for all."""
+
+NOTHING = "no difference shown"
+
+MEASURES: dict[str, tuple[str, str, str]] = {
+    # name: (what it is, which of the tutorial's causes it stands for, which way that would go: "low", "high" or neither)
+    "brightness": ("mean grey value, 0 to 1", "", ""),
+    "extreme lighting": ("distance of the brightness from the middle one of all photos", "lighting", "high"),
+    "contrast": ("standard deviation of grey values", "lighting", "low"),
+    "colour cast": ("distance of the mean colour from grey", "lighting", "high"),
+    "saturation": ("mean colourfulness, 0 to 1", "", ""),
+    "sharpness": ("logarithm of the variance of the Laplacian", "blur", "low"),
+    "subject size": ("share of the photo that the network looks at", "occlusion", "low"),
+    "off centre": ("distance of what it looks at from the middle, in half sides", "viewing angle", "high"),
+    "resolution": ("megapixels of the file", "", ""),
+}
+
+
+# ---- measuring -------------------------------------------------------------------------------------------------------
+
+
+def measure(ready: Ready, progress: Progress) -> dict[str, Floats]:
+    """Each reported photo's measures, (N,) each, in the order of `Ready.reported`; NaN where there is none."""
+    photos = ready.reported()
+    root = (ready.others or ready.photos).root
+    task = progress.task("Measuring the reported photos", len(photos))
+    rows: list[Row] = []
+    for _, row in ahead(lambda photo: _of_file(root / photo.path), photos, depth=32):
+        rows.append(row)
+        task.advance(1)
+    task.finish()
+    found = {name: np.array([row.get(name, np.nan) for row in rows]) for name in MEASURES}
+    found["extreme lighting"] = np.abs(found["brightness"] - np.nanmedian(found["brightness"]))
+    size, off = _subjects(ready, photos)
+    return {**found, "subject size": size, "off centre": off}
+
+
+def _of_file(path: Path) -> Row:
+    photo = pixels(path, Transform(SIDE))
+    if not isinstance(photo, np.ndarray):
+        return {}
+    return {**of_pixels(photo), "resolution": _megapixels(path)}
+
+
+def of_pixels(photo: Pixels) -> Row:
+    """Brightness, contrast, colour cast, saturation and sharpness of a photo (H, W, 3)."""
+    rgb = photo.astype(np.float32) / 255
+    grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
+    mean = rgb.mean((0, 1))
+    top, low = rgb.max(2), rgb.min(2)
+    return {
+        "brightness": float(grey.mean()),
+        "contrast": float(grey.std()),
+        "colour cast": float(np.abs(mean - mean.mean()).max()),
+        "saturation": float(np.divide(top - low, top, out=np.zeros_like(top), where=top > 0).mean()),
+        "sharpness": float(np.log10(ndimage.laplace(grey).var() + 1e-8)),
+    }
+
+
+def _megapixels(path: Path) -> float:
+    try:
+        with Image.open(path) as image:  # the header alone
+            return image.width * image.height / 1e6
+    except (OSError, ValueError, Image.DecompressionBombError):
+        return float("nan")
+
+
+def _subjects(ready: Ready, photos: Sequence[Photo]) -> tuple[Floats, Floats]:
+    """Size and distance from the middle of what the network looks at in each photo, from the activations that the cache has.
+
+    The mask is that of SCDA (Wei et al., IEEE Transactions on Image Processing, 2017): where the sum of a late layer's activations is
+    above its mean, the largest connected piece. NaN where no line of the run has maps.
+    """
+    none = np.full(len(photos), np.nan)
+    maps = [
+        t for t in ready.taps.values() if t.line and len(t.store.shapes[0]) == 3 and min(t.store.shapes[0][1:]) >= 4
+    ]
+    if not maps:
+        return none, none
+    store = max(maps, key=lambda t: t.line).store
+    read = (store.read([Key.of(p.sha256, 0, ready.config.seed) for p in group])[0] for group in groups(photos, 32))
+    found = [subject(np.maximum(one.astype(np.float32), 0).sum(0)) for some in read for one in some]
+    size, off = np.array(found).T
+    return size, off
+
+
+def subject(energy: npt.NDArray[np.float32]) -> tuple[float, float]:
+    """(share of the area, distance from the middle in half sides) of the largest piece of a map (h, w) that is above its mean."""
+    pieces, count = ndimage.label(energy > energy.mean())
+    if not count:
+        return 1.0, 0.0
+    largest = 1 + int(np.argmax(np.bincount(pieces.ravel())[1:]))
+    mask = pieces == largest
+    down, across = (np.arange(side) + 0.5 - side / 2 for side in energy.shape)
+    y, x = np.nonzero(mask)
+    return float(mask.mean()), float(np.hypot(down[y].mean() / (len(down) / 2), across[x].mean() / (len(across) / 2)))
+
+
+def write(path: Path, photos: Sequence[Photo], found: Mapping[str, Floats]) -> None:
+    """photo_measures.csv: a row for each reported photo; empty where a photo has no such measure."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["path", "class", *(name.replace(" ", "_") for name in found)])
+    for i, photo in enumerate(photos):
+        cells = ("" if np.isnan(values[i]) else f"{values[i]:.6f}" for values in found.values())
+        writer.writerow([photo.path, photo.label, *cells])
+    write_text(path, text.getvalue())
+
+
+# ---- testing ---------------------------------------------------------------------------------------------------------
+
+
+def tested(found: Mapping[str, Floats], said: Sequence[Classified]) -> list[Row]:
+    """Wrong photos against right ones, measure by measure: Mann and Whitney's rank test, Holm's correction for the number of measures.
+
+    ``effect`` is how much oftener the wrong photo of a pair has the larger value, -1 to 1 (rank-biserial correlation; Cureton, 1956).
+    """
+    wrong = np.array([p.true != p.predicted for p in said])
+    rows = []
+    for name, values in found.items():
+        a, b = (values[side & np.isfinite(values)] for side in (wrong, ~wrong))
+        if len(a) < 2 or len(b) < 2:
+            continue
+        test = stats.mannwhitneyu(a, b)
+        rows.append(_row(name, a, b, float(2 * test.statistic / (len(a) * len(b)) - 1), float(test.pvalue)))
+    for row, p in zip(rows, intervals.holm([row["p_value"] for row in rows]), strict=True):
+        row["p_corrected"] = p
+        row["verdict"] = _verdict(row) if p < 0.05 else NOTHING
+    return rows
+
+
+def _row(name: str, wrong: Floats, right: Floats, effect: float, p: float) -> Row:
+    what, blamed, way = MEASURES[name]
+    spread = float(np.sqrt((len(wrong) + len(right) + 1) / (3 * len(wrong) * len(right))))  # as chance alone has it
+    return {
+        "measure": name,
+        "what": what,
+        "blamed": blamed,
+        "wrong": len(wrong),
+        "right": len(right),
+        "wrong_median": float(np.median(wrong)),
+        "right_median": float(np.median(right)),
+        "effect": effect,
+        "effect_ci": (max(-1.0, effect - 1.96 * spread), min(1.0, effect + 1.96 * spread)),
+        "expected": (way == "high" and effect > 0) or (way == "low" and effect < 0),
+        "p_value": p,
+    }
+
+
+def _verdict(row: Row) -> str:
+    size = abs(row["effect"])
+    much = "much " if size >= 0.474 else "somewhat " if size >= 0.33 else "a little "
+    return f"wrong photos have {much}{'more' if row['effect'] > 0 else 'less'} {row['measure']}"

@@ -1,0 +1,219 @@
+"""How accuracy grows with the number of photos, in small: measured beside a study, to say from how many on fine-tuning pays.
+
+The frozen and the fine-tuned strategy are trained again on nested shares of the training photos, on the activations that the cache holds;
+all photos were trained on already. One repeat: the intervals are over the photos reported on. `frostline sweep --photos` has more sizes
+and repeats.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from frostline.bundles.predict import Classified, read_predictions
+from frostline.config import trained_alike
+from frostline.photos.manifest import Photo
+from frostline.progress import Progress
+from frostline.recipes import Strategy
+from frostline.stats import intervals, sweep_stats
+from frostline.stats.probabilities import write_predictions
+from frostline.training.prepare import Ready
+from frostline.training.strategy import Head, assess, in_torch, learn
+
+Row = dict[str, Any]
+Log = Callable[..., None]
+
+FOLDER = "learning"
+PAIR = ("frozen", "fine-tuned")
+SHARES = (1 / 16, 1 / 4)
+"""Of the training photos; the last point is what the study itself trained on (with the validation photos, where those joined in)."""
+
+_LEAST = 4  # photos of a class, in the mean
+_STEPS = 100  # few photos get as many epochs as make so many steps, where the study itself may take more
+
+
+def drawn(labels: Sequence[str], digests: Sequence[str], seed: int, repeat: int) -> dict[str, list[int]]:
+    """Places of the photos of each class in an order drawn at random; it depends on seed, repeat and the photos' bytes, not on their
+    names."""
+    order = {}
+    for number, label in enumerate(sorted(set(labels))):
+        members = sorted((i for i, one in enumerate(labels) if one == label), key=lambda i: digests[i])
+        order[label] = np.random.default_rng([seed, repeat, number]).permutation(members).tolist()
+    return order
+
+
+def subsets(
+    labels: Sequence[str], digests: Sequence[str], sizes: Sequence[int], seed: int, repeat: int
+) -> dict[int, list[int]]:
+    """Nested, stratified subsets of photos: the first k of each class in an order drawn at random.
+
+    A class with fewer than k photos gives all it has.
+
+    Parameters
+    ----------
+    labels, digests
+        Class and SHA-256 of each photo.
+    sizes
+        Photos of a class.
+
+    Returns
+    -------
+    dict
+        Ascending places in `labels`, by size.
+    """
+    order = drawn(labels, digests, seed, repeat)
+    return {size: sorted(place for places in order.values() for place in places[:size]) for size in sizes}
+
+
+def share_of(photos: Sequence[Photo], share: float, seed: int) -> list[int]:
+    """Ascending places of a share of the photos in which each class has its own, at least one; smaller shares are parts of larger ones."""
+    order = drawn([p.label for p in photos], [p.sha256 for p in photos], seed, 0)
+    return sorted(place for places in order.values() for place in places[: max(1, round(share * len(places)))])
+
+
+# ---- the curve -------------------------------------------------------------------------------------------------------
+
+
+def curve(run: Path, ready: Ready, strategies: Sequence[Strategy], progress: Progress, log: Log) -> Row:
+    """``data_curve`` of study.json: accuracies by number of photos, where fine-tuning begins to pay, photos to 95 % of the final accuracy.
+
+    What is trained on each share says its predictions to ``learning/``; what is there already is not trained again.
+
+    Parameters
+    ----------
+    strategies
+        Of the run, finished; those of `PAIR` among them.
+    """
+    training = ready.part(ready.split.train.tolist())
+    shares = [s for s in SHARES if s * len(training) / len(ready.classes) >= _LEAST]
+    if not shares:
+        return {"why_not": f"{len(training)} photos to train on are too few to leave some out and see what it costs"}
+    pair = [next(s for s in strategies if s.name == name) for name in PAIR]
+    task = progress.task("On fewer photos: frozen and fine-tuned", 2 * len(shares))
+    counts, right = [], []
+    for share in shares:
+        some = _some(ready, share)
+        counts.append(len(some.split.train))
+        right.append(_trained(run, some, pair, task.advance))
+        log("fewer photos", photos=counts[-1])
+    task.finish()
+    joined = len(ready.split.validation) if ready.refits and any(s.refit for s in pair) else 0
+    counts.append(len(training) + joined)
+    right.append([_right(read_predictions(run / s.name / "predictions.csv")) for s in pair])
+    grid = sweep_stats.Grid(
+        list(PAIR), np.array(counts) / len(ready.classes), np.array(right).transpose(1, 0, 2)[:, :, None, :]
+    )
+    baseline = run / "baseline" / "predictions.csv"
+    scratch = _right(read_predictions(baseline)) if baseline.exists() else None
+    return _figures(grid, counts, scratch, len(training), ready.config.seed)
+
+
+def _some(ready: Ready, share: float) -> Ready:
+    """The same study with a share of the photos to train on, and to validate on where those aren't the ones reported."""
+    train = ready.split.train[share_of(ready.part(ready.split.train.tolist()), share, ready.config.seed)]
+    validation = ready.split.validation
+    if not ready.validation_is_reported:
+        validation = validation[share_of(ready.part(validation.tolist()), share, ready.config.seed)]
+    return replace(ready, split=replace(ready.split, train=train, validation=validation))
+
+
+def _trained(run: Path, ready: Ready, pair: Sequence[Strategy], advance: Callable[[int], None]) -> list[list[bool]]:
+    """Which of the photos reported on each strategy gets right after training on these."""
+    head: Head | None = None
+    answers = []
+    for s in pair:
+        file = run / FOLDER / f"{s.name}-{len(ready.split.train)}.csv"
+        if not file.exists():
+            short = replace(s, recipe=replace(s.recipe, least_steps=min(s.recipe.least_steps, _STEPS)))
+            start = head if s.head_first and s.head_recipe == pair[0].recipe else None
+            learnt = learn(
+                short if s.head_first else s, ready, None, head=start, progress=Progress(quiet=True), log=_unlogged
+            )
+            head = learnt.head
+            write_predictions(file, assess(learnt, ready, in_torch(learnt, ready)).reported, ready.classes)
+        answers.append(_right(read_predictions(file)))
+        advance(1)
+    return answers
+
+
+def _unlogged(event: str, **values: Any) -> None:
+    """The run's log has the epochs of its own strategies alone."""
+
+
+def _right(said: Sequence[Classified]) -> list[bool]:
+    return [p.true == p.predicted for p in said]
+
+
+def _figures(
+    grid: sweep_stats.Grid, counts: Sequence[int], scratch: Sequence[bool] | None, scratch_photos: int, seed: int
+) -> Row:
+    found = sweep_stats.resample(grid, seed)
+    classes = counts[-1] / grid.per_class[-1]
+    crossing = sweep_stats.crossing(grid, found, 1, 0)
+    rows = sweep_stats.curves(grid, found)
+    for row in rows:
+        row["photos"] = round(row["per_class"] * classes)
+    for row in crossing["differences"]:
+        row["photos"] = round(row["per_class"] * classes)
+    crossing["at_photos"] = None if crossing["at"] is None else crossing["at"] * classes
+    crossing["at_photos_ci"] = [end if isinstance(end, str) else end * classes for end in crossing["at_ci"]]
+    return {
+        "source": "study",
+        "photos": list(counts),
+        "reported": grid.right.shape[3],
+        "curves": rows,
+        "crossing": crossing,
+        "differences": crossing.pop("differences"),
+        "photos_to_95": {name: _to_most(counts, found.mean[i]) for i, name in enumerate(grid.strategies)},
+        "against_baseline": None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos),
+    }
+
+
+def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> Row:
+    """Photos to 95 % of the accuracy with all, off a straight line over the logarithm of the number."""
+    wanted = 0.95 * accuracies[-1]
+    first = int(np.argmax(accuracies >= wanted))
+    if first == 0:
+        return {"photos": float(counts[0]), "at_most": True}
+    low, high = np.log(counts[first - 1]), np.log(counts[first])
+    share = (wanted - accuracies[first - 1]) / (accuracies[first] - accuracies[first - 1])
+    return {"photos": float(np.exp(low + share * (high - low))), "at_most": False}
+
+
+def _against(grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int) -> Row:
+    """The frozen strategy on the fewest photos against the network from scratch on all of them."""
+    compared = intervals.compare("frozen", grid.right[0, 0, 0], "baseline", scratch)
+    return {
+        "photos": photos,
+        "baseline_photos": scratch_photos,
+        "difference": compared.difference,
+        "ci": compared.ci,
+        "p_value": compared.p_value,
+    }
+
+
+# ---- a sweep that was run --------------------------------------------------------------------------------------------
+
+
+def from_sweep(run: Path, study: Row) -> Row | None:
+    """Crossing of frozen and fine-tuned in the sweep over numbers of photos beside `run` (``RUN-photos``), if it is of the same photos."""
+    file = run.with_name(f"{run.name}-photos") / "sweep.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        same = document["status"] == "finished" and document["dataset"]["root"] == study["dataset"]["root"]
+        same = same and trained_alike(document, study)
+        found = next((c for c in document["crossings"] if (c["reference"], c["challenger"]) == PAIR), None)
+        classes = len(document["dataset"]["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if not same or found is None:
+        return None
+    differences = [{**d, "photos": round(d["per_class"] * classes)} for d in found.pop("differences")]
+    found["at_photos"] = None if found["at"] is None else found["at"] * classes
+    found["at_photos_ci"] = [end if isinstance(end, str) else end * classes for end in found["at_ci"]]
+    return {"source": file.parent.name, "crossing": found, "differences": differences}

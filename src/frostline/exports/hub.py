@@ -1,0 +1,78 @@
+"""A bundle on a Hugging Face hub. The only home of the hub's client for writing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from frostline.bundles import bundle as bundles
+from frostline.bundles import card
+from frostline.cache import download
+from frostline.errors import HubError
+from frostline.files import write_text
+from frostline.progress import Progress
+
+FILES = ("README.md", "bundle.json", "model.safetensors")
+
+
+def push(
+    folder: str | Path, repository: str, *, private: bool = False, token: str = "", progress: Progress | None = None
+) -> dict[str, Any]:
+    """Upload a bundle, with what its run and its exports add to the card; returns ``{"url", "files", "commit"}``.
+
+    Only a bundle that is whole is uploaded, and of its folder only the bundle's own files. ``HF_ENDPOINT`` names another hub.
+
+    Raises
+    ------
+    BundleError
+        Not a whole bundle.
+    HubError
+        No token, no such owner or no right, no answer: the message says which.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    progress = progress or Progress(quiet=True)
+    source = Path(folder)
+    bundles.load(source, "onnx")
+    hub = os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
+    disable_progress_bars()
+    try:
+        download.Url(hub).knock()  # the client itself would try for a minute
+    except download.SourceError as error:
+        raise HubError(f"the hub {hub} does not answer: {error}; check the network, or HF_ENDPOINT") from error
+    task = progress.task(f"Pushing to {repository}")
+    with tempfile.TemporaryDirectory() as name:
+        staged = Path(name)
+        kept = [n for n in FILES if (source / n).is_file()]
+        for each in kept:
+            shutil.copy(source / each, staged / each)
+        write_text(staged / "README.md", card.published(source))
+        api = HfApi(endpoint=hub, token=token or None, library_name="frostline")
+        try:
+            made = api.create_repo(repository, private=private or None, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=made.repo_id, folder_path=staged, commit_message="Model bundle of frostline"
+            )
+        except Exception as error:  # the client raises a different family of errors in each version
+            raise _refused(error, repository, hub) from error
+    task.finish()
+    return {"url": str(made), "files": sorted({*kept, "README.md"}), "commit": commit.oid}
+
+
+def _refused(error: Exception, repository: str, hub: str) -> HubError:
+    """What went wrong, in one line that says how to mend it."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    if status == 401 or type(error).__name__ == "LocalTokenNotFoundError":
+        return HubError(f"{hub} asks for a token that may write: give --token, set HF_TOKEN, or run 'hf auth login'")
+    if status == 403:
+        return HubError(f"this token may not write to {repository} on {hub}: give one with the right to write")
+    if status == 404:
+        return HubError(f"{hub} knows no repository or owner '{repository}': expected NAME or OWNER/NAME")
+    reason = " ".join(str(error).split()) or type(error).__name__
+    if type(error).__name__ == "HFValidationError":
+        return HubError(f"'{repository}' is no name for a repository: expected NAME or OWNER/NAME ({reason[:150]})")
+    return HubError(f"{repository} could not be pushed to {hub}: {reason[:200]}")

@@ -1,0 +1,444 @@
+"""Backbones: uint8 photos in, a feature vector out, with the scaling that the network was trained with inside the graph."""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, fx, nn
+
+from frostline import recipes
+from frostline.cache import download
+from frostline.config import Resize
+from frostline.errors import ConfigError, WeightsError, nearest
+from frostline.networks import freeze_line, mobilenet, weights
+from frostline.networks.side_by_side import MARK, Joint, Part, in_turns
+from frostline.photos.decoding import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
+from frostline.progress import Progress
+from frostline.recipes import OWN_SIDES, TOGETHER, Weights
+
+
+class Scaled(nn.Module):
+    """A network behind its own scaling: photos (N, H, W, 3) uint8 in, features (N, F) out."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, body: nn.Module, transform: Transform) -> None:
+        super().__init__()
+        self.body = body
+        # not part of the network's weights: the transform holds them
+        self.register_buffer("mean", 255 * torch.tensor(transform.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", 255 * torch.tensor(transform.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, photos: Tensor) -> Tensor:
+        """Photos (N, H, W, 3) uint8 to features (N, F)."""
+        channels_first = photos.permute(0, 3, 1, 2).float()
+        return cast(Tensor, self.body((channels_first - self.mean) / self.std))
+
+
+class SmallCNN(nn.Sequential):
+    """The tutorial's baseline below its head: three 3x3 convolutions (32, 64, 128; no padding), each with 2x2 max pooling.
+
+    The pooling stands before the ReLU: the larger of four values is the same before and after a monotone function, and a
+    quarter of the values is left to rectify.
+    """
+
+    def __init__(self) -> None:
+        steps: list[nn.Module] = []
+        for into, out in ((3, 32), (32, 64), (64, 128)):
+            steps += [nn.Conv2d(into, out, 3), nn.MaxPool2d(2), nn.ReLU()]
+        super().__init__(*steps, nn.Flatten())
+
+
+class _Pooled(nn.Module):
+    """MobileNetV2's feature layers and the global average pooling, which has no layer of its own to count."""
+
+    def __init__(self, features: nn.Module) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) to (N, C)."""
+        return cast(Tensor, self.features(x)).mean((2, 3))
+
+
+@dataclass(frozen=True)
+class Info:
+    """What is known of a backbone before it is built."""
+
+    name: str
+    """As the user writes it."""
+    home: str
+    """`frostline`, `torchvision` or `timm`."""
+    image_size: int
+    """Side of the square photos it was made for, pixels."""
+    mean: tuple[float, float, float]
+    """Subtracted after scaling to 0..1."""
+    std: tuple[float, float, float]
+    """Divided by."""
+    source: weights.WeightsSpec | None
+    """Where its published weights are known to be, or None (timm's hub, or no published weights)."""
+    interpolation: Interpolation = "bilinear"
+    """How its publisher resamples photos."""
+    crop_pct: float = 0.875
+    """Side of the central square that its publisher cuts, as a share of the photo's shorter side."""
+    hub: str = ""
+    """Where timm has its published weights: a repository on the hub or a URL; empty: nowhere."""
+    fixed: bool = False
+    """Made for photos of one size (most transformers)."""
+    parts: tuple[Info, ...] = ()
+    """The networks that stand side by side, where it is several."""
+
+    def transform(self, image_size: int, resize: Resize) -> Transform:
+        """The transform of its photos; `image_size` 0 takes the backbone's own."""
+        size = image_size or self.image_size
+        return Transform(size, resize, self.mean, self.std, self.interpolation, self.crop_pct)
+
+
+EMBEDDED = ("small_cnn", "mobilenet_v2", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
+"""The networks that `frostline backbones` lists first: their weights come from the package index if need be."""
+
+
+def info(name: str) -> Info:
+    """Look up a backbone.
+
+    Raises
+    ------
+    ConfigError
+        Neither frostline's own nor one of timm's (the nearest name is suggested), or one that takes no square RGB photos.
+    """
+    if MARK in name:
+        return _side_by_side(name)
+    if name == "small_cnn":
+        return Info(name, "frostline", OWN_SIDES[name], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
+    if name == "mobilenet_v2":
+        return Info(name, "torchvision", OWN_SIDES[name], IMAGENET_MEAN, IMAGENET_STD, weights.KNOWN[name])
+    published = _published(name)
+    channels, height, width = published.input_size
+    if channels != 3 or height != width or len(published.mean) != 3:
+        size = " x ".join(map(str, published.input_size))
+        raise ConfigError(f"{name} takes {size} (channels x height x width): choose one that takes square RGB photos")
+    return Info(
+        name,
+        "timm",
+        height,
+        tuple(published.mean),
+        tuple(published.std),
+        weights.KNOWN.get(name),
+        "bilinear" if published.interpolation == "bilinear" else "bicubic",  # what timm itself takes for any other word
+        published.crop_pct,
+        published.hf_hub_id or published.url or "",
+        bool(published.fixed_input_size),
+    )
+
+
+def _side_by_side(name: str) -> Info:
+    """Several networks as one: photos of the largest one's size, 0..1; each part scales them further."""
+    parts = tuple(info(part.strip()) for part in name.split(MARK))
+    if any(part.name == "small_cnn" or part.fixed for part in parts):
+        raise ConfigError(f"{name}: expected pretrained networks that take photos of any size, such as {TOGETHER}")
+    size = max(part.image_size for part in parts)
+    return Info(name, "joint", size, (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None, parts=parts)
+
+
+def enlarged(name: str, factor: float) -> int:
+    """Side of the photos in pixels, `factor` times a backbone's own, rounded to 32; 0 (its own) where it takes no other."""
+    about = info(name)
+    return 0 if about.fixed or factor == 1 else recipes.enlarged(about.image_size, factor)
+
+
+def _published(name: str) -> Any:
+    """What timm has published of a network and its weights (a `PretrainedCfg`)."""
+    _preloaded()
+    import timm
+    from timm.models import get_arch_pretrained_cfgs
+
+    architecture, _, tag = name.partition(".")
+    if not timm.is_model(architecture) or name.endswith("."):
+        close = difflib.get_close_matches(name, [*EMBEDDED, *timm.list_models()], n=1, cutoff=0.4)
+        known = (
+            nearest(name, EMBEDDED) if not close else f"; did you mean '{close[0]}'? ('frostline backbones' lists them)"
+        )
+        raise ConfigError(f"unknown backbone '{name}'{known}")
+    tags = [key.partition(".")[2] for key in get_arch_pretrained_cfgs(architecture)]
+    if tag not in ("", *tags):
+        raise ConfigError(f"{architecture} has no published weights '{tag}'{nearest(tag, tags)}")
+    return timm.get_pretrained_cfg(name) or timm.models.PretrainedCfg()
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network ready to be cut."""
+
+    name: str
+    network: Scaled
+    """The whole network, in evaluation mode."""
+    traced: fx.GraphModule
+    """The same layers, recorded in execution order."""
+    transform: Transform
+    """What its photos go through first."""
+    features: int
+    """Length of its feature vector."""
+
+    @property
+    def layer_count(self) -> int:
+        """Number of layers that the line can count."""
+        return len(freeze_line.layers(self.traced))
+
+    @property
+    def blocks(self) -> list[str]:
+        """The layers that are whole blocks, because they could not be recorded inside."""
+        return freeze_line.blocks(self.traced)
+
+    def example(self) -> Tensor:
+        """One black photo, (1, H, W, 3) uint8."""
+        return torch.zeros(1, self.transform.size, self.transform.size, 3, dtype=torch.uint8)
+
+
+_preloading: list[threading.Thread] = []
+
+
+def preload(names: Iterable[str]) -> None:
+    """Start to import, in a thread, what some backbones are built with: 1.5 s in which photos can be listed."""
+    if any(part not in ("mobilenet_v2", "small_cnn") for name in names for part in name.split(MARK)):
+        thread = threading.Thread(target=import_module, args=("timm",), daemon=True)
+        thread.start()
+        _preloading.append(thread)
+
+
+def _preloaded() -> None:
+    """Wait for what `preload` began: two threads that import the same modules from two ends may see half of one."""
+    while _preloading:
+        _preloading.pop().join()
+
+
+def build(
+    name: str,
+    start: Weights,
+    *,
+    seed: int = 0,
+    image_size: int = 0,
+    resize: Resize = "squash",
+    path: Path | None = None,
+    progress: Progress | None = None,
+) -> Backbone:
+    """Make a backbone with published or with seeded random weights, and record its layers.
+
+    Raises
+    ------
+    ConfigError
+        Unknown name, a photo size that it can't take, or a network that can't be recorded.
+    WeightsError
+        Its published weights could not be had.
+    """
+    about = info(name)
+    transform = about.transform(image_size, resize)
+    network = Scaled(_body(about, transform.size, seed, start, path, progress), transform).eval()
+    backbone = assemble(name, network, transform)
+    if backbone.blocks and progress is not None:
+        kinds = {type(backbone.traced.get_submodule(block)).__name__ for block in backbone.blocks}
+        progress.say(
+            f"{name}: {len(backbone.blocks)} of its {backbone.layer_count} layers are whole blocks ({', '.join(sorted(kinds))}) that "
+            "can't be recorded inside; the freeze line counts each as one"
+        )
+    return backbone
+
+
+def skeleton(name: str, transform: Transform) -> Backbone:
+    """The architecture alone, for a bundle that brings its own weights."""
+    return assemble(name, Scaled(architecture(info(name), transform.size), transform).eval(), transform)
+
+
+def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
+    """Record a network's layers and name it by its contents."""
+    for layer in network.modules():
+        if getattr(layer, "inplace", False):  # it would overwrite the tensors at the line, which are kept
+            layer.inplace = False  # type: ignore[assignment]
+    side = transform.size
+    noise = torch.randint(256, (2, side, side, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    traced = freeze_line.trace(network, noise)
+    if isinstance(network.body, Joint):
+        traced = in_turns(traced)
+    return Backbone(name, network, traced, transform, freeze_line.features(traced))
+
+
+def _body(about: Info, size: int, seed: int, start: Weights, path: Path | None, progress: Progress | None) -> nn.Module:
+    if about.parts:
+        if path is not None:
+            raise ConfigError(
+                f"--weights {path}: {about.name} is several networks; their weights are fetched one by one"
+            )
+        bodies = [_part(part, about.name, size, seed, start, progress) for part in about.parts]
+        return Joint([Part(body, part.mean, part.std) for body, part in zip(bodies, about.parts, strict=True)])
+    if start == "pretrained" and about.home == "frostline":
+        raise ConfigError(f"{about.name} has no published weights: start it from random weights")
+    file = _weights_file(about, path, progress) if start == "pretrained" else None
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        body = architecture(about, size)
+        if file is not None:
+            load(body, weights.load_state_dict(file), about.name)
+        elif start == "pretrained":
+            load(body, _from_hub(about, size, progress), about.name)
+    return body
+
+
+def _part(part: Info, whole: str, size: int, seed: int, start: Weights, progress: Progress | None) -> nn.Module:
+    """One of the networks of A+B, whose weights --weights can't name."""
+    try:
+        return _body(part, size, seed, start, None, progress)
+    except WeightsError as error:
+        keep = f"'frostline weights {part.name} --path FILE' keeps a file, and " if part.source else ""
+        raise WeightsError(
+            f"{error}. It is one of {whole}: {keep}--backbone can name another, or one network alone"
+        ) from error
+
+
+def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> Path | None:
+    """The file to start from; None: only timm's hub has it."""
+    if about.source is not None:
+        return weights.fetch(about.source, path=path, progress=progress)
+    if path is not None and progress is not None:
+        progress.say(f"weights of {about.name}: {path} is taken unchecked, no SHA-256 of its published file is known")
+    return path
+
+
+def architecture(about: Info, size: int = 0) -> nn.Module:
+    """The network without its classifier, before `Scaled`; `size`: side of its photos in pixels, 0 = its own."""
+    if about.parts:
+        return Joint([Part(architecture(part, size), part.mean, part.std) for part in about.parts])
+    if about.home == "frostline":
+        return SmallCNN()
+    if about.home == "torchvision":
+        return _Pooled(mobilenet.features())
+    return _timm(about, size, num_classes=0)
+
+
+def _timm(about: Info, size: int, **options: Any) -> nn.Module:
+    """One of timm's networks. Those made for one size of photo (most transformers) are told another one."""
+    _preloaded()
+    import timm
+
+    published = timm.get_pretrained_cfg(about.name)
+    resized = bool(published and published.fixed_input_size and size not in (0, about.image_size))
+    try:
+        return timm.create_model(about.name, **(options | ({"img_size": size} if resized else {})))
+    except (TypeError, AssertionError) as error:
+        if not resized:
+            raise
+        side = about.image_size
+        raise ConfigError(
+            f"{about.name} takes photos of {side} x {side} pixels only: leave --image-size out"
+        ) from error
+
+
+def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Tensor]:
+    """The published tensors, as timm's own loader brings them: safetensors first, nothing pickled is executed.
+
+    With the classifier, though it is not needed: only so does timm insist on every tensor. What the hub's client keeps in its cache is
+    taken from there without asking; where the hub does not answer, its client would try for a minute.
+    """
+    if not about.hub:
+        raise WeightsError(
+            f"{about.name}: nobody has published weights that timm knows of; give a file with --weights PATH"
+        )
+    from huggingface_hub import constants
+    from huggingface_hub.utils.tqdm import disable_progress_bars
+
+    disable_progress_bars()  # --quiet and --json leave no place for bars of others
+    kept = hub_file(about)
+    task = progress.task(f"Fetching {about.name} from timm's hub") if progress and not kept else None
+    try:
+        if not kept:
+            download.Url(about.hub if "://" in about.hub else constants.ENDPOINT).knock()
+        overlay = {"pretrained_cfg_overlay": {"file": str(kept)}} if kept else {}
+        return dict(_timm(about, size, pretrained=True, **overlay).state_dict())
+    except ConfigError:
+        raise
+    except Exception as error:  # the hub's client raises a different family of errors in each version
+        reason = " ".join(str(error).split()) or type(error).__name__
+        where, at_hand = f"timm's hub ({about.hub})", ", ".join(weights.KNOWN)
+        raise WeightsError(
+            f"no weights for '{about.name}' from {kept or where}: {reason[:200]}; connect to the hub "
+            f"(HF_ENDPOINT names a mirror), give the file with --weights PATH, or choose one that the package index has: {at_hand}"
+        ) from error
+    finally:
+        if task:
+            task.finish()
+
+
+def hub_file(about: Info) -> Path | None:
+    """The published file in the cache of the hub's client, None where it is not there."""
+    if about.home != "timm" or not about.hub or "://" in about.hub:
+        return None
+    import timm
+    from huggingface_hub import try_to_load_from_cache
+
+    published = timm.get_pretrained_cfg(about.name)
+    if published is None or published.custom_load:  # not one file of tensors
+        return None
+    names = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
+    found = (try_to_load_from_cache(about.hub, name) for name in names)
+    return next((Path(path) for path in found if isinstance(path, str)), None)
+
+
+def load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
+    """Fill a network without its classifier from a publisher's file, which may have one.
+
+    Where a publisher names the tensors otherwise, timm's own rules rename them if it has some. Else they have to stand in the
+    same order (the EfficientNet-Lites): they are renamed by position, and each has to be of the same kind (weight, bias, running
+    mean, ...) and shape; only a classifier's weight and bias may be left over.
+
+    Raises
+    ------
+    WeightsError
+        The file is another network's.
+    """
+    wanted = body.state_dict()
+    rules = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
+    if rules and not _fits(wanted, state):
+        with suppress(Exception):  # they were written for files of the right kind, and fail in many ways on others
+            state = rules(dict(state), body)
+    if not _fits(wanted, state):
+        state = _by_position(wanted, state, name)
+    body.load_state_dict({key: state[key] for key in wanted})
+
+
+def _fits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
+    return all(key in state and state[key].shape == tensor.shape for key, tensor in wanted.items())
+
+
+def _by_position(wanted: dict[str, Tensor], state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    """`state` under the names of `wanted`. Counters of steps are left as they are: not every publisher kept them."""
+    counters, learnt = _sorted_out(wanted)
+    _, found = _sorted_out(state)
+    for (key, tensor), (other, came) in zip(learnt.items(), found.items(), strict=False):
+        if tensor.shape != came.shape or _kind(key) != _kind(other):
+            raise WeightsError(
+                f"the weights are not those of {name}: {other} {tuple(came.shape)} stands where {key} {tuple(tensor.shape)} is expected"
+            )
+    rest = list(found)[len(learnt) :]
+    if len(found) < len(learnt) or [_kind(key) for key in rest] not in ([], ["weight"], ["weight", "bias"]):
+        raise WeightsError(
+            f"the weights are not those of {name}: {len(found)} tensors, expected {len(learnt)} and a classifier's two"
+        )
+    return dict(zip(learnt, found.values(), strict=False)) | counters
+
+
+def _sorted_out(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """(the counters that batch norms keep, all other tensors)."""
+    counters = {k: v for k, v in state.items() if _kind(k) == "num_batches_tracked"}
+    return counters, {k: v for k, v in state.items() if k not in counters}
+
+
+def _kind(key: str) -> str:
+    return key.rpartition(".")[2]

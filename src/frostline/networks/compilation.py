@@ -1,0 +1,154 @@
+"""From PyTorch networks to engines: export once, keep the file under a name that knows all that shaped it."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import logging
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from filelock import FileLock
+from torch import Tensor, nn
+
+from frostline.config import EngineKind
+from frostline.files import replacing
+from frostline.networks import freeze_line
+from frostline.networks.engine import EXPORT, Arrays, Engine, opened, settle
+
+BATCH = 32
+"""Photos a pass of a PyTorch network. The same everywhere, so that a photo's numbers never depend on which command asked for them."""
+
+
+class TorchEngine:
+    """PyTorch in inference mode: the engine on CUDA, and the reference that the tests hold the others against."""
+
+    batch = BATCH
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network = network.to(device).eval()
+        self._device = device
+
+    def expect(self, count: int) -> None:
+        """See `Engine.expect`: it takes whole batches anyway."""
+
+    def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:
+        """See `Engine.run`. Padded to whole batches: PyTorch picks its sums by the batch, so a photo's bits would follow."""
+        count = len(inputs[0])
+        missing = -count % BATCH
+        padded = [np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a for a in inputs]
+        parts = []
+        with torch.inference_mode():
+            for start in range(0, len(padded[0]), BATCH):
+                outputs = self._network(*(torch.from_numpy(a[start : start + BATCH]).to(self._device) for a in padded))
+                parts.append(list(outputs) if isinstance(outputs, tuple | list) else [outputs])
+        return [torch.cat(piece)[:count].cpu().numpy() for piece in zip(*parts, strict=True)]
+
+
+def compiled(
+    network: nn.Module,
+    example: Sequence[Tensor],
+    kind: EngineKind,
+    device: torch.device,
+    *,
+    half: bool,
+    folder: Path,
+) -> Engine:
+    """An engine for `network`, whose exported form is kept in `folder`.
+
+    Parameters
+    ----------
+    example
+        Inputs of one photo, each (1, ...): their shapes are the shapes that the engine takes.
+    half
+        See `frostline.networks.engine.opened`.
+
+    Raises
+    ------
+    RunError
+        No room for the exported file.
+    """
+    settled = settle(kind, cuda=device.type == "cuda")
+    if settled == "torch":
+        return TorchEngine(network, device)
+    with exported(network, example, folder) as file:
+        return opened(settled, file, half=half)
+
+
+@contextlib.contextmanager
+def exported(network: nn.Module, example: Sequence[Tensor], folder: Path) -> Iterator[Path]:
+    """The file that holds `network` as ONNX for one photo at a time; written if it is not there yet, and kept as long as it is held.
+
+    Raises
+    ------
+    RunError
+        No room for it.
+    """
+    shapes = [(tuple(t.shape), str(t.dtype)) for t in example]
+    parts = (freeze_line.identity(network), _code(network), str(shapes), str(EXPORT), torch.__version__)
+    path = folder / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.onnx"
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        if not path.exists():
+            with replacing(path) as temporary:
+                to_onnx(network, example, temporary)
+        os.utime(path)  # what was used last is evicted last
+        yield path
+
+
+def _code(network: nn.Module) -> str:
+    """What a network does with its tensors."""
+    return "\n".join(f"{name} {getattr(m, 'code', m.extra_repr())}" for name, m in network.named_modules())
+
+
+def to_onnx(
+    network: nn.Module,
+    example: Sequence[Tensor],
+    path: Path,
+    *,
+    inputs: Sequence[str] = (),
+    outputs: Sequence[str] = (),
+    opset: int | None = None,
+) -> None:
+    """Write `network` as ONNX, for inputs of exactly the example's shapes.
+
+    By the exporter that records a run (0.3 s for MobileNetV2); what it can't take goes to the one that analyses the code (4 s).
+
+    Parameters
+    ----------
+    opset
+        The operators' version; None leaves it to the exporter.
+    """
+    names = list(inputs) or [f"input_{i}" for i in range(len(example))]
+    options = {"input_names": names, "output_names": list(outputs) or None, "opset_version": opset}
+    network = network.cpu().eval()
+    with silent(), freeze_line.one_thread():
+        try:
+            torch.onnx.export(network, tuple(example), path, dynamo=False, **options)  # type: ignore[arg-type]
+        except Exception:  # a different one for each thing that it doesn't know; the other exporter's errors are shown
+            program = torch.onnx.export(network, tuple(example), dynamo=True, verbose=False, **options)  # type: ignore[arg-type]
+            assert program is not None  # noqa: S101 - the exporter returns None only when it is given a file
+            path.write_bytes(program.model_proto.SerializeToString())
+
+
+@contextlib.contextmanager
+def silent() -> Iterator[None]:
+    """The exporters print and warn about their own insides: nothing that a user could act on."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir", "torch.export")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

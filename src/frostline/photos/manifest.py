@@ -1,0 +1,140 @@
+"""Which photos there are, what they are said to show, and what was left out and why.
+
+`scan` takes what people have:
+
+- a folder of class folders (``roses/…``, ``tulips/…``); photos may lie in subfolders, the top folder names the class
+- ``train/`` beside ``validation|val|valid/`` and/or ``test/`` (any case), each holding class folders
+- a table (`tables`): CSV, tab-separated, JSON lines or Parquet, with the columns ``path,label`` and optionally ``split`` and
+  ``group``; paths relative to its folder, or absolute
+- a folder of photos with such a table in it, called ``metadata.csv``, ``.jsonl`` or ``.parquet`` (``file_name,label``)
+- an archive of any of these (`archives`): zip or tar
+- a data set saved by Hugging Face's `datasets`, or a Parquet file with the photos in it (`saved`)
+
+The last two are unpacked once, into the cache folder (`unpacked`), and read as folders from there.
+
+What counts as a photo is settled by content when it is decoded (`images`), not by the file's name; here a file is left
+out only when it can't be one (empty, huge, unreadable, not a regular file). Hidden files and what operating systems
+strew about (``Thumbs.db``, ``desktop.ini``, ``__MACOSX``) are passed over in silence; all else that is left out is
+listed in `Manifest.skipped`. Photos and classes stand in natural order ("2" before "10"), the same on every machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from frostline.files import write_text
+from frostline.photos import tables
+from frostline.photos.names import natural
+
+_COLUMNS = ["path", "label", "split", "sha256"]
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo and the class it stands in."""
+
+    path: str
+    """Posix, relative to the manifest's root; absolute only where a table names a file outside its folder."""
+    label: str
+    split: str
+    """The part the data set itself puts it in: "" (none given), "train", "validation" or "test"."""
+    sha256: str
+    """Hex digest of the file's bytes."""
+    group: str = ""
+    """What it shares with other photos (the same plant, the same patient), from a table's group column; "": nothing."""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """A file or folder that was left out, and why (the reason alone, for people)."""
+
+    path: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The photos of a data set in natural order, and what was left out."""
+
+    root: Path
+    """``root / photo.path`` is the file."""
+    photos: list[Photo]
+    skipped: list[Skip] = field(default_factory=list)
+    packed: Path | None = None
+    """What the user named, where `root` is the place in the cache folder that it was unpacked in."""
+
+    @property
+    def name(self) -> str:
+        """What the data set is called: the name of its folder, or of the archive less its ending."""
+        if self.packed is None or self.packed.is_dir():
+            return (self.packed or self.root).resolve().name
+        return re.sub(r"(\.tar)?\.\w+$", "", self.packed.resolve().name)
+
+    @property
+    def classes(self) -> list[str]:
+        """Names of the classes that have photos, in natural order: position = class index everywhere."""
+        return sorted({photo.label for photo in self.photos}, key=natural)
+
+    def counts(self) -> dict[str, int]:
+        """Photos per class, in the order of `classes`."""
+        counts = dict.fromkeys(self.classes, 0)
+        for photo in self.photos:
+            counts[photo.label] += 1
+        return counts
+
+    def without(self, skips: Iterable[Skip]) -> Manifest:
+        """The manifest without the photos at these paths; `skips` joins `skipped`. For photos that can't be decoded."""
+        new = list(skips)
+        gone = {skip.path for skip in new}
+        kept = [photo for photo in self.photos if photo.path not in gone]
+        return replace(self, photos=kept, skipped=in_order([*self.skipped, *new]))
+
+    def listing(self, skips: Iterable[Skip]) -> Manifest:
+        """The manifest with `skips` added to `skipped`; no photo goes."""
+        return replace(self, skipped=in_order([*self.skipped, *skips]))
+
+    def twins(self) -> list[list[Photo]]:
+        """Groups of two or more byte-identical photos, each group and the list in the order of `photos`."""
+        groups: defaultdict[str, list[Photo]] = defaultdict(list)
+        for photo in self.photos:
+            groups[photo.sha256].append(photo)
+        return [group for group in groups.values() if len(group) > 1]
+
+    def conflicts(self) -> list[list[Photo]]:
+        """Those `twins` that stand in more than one class: at least one of the labels is wrong."""
+        return [group for group in self.twins() if len({photo.label for photo in group}) > 1]
+
+    def write(self, path: Path, splits: Sequence[str]) -> None:
+        """Write manifest.csv (path,label,split,sha256, and group where there are some); `splits[i]` is the part of photo i.
+
+        Raises RunError when `path` can't be written.
+        """
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        grouped = any(photo.group for photo in self.photos)
+        rows.writerow([*_COLUMNS, *(["group"] if grouped else [])])
+        for photo, part in zip(self.photos, splits, strict=True):
+            rows.writerow([photo.path, photo.label, part, photo.sha256, *([photo.group] if grouped else [])])
+        write_text(path, text.getvalue())
+
+
+def read(path: Path, root: Path) -> Manifest:
+    """Read what `Manifest.write` wrote; `root` is the folder that the paths are relative to. Raises DataError."""
+    rows = tables.rows(path, _COLUMNS)
+    photos = [Photo(r["path"], r["label"], r["split"], r["sha256"], r.get("group", "")) for _, r in rows]
+    return Manifest(root, photos)
+
+
+def place_of(path: str) -> tuple[tuple[Any, str], ...]:
+    return tuple(natural(part) for part in path.split("/"))
+
+
+def in_order(skips: Iterable[Skip]) -> list[Skip]:
+    return sorted(skips, key=lambda skip: (place_of(skip.path), skip.why))

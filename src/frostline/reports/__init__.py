@@ -1,0 +1,1 @@
+"""Pages, Markdown and pictures of what runs left."""

@@ -1,0 +1,96 @@
+"""What `frostline check` leaves: check.json, check.csv, and check.html, in which the user decides about each photo and saves the list."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from itertools import groupby
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from markupsafe import Markup
+
+from frostline.files import write_json, write_text
+from frostline.photos import corrections
+from frostline.reports.gallery import Pictures
+from frostline.reports.html import TEMPLATES, script_hash, style, template
+
+SHOWN, SHOWN_LABELS = 30, 120
+"""Findings of a kind that the page draws; check.csv has them all."""
+
+BESIDE = 6
+"""Photos of one finding that are drawn side by side."""
+
+COLUMNS = ("finding", "kind", "path", "class", "suggested", "confidence", "advice", "detail")
+
+Row = dict[str, Any]
+
+
+def write(out: Path, document: Row, kinds: Sequence[tuple[str, str, str]]) -> None:
+    """Write check.json, check.csv and check.html into `out`.
+
+    `kinds`: (kind, title, advice) in order. About 4 ms for each photo that the page draws.
+
+    Raises
+    ------
+    RunError
+        `out` can't be written.
+    """
+    write_json(out / "check.json", document)
+    write_text(out / "check.csv", _table(document["findings"]))
+    page = _page(document, kinds)
+    write_text(out / "check.html", page.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _table(findings: Sequence[Row]) -> str:
+    """A row for each photo of each finding; a finding about whole classes has a row without a path for each class."""
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(COLUMNS)
+    for number, f in enumerate(findings, 1):
+        paths = f["paths"] or [""] * max(1, len(f["classes"]))
+        labels = f["classes"] or [""] * len(paths)
+        for path, label in zip(paths, labels, strict=True):
+            rows.writerow(
+                [number, f["kind"], path, label, f["suggested"] or "", f["confidence"], f["advice"], f["detail"]]
+            )
+    return text.getvalue()
+
+
+def _page(document: Row, kinds: Sequence[tuple[str, str, str]]) -> str:
+    sections = []
+    pictures, root = Pictures(), Path(document["root"])
+    by_kind = {kind: list(rows) for kind, rows in groupby(document["findings"], key=lambda f: f["kind"])}
+    for kind, title, advice in kinds:
+        if rows := by_kind.get(kind):
+            shown = rows[: SHOWN_LABELS if kind == "label" else SHOWN]
+            if kind != "unreadable":
+                pictures.add(root, [path for row in shown for path in row["paths"][:BESIDE]])
+            cards = [_card(row, pictures, root) for row in shown]
+            drawn = any(tile["picture"] for card in cards for tile in card["tiles"])
+            about = {"kind": kind, "anchor": kind.replace(" ", "-"), "title": title, "advice": advice}
+            sections.append({**about, "cards": cards, "total": len(rows), "drawn": drawn})
+    script = (TEMPLATES / "check.js").read_text(encoding="utf-8")
+    own_style = (TEMPLATES / "check.css").read_text(encoding="utf-8")
+    return template("check.html.j2").render(
+        document=document,
+        name=document["name"],
+        found=sections,
+        sections=[(s["anchor"], f"{s['title']} ({s['total']:,})") for s in sections] + [("photos", "The photos")],
+        columns=list(corrections.COLUMNS),
+        style=style() + Markup(own_style),  # noqa: S704 -- our own file
+        script=Markup(script),  # noqa: S704 -- our own file
+        script_hash=script_hash(script),
+    )
+
+
+def _card(finding: Row, pictures: Pictures, root: Path) -> Row:
+    """A finding with a tile for each of the photos that are drawn."""
+    paths = finding["paths"]
+    labels = finding["classes"] if len(finding["classes"]) == len(paths) else [""] * len(paths)
+    tiles = [
+        {"path": path, "file": PurePosixPath(path).name, "class": label, "picture": pictures.get(root, path)}
+        for path, label in list(zip(paths, labels, strict=True))[:BESIDE]
+    ]
+    return {**finding, "tiles": tiles, "more": len(paths) - len(tiles)}

@@ -1,0 +1,57 @@
+"""Pages: templates filled in, with style and script inside, written whole."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Template
+from jinja2.utils import htmlsafe_json_dumps
+from markupsafe import Markup
+
+from frostline import files, wording
+from frostline.reports import svg
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+Row = dict[str, Any]
+
+
+# ---------------------------------------------------------------- the page
+
+
+def furniture() -> Row:
+    """What every page needs: its style, its script, and the hash that a content security policy admits that by."""
+    script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
+    return {"style": style(), "script": Markup(script), "script_hash": script_hash(script)}  # noqa: S704 -- our own file
+
+
+def script_hash(script: str) -> str:
+    """What a content security policy admits a script by."""
+    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def write(run: Path, page: str) -> Path:
+    """Write `run`/report.html; returns its path. File names that are no text (lone surrogates) must not cost the report."""
+    files.write_text(run / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
+    return run / "report.html"
+
+
+def style() -> Markup:
+    """The style sheet of every page."""
+    return Markup((TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704 -- our own file
+
+
+def template(name: str) -> Template:
+    """One of `TEMPLATES`. What study.json doesn't hold shows as nothing or as a dash: older and unfinished runs stay readable."""
+    loader = FileSystemLoader(TEMPLATES)
+    environment = Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
+    )
+    environment.filters |= {function.__name__: function for function in wording.FILTERS}
+    environment.filters["data"] = htmlsafe_json_dumps
+    environment.globals["symbol"] = svg.symbol
+    return environment.get_template(name)

@@ -1,0 +1,230 @@
+"""What a run folder holds, read for those who show it: report, figures, comparison. Optional parts are empty where they are missing."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import tomllib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from frostline import wording
+from frostline.config import trained_alike
+from frostline.errors import RunError
+from frostline.reports.svg import looks
+
+Row = dict[str, Any]
+
+PREDICTIONS = ("path", "true", "predicted", "confidence")
+
+
+@dataclass(frozen=True)
+class Record:
+    """A run as it was left: all strategies, some, or none."""
+
+    run: Path
+    study: Row
+    """study.json; each strategy also has its "colour", "shape" and "frozen_share"."""
+    settings: str
+    """config.toml as text; empty when there is none."""
+    config: Row
+    """Its values; empty when it isn't TOML."""
+
+    @property
+    def strategies(self) -> list[Row]:
+        """Rows of study.json, in its order."""
+        rows: list[Row] = self.study["strategies"]
+        return rows
+
+    @property
+    def dataset(self) -> Row:
+        """What study.json tells of the photos."""
+        value: Row = self.study["dataset"]
+        return value
+
+    @property
+    def classes(self) -> list[str]:
+        """In the order of matrices."""
+        return list(self.dataset.get("classes") or [])
+
+    @property
+    def unequal(self) -> bool:
+        """Whether macro recall stands first."""
+        return bool(self.dataset.get("unequal"))
+
+    @property
+    def root(self) -> Path:
+        """Where the photos reported on are."""
+        return Path(self.dataset.get("test_root") or self.dataset.get("root") or self.run)
+
+    @cached_property
+    def best(self) -> Row | None:
+        """The strategy that the study's answer names: chosen by validation photos, so never by those that are reported."""
+        by = "balanced_accuracy" if self.unequal else "accuracy"
+        if all(wording.known(s.get(f"validation_{by}")) for s in self.strategies):
+            by = f"validation_{by}"
+        scored = [s for s in self.strategies if wording.known(s.get(by))]
+        return max(scored, key=lambda s: (s[by], -((s.get("parameters") or {}).get("trainable") or 0)), default=None)
+
+    @cached_property
+    def predictions(self) -> dict[str, list[Row]]:
+        """What each strategy that ended said of the photos reported on, the surest first; "right" is added, "confidence" a number."""
+        said = {s["name"]: read_predictions(self.run / s["name"] / "predictions.csv") for s in self.strategies}
+        return {name: rows for name, rows in said.items() if rows}
+
+    @cached_property
+    def validation(self) -> dict[str, list[Row]]:
+        """The same of the validation photos, where those are not the ones reported."""
+        said = {s["name"]: read_predictions(self.run / s["name"] / "validation.csv") for s in self.strategies}
+        return {name: rows for name, rows in said.items() if rows}
+
+    @cached_property
+    def manifest(self) -> list[dict[str, str]]:
+        """Rows of manifest.csv."""
+        return read_csv(self.run / "manifest.csv", ("path", "label", "split"))
+
+    @cached_property
+    def explanations(self) -> dict[str, Row]:
+        """By strategy: explanations.json."""
+        found = {s["name"]: _read_json(self.run / s["name"] / "explanations.json") for s in self.strategies}
+        return {name: value for name, value in found.items() if value}
+
+    @cached_property
+    def sweeps(self) -> dict[str, Row]:
+        """By kind, "lines" or "photos": finished sweeps of the same photos that stand beside the run, as RUN-lines and RUN-photos."""
+        found = {
+            kind: _read_json(self.run.with_name(f"{self.run.name}-{kind}") / "sweep.json")
+            for kind in ("lines", "photos")
+        }
+        return {kind: value for kind, value in found.items() if self._is_own(kind, value)}
+
+    def _is_own(self, kind: str, sweep: Row) -> bool:
+        about, plan = sweep.get("dataset"), sweep.get("plan")
+        return (
+            sweep.get("status") == "finished"
+            and isinstance(about, dict)
+            and isinstance(plan, dict)
+            and (about.get("root"), plan.get("kind")) == (self.dataset.get("root"), kind)
+            and trained_alike(sweep, self.study)
+        )
+
+    @cached_property
+    def measures(self) -> dict[str, dict[str, float]]:
+        """By measure (brightness, sharpness, ..), then by path: photo_measures.csv. Values that are no numbers are left out."""
+        rows = read_csv(self.run / "photo_measures.csv", ("path",))
+        found: dict[str, dict[str, float]] = {}
+        for row in rows:
+            for key, text in row.items():
+                value = _number(text) if key not in ("path", "class") else None
+                if value is not None:
+                    found.setdefault(key, {})[row["path"]] = value
+        return found
+
+
+def read(run: Path) -> Record:
+    """Read a run folder; the larger parts are read when they are asked for.
+
+    Raises
+    ------
+    RunError
+        study.json is missing or isn't one, or config.toml can't be read; later, where a part can't be read or lacks its columns.
+    """
+    settings, config = _read_config(run / "config.toml")
+    return Record(run, _read_study(run), settings, config)
+
+
+def _read_study(run: Path) -> Row:
+    path = run / "study.json"
+    try:
+        study = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda _: None)
+    except FileNotFoundError:
+        raise RunError(f"no study.json in {run}: expected a run folder, as 'frostline study --out' leaves it") from None
+    except (OSError, ValueError) as error:
+        raise RunError(f"can't read {path}: {' '.join(str(error).split())}; resume or repeat the study") from error
+    if not _is_study(study):
+        raise RunError(
+            f"{path} is no study: expected an object with 'dataset' and 'strategies', a list of named objects"
+        )
+    signs = looks([strategy["name"] for strategy in study["strategies"]])
+    for strategy in study["strategies"]:
+        strategy["colour"], strategy["shape"] = signs[strategy["name"]]
+        layers, line = strategy.get("layers"), strategy.get("freeze_line")
+        strategy["frozen_share"] = min(line / layers, 1.0) if layers and line is not None else None
+    return dict(study)
+
+
+def _is_study(value: Any) -> bool:
+    if not isinstance(value, dict) or not isinstance(value.get("dataset"), dict):
+        return False
+    strategies = value.get("strategies")
+    return isinstance(strategies, list) and all(
+        isinstance(s, dict) and isinstance(s.get("name"), str) for s in strategies
+    )
+
+
+def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
+    """The rows of a CSV; none when there is no such file (a run that is still going).
+
+    Raises
+    ------
+    RunError
+        It can't be read, or lacks one of `columns`.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            reader = csv.DictReader(stream)
+            if missing := [name for name in columns if name not in (reader.fieldnames or ())]:
+                raise RunError(f"{path} has no column {', '.join(missing)}: expected {', '.join(columns)}")
+            return list(reader)
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, csv.Error) as error:
+        raise RunError(f"can't read {path}: {' '.join(str(error).split())}") from error
+
+
+def read_predictions(path: Path) -> list[Row]:
+    """The surest first, each with "confidence" as a number and "right"."""
+    rows: list[Row] = []
+    for row in read_csv(path, PREDICTIONS):
+        confidence = _number(row["confidence"])
+        if confidence is None:
+            came = f"confidence {row['confidence']!r} of {row['path']}"
+            raise RunError(f"{path}: {came}, expected a number from 0 to 1; resume or repeat the study")
+        kept = {key: row[key] for key in PREDICTIONS}
+        rows.append({**kept, "confidence": confidence, "right": row["true"] == row["predicted"]})
+    return sorted(rows, key=lambda row: -row["confidence"])
+
+
+def _number(text: Any) -> float | None:
+    try:
+        value = float(text)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _read_json(path: Path) -> Row:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"can't read {path}: {' '.join(str(error).split())}") from error
+    return value if isinstance(value, dict) else {}
+
+
+def _read_config(path: Path) -> tuple[str, Row]:
+    """config.toml as text and as values; both empty when there is none, the values when it isn't TOML."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        return text, tomllib.loads(text)
+    except FileNotFoundError:
+        return "", {}
+    except tomllib.TOMLDecodeError:
+        return text, {}
+    except (OSError, ValueError) as error:
+        raise RunError(f"can't read {path}: {' '.join(str(error).split())}") from error

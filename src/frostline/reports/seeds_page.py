@@ -1,0 +1,82 @@
+"""The page about a study over several seeds."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from frostline.errors import RunError
+from frostline.files import write_text
+from frostline.reports import html, svg, sweep_charts
+
+FILE, TABLE, PICTURE = "seeds.json", "seeds.csv", "seeds.svg"
+
+
+Document = dict[str, Any]
+
+
+def read(folder: Path) -> Document:
+    """The seeds.json of a folder.
+
+    Raises
+    ------
+    RunError
+        There is none, or it is damaged.
+    """
+    file = Path(folder) / FILE
+    try:
+        document: Document = json.loads(file.read_text(encoding="utf-8"))
+        document["seeds"][0]
+    except FileNotFoundError:
+        raise RunError(
+            f"{folder} holds no {FILE}: give the folder that was the --out of a study with --seeds"
+        ) from None
+    except (ValueError, OSError, LookupError, TypeError) as error:
+        raise RunError(f"{file} can't be read: {error}") from error
+    return document
+
+
+def best_of(rows: Sequence[Document]) -> Document:
+    """The strategy that validation prefers on average; the photos that are reported have no say."""
+    return max(rows, key=lambda row: (row["validation_mean"], -row["parameters"]["trainable"]))
+
+
+def build(run: Path) -> Path:
+    """Draw the picture and write the page anew from the seeds.json in `run`; returns the page's path.
+
+    Raises
+    ------
+    RunError
+        seeds.json is missing or damaged, or fewer than two seeds have ended.
+    """
+    document = read(run)
+    if not document["strategies"]:
+        raise RunError(f"{run}: fewer than two seeds have ended, so there is nothing to report yet: --resume the study")
+    return draw(run, document)
+
+
+def draw(folder: Path, document: Document) -> Path:
+    signs = svg.looks([row["name"] for row in document["strategies"]])
+    rows = [
+        {**row, **dict(zip(("colour", "shape"), signs[row["name"]], strict=True))} for row in document["strategies"]
+    ]
+    figure = sweep_charts.seeds(rows)
+    write_text(folder / PICTURE, figure.file())
+    ended = len(document["runs"])
+    factors = np.sqrt((ended - 1) / stats.chi2.ppf((0.975, 0.025), ended - 1))
+    page = html.template("seeds.html.j2").render(
+        study=document,
+        dataset=document["dataset"],
+        strategies=rows,
+        best=best_of(rows)["name"],
+        figure=figure,
+        spread_factors=[float(f) for f in factors],
+        sections=[("strategies", "Strategies"), ("covers", "What the intervals cover"), ("seeds", "The seeds")],
+        **html.furniture(),
+    )
+    return html.write(folder, page)

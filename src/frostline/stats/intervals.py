@@ -1,0 +1,152 @@
+"""Confidence intervals and paired tests."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+from frostline.stats.calibration import wilson
+
+Labels = np.ndarray
+
+
+def mean_interval(right: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of 0/1 values (N,) over photos: Wilson's (1927).
+
+    Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95 to 96 times in 100;
+    BCa falls below 93 where few photos are wrong, and claims certainty where none is.
+    """
+    return wilson(float(right.sum()), len(right))
+
+
+def balanced_interval(right: np.ndarray, labels: Labels) -> tuple[float, float]:
+    """95 % interval of the mean over classes of the mean of 0/1 `right` (N,): Wilson's, for the number of photos that would waver as much.
+
+    Each class's variance is that of its recall after adding half a photo on each side, so that two of two right are no certainty. A class
+    of few photos makes that variance itself uncertain: hence Student's t, with Satterthwaite's (1946) degrees of freedom, four at least.
+    """
+    counts = np.bincount(labels)
+    n = counts[counts > 0]
+    k = np.bincount(labels, weights=right)[counts > 0].round()
+    smoothed = (k + 0.5) / (n + 1)
+    variances = smoothed * (1 - smoothed) / n / len(n) ** 2
+    freedom = max(4.0, variances.sum() ** 2 / (variances**2 / np.maximum(n - 1, 1)).sum())
+    mean, near = float((k / n).mean()), float(smoothed.mean())
+    count = near * (1 - near) / float(variances.sum())
+    return wilson(mean * count, count, float(stats.t.ppf(0.975, freedom)))
+
+
+def average_interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of values (N,) between -1 and 1, one a photo: Student's; where all agree, what the rule of three leaves
+    open."""
+    if len(values) < 2 or values.min() == values.max():
+        return unanimous(values)
+    mean = float(values.mean())
+    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    return max(-1.0, mean - half), min(1.0, mean + half)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same photos."""
+
+    a: str
+    b: str
+    difference: float
+    """Accuracy of a minus that of b."""
+    ci: tuple[float, float]
+    """95 % interval of the difference; see `paired_interval`."""
+    p_value: float
+    """McNemar's mid-p test: how often chance alone would split the photos on which they disagree so unevenly."""
+    verdict: str
+    """The comparison in words."""
+
+
+def compare(a: str, right_a: np.ndarray, b: str, right_b: np.ndarray) -> Comparison:
+    """Compare two models by which photos (N,) each got right: Tango's interval and McNemar's mid-p test."""
+    difference = right_a.astype(float) - right_b.astype(float)
+    only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
+    p = mid_p(only_a, only_b)
+    mean, ci = float(difference.mean()), paired_interval(only_a, only_b, len(difference))
+    return Comparison(a, b, mean, ci, p, _verdict(a, b, mean, ci, p))
+
+
+def mid_p(only_a: int, only_b: int) -> float:
+    """McNemar's mid-p test (Fagerland, Lydersen and Laake, 2013) on the photos that exactly one of two models got right.
+
+    The exact test finds a difference between two equally good models 1 to 4 times in 100 instead of 5, so it misses true ones; this one 3
+    to 5.
+    """
+    count = only_a + only_b
+    if not count:
+        return 1.0
+    fewer = min(only_a, only_b)
+    return float(min(1.0, 2 * stats.binom.cdf(fewer, count, 0.5) - stats.binom.pmf(fewer, count, 0.5)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """p values corrected for their number (Holm, 1979), in their order."""
+    corrected = [1.0] * len(p_values)
+    highest = 0.0
+    for rank, place in enumerate(sorted(range(len(p_values)), key=lambda i: p_values[i])):
+        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
+        corrected[place] = highest
+    return corrected
+
+
+def paired_interval(only_a: int, only_b: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+    """95 % interval of the difference of two models' accuracies on the same photos: Tango's score interval (Statistics in Medicine, 1998).
+
+    Those differences d whose score test (b - c - n d) / sqrt(n (2 q + d - d^2)) stays within +-1.96, where q is the likeliest share of
+    photos that only the second model gets right.
+
+    Parameters
+    ----------
+    only_a, only_b
+        Photos that exactly one of them got right.
+    count
+        All photos.
+    """
+    ahead = only_a - only_b
+
+    def score(d: float) -> float:
+        linear = -only_a - only_b + (2 * count - ahead) * d
+        share = (np.sqrt(max(0.0, linear**2 + 8 * count * only_b * d * (1 - d))) - linear) / (4 * count)
+        variance = count * (2 * share + d * (1 - d))
+        gap = ahead - count * d
+        return float(gap / np.sqrt(variance)) if variance > 0 else float(np.sign(gap)) * np.inf
+
+    middle = ahead / count
+    ends = []
+    for outside in (-1.0, 1.0):
+        inside = middle
+        for _ in range(40):
+            d = (inside + outside) / 2
+            inside, outside = (d, outside) if abs(score(d)) <= z else (inside, d)
+        ends.append(outside)
+    return ends[0], ends[1]
+
+
+def unanimous(difference: np.ndarray) -> tuple[float, float]:
+    """All photos say the same: the interval is what the rule of three leaves open (Hanley, 1983)."""
+    value, margin = float(difference[0]), min(1.0, 3 / len(difference))
+    return max(-1.0, value - margin), min(1.0, value + margin)
+
+
+def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float) -> str:
+    first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
+    low, high = sorted((100 * sign * ci[0], 100 * sign * ci[1]))
+    span = f"95 % interval {low:.1f} to {high:.1f}"
+    if p < 0.05:
+        return f"{first} beats {second} by {100 * abs(mean):.1f} points, {span}"
+    if low > 0:
+        return (
+            f"{first} is {100 * abs(mean):.1f} points ahead of {second}, {span}, yet chance is not ruled out "
+            f"(McNemar's mid-p test, p = {p:.2f})"
+        )
+    if mean == 0:
+        return f"{a} and {b} are equally accurate here, {span} points"
+    return f"{first} is {100 * abs(mean):.1f} points ahead of {second}, but that may be chance ({span}, p = {p:.2f})"

@@ -1,0 +1,282 @@
+"""What a sweep comes to: which freeze line to take, from how many photos on fine-tuning pays, and what more photos would bring.
+
+Everything here works on predictions and says how sure it is by resampling photos (and repeats). Nothing here trains.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize
+
+from frostline.stats import intervals
+
+Floats = npt.NDArray[np.float64]
+Row = dict[str, Any]
+
+RESAMPLES = 4000
+_AT_A_TIME = 2_000_000  # counts of photos in memory at a time
+_LEAST_SHARE = 5e-7  # half of the last digit that predictions.csv holds
+
+FEWEST_SIZES, LEAST_SPAN = 4, 8
+"""A power law of three numbers wants more sizes than that, over a wide span: fewer, or closer ones, fit any forecast."""
+_REFITS = 400
+
+
+# ---- which line ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What one line said of the validation photos."""
+
+    name: str
+    right: npt.NDArray[np.bool_]
+    """(N,) whether each photo was right."""
+    loss: Floats
+    """(N,) negative log probability of each photo's class, nats."""
+
+
+def judged(name: str, true: Sequence[str], shares: Sequence[Mapping[str, float]]) -> Judged:
+    """From what predictions.csv holds: each photo's class, and the probability of every class."""
+    of_true = np.array([share[label] for label, share in zip(true, shares, strict=True)])
+    right = np.array([max(share, key=share.__getitem__) == label for label, share in zip(true, shares, strict=True)])
+    return Judged(name, right, -np.log(np.clip(of_true, _LEAST_SHARE, 1)))
+
+
+def recommend(lines: Sequence[Judged], seed: int) -> Row:
+    """Choose a freeze line by validation photos alone.
+
+    Each line's `best_share` is the share of resamples of the photos in which it is the best: most photos right, and between
+    equals the lower log loss. The recommended line is the highest one (fewest trainable parameters) that is not clearly below
+    the best: the 95 % interval of their paired difference reaches zero.
+
+    Parameters
+    ----------
+    lines
+        From the top down, all on the same N photos.
+
+    Returns
+    -------
+    dict
+        ``recommended`` and ``best`` (names), ``photos`` (N), and ``lines``: for each its accuracy with a 95 % interval, log
+        loss, best_share, and the difference to the best with interval and p value.
+    """
+    best = max(range(len(lines)), key=lambda i: (lines[i].right.mean(), -lines[i].loss.mean()))
+    shares = _best_shares(lines, seed)
+    rows = []
+    for line, share in zip(lines, shares, strict=True):
+        behind = intervals.compare(line.name, line.right, lines[best].name, lines[best].right)
+        rows.append(
+            {
+                "name": line.name,
+                "accuracy": float(line.right.mean()),
+                "accuracy_ci": intervals.mean_interval(line.right),
+                "log_loss": float(line.loss.mean()),
+                "best_share": float(share),
+                "difference": behind.difference,
+                "difference_ci": behind.ci,
+                "p_value": behind.p_value,
+                "clearly_below": behind.ci[1] < 0,
+            }
+        )
+    recommended = next(row["name"] for row in rows if not row["clearly_below"])
+    return {"recommended": recommended, "best": lines[best].name, "photos": len(lines[best].right), "lines": rows}
+
+
+def _best_shares(lines: Sequence[Judged], seed: int) -> Floats:
+    """(L,) the share of resamples in which each line is the best."""
+    right = np.array([line.right for line in lines], dtype=float)
+    loss = np.array([line.loss for line in lines])
+    wins = np.zeros(len(lines))
+    for counts in _photo_counts(right.shape[1], seed):
+        score = right @ counts.T  # whole numbers: equals are equal
+        behind = score < score.max(0)
+        first = np.where(behind, np.inf, loss @ counts.T).argmin(0)
+        wins += np.bincount(first, minlength=len(lines))
+    return np.asarray(wins / wins.sum())
+
+
+def _photo_counts(photos: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Floats]:
+    """How often each photo is drawn, (some, photos) at a time, in `resamples` resamples of all photos."""
+    rng = np.random.default_rng(seed)
+    step = max(1, _AT_A_TIME // photos)
+    for start in range(0, resamples, step):
+        yield rng.multinomial(photos, np.full(photos, 1 / photos), min(step, resamples - start)).astype(float)
+
+
+# ---- how many photos -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The points of a sweep over numbers of photos that are done: every strategy at every size, repeat after repeat."""
+
+    strategies: list[str]
+    per_class: Floats
+    """(K,) photos of a class, in the mean over classes, ascending."""
+    right: npt.NDArray[np.bool_]
+    """(S, K, R, N): whether strategy s, trained on size k in repeat r, got photo n right."""
+
+
+@dataclass(frozen=True)
+class Resampled:
+    """Accuracies of a grid, and what they come to when photos and repeats are drawn again."""
+
+    mean: Floats
+    """(S, K)."""
+    draws: Floats
+    """(B, S, K)."""
+
+    def interval(self, values: Floats) -> tuple[float, float]:
+        """95 % percentile interval of B draws; infinite ones are allowed."""
+        low, high = np.quantile(values, (0.025, 0.975), method="inverted_cdf")
+        return float(low), float(high)
+
+
+def resample(grid: Grid, seed: int) -> Resampled:
+    """Bootstrap over photos and repeats, both paired: one draw serves all strategies and sizes.
+
+    Of R repeats R - 1 are drawn, which makes the variance of so small a bootstrap unbiased (McCarthy and Snowden, The bootstrap and
+    finite population sampling, 1985). A single repeat is kept as it is: the intervals are then over photos alone.
+    """
+    s, k, repeats, photos = grid.right.shape
+    flat = grid.right.reshape(-1, photos).astype(float)
+    rng = np.random.default_rng([seed, 1])
+    draws = []
+    for counts in _photo_counts(photos, seed):
+        cells = (counts @ flat.T / photos).reshape(len(counts), s, k, repeats)
+        drawn = max(1, repeats - 1)
+        weights = rng.multinomial(drawn, np.full(repeats, 1 / repeats), len(counts)) / drawn
+        draws.append(np.einsum("bskr,br->bsk", cells, weights))
+    return Resampled(grid.right.mean((2, 3)), np.concatenate(draws))
+
+
+def curves(grid: Grid, found: Resampled) -> list[Row]:
+    """One row for each strategy and size: mean accuracy, its 95 % interval, and each repeat's own accuracy."""
+    return [
+        {
+            "strategy": name,
+            "per_class": float(size),
+            "accuracy": float(found.mean[i, j]),
+            "accuracy_ci": found.interval(found.draws[:, i, j]),
+            "repeats": grid.right[i, j].mean(1).tolist(),
+        }
+        for i, name in enumerate(grid.strategies)
+        for j, size in enumerate(grid.per_class)
+    ]
+
+
+def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> Row:
+    """From how many photos of a class on one strategy stays ahead of another.
+
+    Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where the challenger is
+    not ahead at the largest size, and the smallest size where it is ahead from there on. Ends of ``at_ci`` that lie outside the
+    sizes are "below" or "beyond". ``shown`` says whether it is ahead at the largest size beyond chance (95 % interval of the paired
+    difference).
+    """
+    difference = found.draws[:, challenger] - found.draws[:, reference]
+    mean = found.mean[challenger] - found.mean[reference]
+    last = found.interval(difference[:, -1])
+    places = np.array([_crossing(grid.per_class, d) for d in difference])
+    at = _crossing(grid.per_class, mean)
+    smallest = float(grid.per_class[0])
+    return {
+        "challenger": grid.strategies[challenger],
+        "reference": grid.strategies[reference],
+        "at": None if math.isinf(at) and at > 0 else max(at, smallest),
+        "from_the_start": at == -math.inf,
+        "at_ci": [_end(end) for end in found.interval(places)],
+        "share": float(np.mean(places < math.inf)),
+        "difference_at_most": float(mean[-1]),
+        "difference_ci": last,
+        "shown": last[0] > 0,
+        "differences": [
+            {"per_class": float(x), "difference": float(m), "ci": found.interval(difference[:, j])}
+            for j, (x, m) in enumerate(zip(grid.per_class, mean, strict=True))
+        ],
+    }
+
+
+def _end(place: float) -> float | str:
+    return place if math.isfinite(place) else "below" if place < 0 else "beyond"
+
+
+def _crossing(sizes: Floats, difference: Floats) -> float:
+    """Where `difference` (K,) becomes positive for good; -inf: it always is, inf: it is not at the largest size."""
+    behind = np.flatnonzero(difference <= 0)
+    if not len(behind):
+        return -math.inf
+    i = int(behind[-1])
+    if i == len(sizes) - 1:
+        return math.inf
+    share = -difference[i] / (difference[i + 1] - difference[i])
+    return float(np.exp(np.log(sizes[i]) + share * np.log(sizes[i + 1] / sizes[i])))
+
+
+# ---- more photos -----------------------------------------------------------------------------------------------------
+
+
+def forecast(grid: Grid, found: Resampled, strategy: int) -> Row:
+    """What twice the photos would bring: the power law error = a + b n^-c, fitted to the curve and followed from n to 2 n.
+
+    Such a law describes most learning curves well (Viering and Loog, The shape of learning curves, 2022); that this one goes on
+    to follow it is an assumption that the interval does not cover. The interval is that of fits to 400 resamples.
+
+    Returns
+    -------
+    dict
+        ``why_not`` alone says why there is no forecast; else ``per_class`` (2 n), ``accuracy`` and ``gain`` over the largest
+        size, each with its 95 % interval, and the law's ``a``, ``b``, ``c``.
+    """
+    name, sizes = grid.strategies[strategy], grid.per_class
+    span = float(sizes[-1] / sizes[0])
+    if len(sizes) < FEWEST_SIZES or span < LEAST_SPAN:
+        had = f"{len(sizes)} size{'s' if len(sizes) > 1 else ''} over a factor of {span:.3g}"
+        return {
+            "strategy": name,
+            "why_not": f"the curve is too short for a forecast: {had}, wanted at least {FEWEST_SIZES} over a factor of {LEAST_SPAN}",
+        }
+    spread = np.maximum(found.draws[:, strategy].std(0), 1e-3)
+    law = _power_law(sizes, 1 - found.mean[strategy], spread)
+    if law is None:
+        return {"strategy": name, "why_not": "no power law can be fitted to its curve"}
+    step = max(1, len(found.draws) // _REFITS)
+    draws = found.draws[::step, strategy]
+    refits = [(draw[-1], _power_law(sizes, 1 - draw, spread)) for draw in draws]
+    gains = np.array([(now, _gain(sizes[-1], refit)) for now, refit in refits if refit is not None])
+    return {
+        "strategy": name,
+        "per_class": float(2 * sizes[-1]),
+        "accuracy": float(found.mean[strategy, -1] + _gain(sizes[-1], law)),
+        "accuracy_ci": found.interval(gains.sum(1)),
+        "gain": _gain(sizes[-1], law),
+        "gain_ci": found.interval(gains[:, 1]),
+        **{key: float(value) for key, value in zip("abc", law, strict=True)},
+    }
+
+
+def _gain(n: float, law: Floats) -> float:
+    """How far the error falls from n photos to 2 n."""
+    return float(_law(n, *law) - _law(2 * n, *law))
+
+
+def _law(n: Any, a: Any, b: Any, c: Any) -> Any:
+    return a + b * n**-c
+
+
+def _power_law(sizes: Floats, error: Floats, spread: Floats) -> Floats | None:
+    """(a, b, c) with a in 0..1, b in 0..10, c in 0.05..2; None where the fit does not settle."""
+    start = (max(0.0, 0.8 * float(error.min())), min(9.0, max(1e-3, float(error[0] * sizes[0] ** 0.5))), 0.5)
+    try:
+        law, _ = optimize.curve_fit(
+            _law, sizes, error, p0=start, sigma=spread, bounds=([0, 0, 0.05], [1, 10, 2]), maxfev=2000
+        )
+    except RuntimeError:
+        return None
+    return np.asarray(law, dtype=np.float64)

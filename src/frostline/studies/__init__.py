@@ -1,0 +1,1 @@
+"""The jobs that leave a run folder: studies, sweeps, several seeds."""

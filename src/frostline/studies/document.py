@@ -1,0 +1,168 @@
+"""What study.json says: the data set, the comparisons, the answer."""
+
+from __future__ import annotations
+
+import itertools
+import platform
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import frostline
+from frostline import wording
+from frostline.bundles.predict import Classified
+from frostline.config import Config
+from frostline.evidence import leakage
+from frostline.files import write_json
+from frostline.networks.engine import processor
+from frostline.parallel import thread_count
+from frostline.photos import sample
+from frostline.photos.manifest import Manifest
+from frostline.progress import Progress
+from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
+from frostline.stats import intervals
+from frostline.stats.class_balance import unequal
+from frostline.training.prepare import Ready
+from frostline.training.strategy import Row
+
+
+def files_of(ready: Ready) -> dict[str, Path]:
+    """The file of each photo reported on, by its path."""
+    root = (ready.others or ready.photos).root
+    return {p.path: root / p.path for p in ready.reported()}
+
+
+def begin(ready: Ready) -> dict[str, Any]:
+    """What a run's document holds before its first figure."""
+    return {
+        "frostline": frostline.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "status": "running",
+        "seed": ready.config.seed,
+        "protocol": ready.config.protocol,
+        "preset": ready.config.preset,
+        "balance": ready.config.balance,
+        "validation_stops": len(ready.split.validation) >= LEAST_TO_TELL,
+        "backbones": sorted({s.backbone for s in ready.config.strategies if s.weights == "pretrained"}),
+        "loss": "robust" if any(s.recipe.robust for s in ready.config.strategies) else USUAL_LOSS,
+        "reported_on": ready.reported_on,
+        "dataset": _dataset(ready),
+        "strategies": [],
+        "comparisons": [],
+        "claims": [],
+        "answer": "",
+        "answer_detail": "",
+        "seconds": 0.0,
+        "machine": {
+            "cpu": processor(),
+            "cores": thread_count(),
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "platform": platform.platform(),
+            "device": ready.device.type,
+            "precision": ready.precision,
+        },
+    }
+
+
+def _dataset(ready: Ready) -> dict[str, Any]:
+    photos = ready.photos
+    root = photos.root.resolve()
+    others = ready.others
+    return {
+        "name": photos.name,
+        "root": str(root),
+        "test_root": str(others.root.resolve()) if others else None,
+        "source": str(photos.packed or root),  # what the user named: `root` is in the cache where photos came packed
+        "test_source": str(others.packed or others.root.resolve()) if others else None,
+        "photos": len(photos.photos),
+        "classes": ready.classes,
+        "counts": photos.counts(),
+        "unequal": unequal(photos.counts().values()),
+        "train": len(ready.split.train),
+        "validation": len(ready.split.validation),
+        "test": len(others.photos) if others else len(ready.split.test),
+        "skipped": [asdict(s) for s in ready.skipped],
+        "cleaned": ready.cleaned or None,
+        "twins": _paths(photos),
+        "near_twins": leakage.near_twins(ready),
+        "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
+        "sample": _is_sample(root),
+        "test_sample": others is not None and _is_sample(others.root),
+    }
+
+
+def say_near_twins(dataset: dict[str, Any], progress: Progress, naive: Callable[[], Any] = lambda: None) -> None:
+    """Say how many there are and, once it is measured, what they would have done to the figures."""
+    found = dataset.get("near_twins")  # an older run has none
+    if found and found["groups"]:
+        found["naive"] = found["naive"] or naive()
+        found["words"] = leakage.sentence(found)
+        progress.say(found["words"])
+
+
+def _is_sample(folder: Path) -> bool:
+    return (folder / sample.MARKER).is_file()
+
+
+def _paths(photos: Manifest) -> list[list[str]]:
+    return [[p.path for p in group] for group in photos.twins()]
+
+
+def write_document(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
+    """study.json; strategies stand in the configured order."""
+    document["strategies"] = [rows[s.name] for s in config.strategies if s.name in rows]
+    write_json(run / "study.json", document)
+
+
+def comparisons(predictions: dict[str, list[Classified]]) -> list[dict[str, Any]]:
+    """Every pair of finished strategies on the same photos, the later one in the configuration first."""
+    right = {name: np.array([p.true == p.predicted for p in side]) for name, side in predictions.items()}
+    pairs = itertools.combinations(reversed(right), 2)
+    return [asdict(intervals.compare(a, right[a], b, right[b])) for a, b in pairs]
+
+
+def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
+    """The question's answer in a sentence (the strategy that validation prefers, and how sure its figure is), and how it compares."""
+    dataset = document["dataset"]
+    unlike = dataset.get("unequal", False)  # an older run's rows have no macro recall
+    watched = "validation_balanced_accuracy" if unlike else "validation_accuracy"
+    best = max(rows, key=lambda row: (row[watched], -row["parameters"]["trainable"]))
+    count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
+    text = f"{advice(best['name'])}: {wording.headline(best, unlike)} on {count:,} {photos_reported(document)}."
+    verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
+    detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
+    detail = f"By plain accuracy: {detail}" if unlike and detail else detail
+    if "accuracy_as_given" in best:
+        low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
+        detail += (
+            f" With all photos and labels as they were given: {100 * best['accuracy_as_given']:.1f} % right (95 % interval {low:.1f} to "
+            f"{high:.1f}) on {best['photos_as_given']:,}."
+        )
+    return text, detail.strip()
+
+
+def photos_reported(document: dict[str, Any]) -> str:
+    """What the figures are of, in words: "photos it had never seen"."""
+    dataset = document["dataset"]
+    kind = "pictures rendered by code" if dataset["test_sample" if dataset["test_root"] else "sample"] else "photos"
+    return {"test": f"{kind} it had never seen", "validation": f"validation {kind}"}[document["reported_on"]]
+
+
+def advice(strategy: str) -> str:
+    """What to do, where that strategy is the best."""
+    return _ADVICE.get(strategy, f"Use {strategy}")
+
+
+_ADVICE = {
+    "baseline": "Train from scratch",
+    "scratch": "Train from scratch",
+    "frozen": "Freeze the pretrained network and train a head",
+    "fine-tuned": "Fine-tune the upper layers",
+    "fine-tuned-all": "Fine-tune the whole network",
+}

@@ -1,0 +1,239 @@
+"""The run folder: who may write to it, what it holds, how a run in it is begun or resumed."""
+
+from __future__ import annotations
+
+import ctypes
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from filelock import FileLock, Timeout
+
+from frostline.cache import marks, upkeep
+from frostline.cache.folder import cache_dir
+from frostline.config import SAMPLE, Config
+from frostline.errors import RunError
+from frostline.files import disk_errors
+from frostline.parallel import thread_count
+from frostline.photos import sample
+from frostline.photos.head_start import HeadStart
+from frostline.photos.manifest import Manifest
+from frostline.progress import Progress
+from frostline.training.prepare import Ready, prepare
+
+DOCUMENT, SWEEP = "study.json", "sweep.json"
+"""What a run folder holds, by kind of run."""
+
+
+Existing = Literal["refuse", "resume", "overwrite"]
+
+
+def start(
+    run: Path,
+    config: Config,
+    old: dict[str, Any] | None,
+    progress: Progress,
+    head_start: HeadStart | None = None,
+    **said: Any,
+) -> tuple[Ready, Callable[..., None]]:
+    """Push the photos through the frozen layers, then make the run folder ready; returns the photos and the run's log.
+
+    Nothing is written, nor overwritten, before the photos have gone well. `said` goes into the log's first line.
+    """
+    settle_torch()
+    ready = prepare(_with_sample(config, progress), progress, head_start)
+    if old is None:
+        _empty(run)
+    config.to_toml(run / "config.toml")
+    log = _logger(run / "log.jsonl")
+    log("start", **said, resumed=old is not None)
+    _settle_manifest(run, ready, old)
+    return ready, log
+
+
+# ---- the run folder --------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def held(run: Path) -> Iterator[None]:
+    """Hold the run folder, and what the run uses of the cache, which is brought below its limit at the end."""
+    try:
+        with alone(run), marks.session():
+            yield
+    finally:
+        upkeep.trim()
+
+
+@contextmanager
+def alone(run: Path) -> Iterator[None]:
+    """Hold the run folder, made where it is not there yet; a folder in which nothing was left is taken away again."""
+    fresh = not run.exists()
+    with disk_errors(run):
+        run.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(run / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise RunError(f"{run} is in use by another frostline: wait for it, or choose another --out") from None
+    try:
+        yield
+    finally:
+        with suppress(OSError):  # Windows removes no file that is open
+            (run / ".lock").unlink()
+        lock.release()
+        if fresh:
+            with suppress(OSError):  # it holds a run now
+                run.rmdir()
+
+
+def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) -> dict[str, Any] | None:
+    """Check that `run` may be written to; returns its document where there is something to resume. Changes nothing of it."""
+    settings = run / "config.toml"
+    if (run / "seeds.json").exists():
+        raise RunError(f"{run} holds a study over several seeds: go on with it by --seeds, or choose another --out")
+    if not settings.exists() and any(p.name != ".lock" for p in run.iterdir()):
+        raise RunError(f"{run} holds other files and no frostline run: choose another --out")
+    if not settings.exists() or existing == "overwrite":
+        return None
+    if other := next((n for n in (DOCUMENT, SWEEP) if n != name and (run / n).exists()), None):
+        raise RunError(f"{run} holds another kind of run ({other}): choose another --out, or --overwrite it")
+    differing = _differences(Config.from_toml(settings), config)
+    if differing:
+        raise RunError(
+            f"{run} holds a run of another configuration (differs in {', '.join(differing)}): --resume it without naming the "
+            "photos and options again, choose another --out, or --overwrite it"
+        )
+    if existing == "refuse":
+        raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
+    tidy(run)
+    return read(run, name) if (run / name).exists() else None  # None: stopped before its first figure
+
+
+def tidy(run: Path) -> None:
+    """Remove half-written files that a killed process left; the lock says that nobody writes now."""
+    for path in [*run.glob(".*.tmp"), *run.glob("*/.*.tmp")]:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _empty(run: Path) -> None:
+    """Make room for a new run in a folder that `look` allowed."""
+    for path in run.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != ".lock":  # this process holds it
+            path.unlink()
+
+
+def finished(run: Path, config: Config) -> dict[str, Any] | None:
+    """The study.json of a run of this very configuration that came to its end; None: there is none, or more is to be done."""
+    settings = run / "config.toml"
+    if not settings.exists() or _differences(Config.from_toml(settings), config) or not (run / "study.json").exists():
+        return None
+    document = read(run)
+    return document if document["status"] == "finished" else None
+
+
+def _differences(a: Config, b: Config) -> list[str]:
+    one, other = asdict(a), asdict(b)
+    for side in (one, other):
+        for name in ("data", "test", "weights"):
+            if side[name] and side[name] != SAMPLE:
+                side[name] = str(Path(side[name]).resolve())
+        side["exclude"] = side.pop("exclude_sha256") or side["exclude"]  # what it says counts, not where it lies
+    return [name for name in one if one[name] != other[name]]
+
+
+def read(run: Path, name: str = DOCUMENT) -> dict[str, Any]:
+    """The study.json (or sweep.json) of a run folder.
+
+    Raises
+    ------
+    RunError
+        There is none, or it is damaged.
+    """
+    file = Path(run) / name
+    try:
+        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise RunError(f"{run} holds no {name}: give the folder that was the --out of a {Path(name).stem}") from None
+    except (ValueError, OSError) as error:
+        raise RunError(f"{file} can't be read: {error}") from error
+    return document
+
+
+def _settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
+    """Write manifest.csv (photos of a test folder last), or hold the photos against the one that the run began with."""
+    file = run / "manifest.csv"
+    fresh = run / ".manifest.csv"
+    tested = ready.others.photos if ready.others else []
+    both = Manifest(ready.photos.root, [*ready.photos.photos, *tested])
+    both.write(fresh, [*ready.split.names(), *["test"] * len(tested)])
+    if old is not None and file.exists() and file.read_bytes() != fresh.read_bytes():
+        fresh.unlink()
+        raise RunError(
+            f"the photos in {ready.config.data} are not those that {run} began with: start again with another --out"
+        )
+    fresh.replace(file)
+
+
+def _logger(path: Path) -> Callable[..., None]:
+    """Structured events, a JSON object a line."""
+
+    def log(event: str, **values: Any) -> None:
+        line = {"time": datetime.now(UTC).isoformat(timespec="milliseconds"), "event": event, **values}
+        with disk_errors(path), path.open("a", encoding="utf-8", newline="\n") as file:
+            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+    return log
+
+
+# ---- the pieces ------------------------------------------------------------------------------------------------------
+
+
+def _with_sample(config: Config, progress: Progress) -> Config:
+    """The configuration with the built-in sample's folder in place of its name; renders it where it is not there yet."""
+    if config.data != SAMPLE:
+        return config
+    folder = cache_dir() / "sample"
+    task = None
+
+    def on_step(_done: int, total: int) -> None:
+        nonlocal task
+        task = task or progress.task("Rendering the built-in sample", total)
+        task.advance(1)
+
+    sample.render(folder, on_step=on_step)
+    marks.mark_used(folder)
+    return replace(config, data=str(folder))
+
+
+def settle_torch() -> None:
+    """Set PyTorch and the allocator up for a run: the same seed gives the same bits, and as many threads as there are cores.
+
+    The kernels used here on CPUs are deterministic anyway; asking for it would import PyTorch's compiler (1 s) and blank all new memory.
+    """
+    _keep_freed_memory()
+    torch.set_num_threads(thread_count())
+    if torch.cuda.is_available():
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc reuse the large blocks that each training step frees, instead of fetching zeroed pages anew for the next.
+
+    A step of the small CNN touches 500 MB of such blocks. On other C libraries nothing changes.
+    """
+    trim_threshold, mmap_max = -1, -4  # as malloc.h numbers them
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(mmap_max, 0)
+        libc.mallopt(trim_threshold, 2**31 - 1)

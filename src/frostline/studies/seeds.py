@@ -1,0 +1,338 @@
+"""A study over several seeds: whole studies side by side, and what they say together.
+
+Each seed has its own split, starting weights and order of photos, and an ordinary run folder, so one seed's figure tells nothing of
+how much of it was luck. The mean over seeds does, with an interval over photos and seeds (`metrics.mean_across`).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import frostline
+from frostline.bundles.predict import read_predictions
+from frostline.config import Config
+from frostline.errors import ConfigError, RunError
+from frostline.files import write_json, write_text
+from frostline.progress import Progress
+from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, best_of, draw, read
+from frostline.stats import across_seeds
+from frostline.studies.document import advice, photos_reported
+from frostline.studies.run_folder import Existing, alone, finished, look, tidy
+from frostline.studies.run_folder import read as read_study
+from frostline.studies.study import OnRow, study
+
+MOST = 100
+
+
+def several(
+    config: Config,
+    out: str | Path,
+    count: int,
+    *,
+    existing: Existing = "refuse",
+    quiet: bool = True,
+    progress: Progress | None = None,
+    on_row: OnRow | None = None,
+) -> Document:
+    """Run a study with each of `count` seeds from `config.seed` on, and return what their seeds.json holds.
+
+    Parameters
+    ----------
+    out
+        The folder: `seed-0`, `seed-1`, ... are ordinary run folders; seeds.json, seeds.csv, seeds.svg and report.html stand beside them.
+    count
+        2 or more. A folder with fewer seeds may be resumed with more.
+    existing
+        What to do where `out` holds such a study already: refuse, resume it, or overwrite it.
+    progress
+        Where to show progress; without it, `quiet` decides whether to show any.
+    on_row
+        Called as each strategy ends with each seed, with its row and that seed's document so far.
+
+    Raises
+    ------
+    FrostlineError
+        Of the kind that fits; its text is one line.
+    """
+    if not 2 <= count <= MOST:
+        raise ConfigError(f"{count} seeds: expected 2 to {MOST} (one seed is a plain study)")
+    if progress is None:
+        with Progress(quiet) as own:
+            return several(config, out, count, existing=existing, progress=own, on_row=on_row)
+    folder = Path(out)
+    with alone(folder):
+        wanted = list(range(config.seed, config.seed + count))
+        old = _look(folder, config, wanted, existing)
+        document = _begin(wanted, old)
+        with _told(folder, document, fresh=old is None):
+            return _run(folder, config, document, progress, on_row)
+
+
+def _run(folder: Path, config: Config, document: Document, progress: Progress, on_row: OnRow | None) -> Document:
+    """One seed after the other; what there is to say together is written after each from the second on."""
+    ended: list[Document] = []
+    seeds = document["seeds"]
+    for seed in seeds:
+        own, run = replace(config, seed=seed), _folder(folder, seed)
+        current = _is_current(run, document)
+        done = finished(run, own) if current else None
+        kept = done is not None
+        progress.say(f"Seed {seed}{': finished before, kept' if kept else f', {len(ended) + 1} of {len(seeds)}'}")
+        if done is None:
+            done = study(own, run, existing="resume" if current else "overwrite", progress=progress, on_row=on_row)
+        ended.append(done)
+        _check_photos(folder, config, seeds[0], seed)
+        if len(ended) == 1:
+            _clear(folder, document)
+        last = len(ended) == len(seeds)
+        if last or (len(ended) > 1 and not kept):
+            _write(folder, {**document, **_together(folder, ended)}, done=last)
+    return read(folder)
+
+
+# ---- the folder ------------------------------------------------------------------------------------------------------
+
+
+def _folder(folder: Path, seed: int) -> Path:
+    return folder / f"seed-{seed}"
+
+
+def settings(folder: Path) -> Path:
+    """The config.toml that the study over several seeds in `folder` began with: its first seed's."""
+    return _folder(folder, read(folder)["seeds"][0]) / "config.toml"
+
+
+def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existing) -> Document | None:
+    """Check that `folder` may be written to; returns its seeds.json where there is something to resume. Changes nothing of it."""
+    if not (folder / FILE).exists():
+        if any(p.name != ".lock" for p in folder.iterdir()):
+            what = "a run of one seed" if (folder / "config.toml").exists() else "other files"
+            raise RunError(f"{folder} holds {what} and no study over several seeds: choose another --out")
+        return None
+    if existing == "overwrite":
+        return None
+    if existing == "refuse":
+        raise RunError(
+            f"{folder} holds a study over several seeds already: --resume it, --overwrite it, or choose another --out"
+        )
+    old = read(folder)
+    had = old["seeds"]
+    if had != list(wanted[: len(had)]):
+        raise RunError(
+            f"{folder} holds the seeds {had[0]} to {had[-1]}, not {wanted[0]} to {wanted[-1]}: go on with --seed {had[0]} and "
+            f"--seeds {len(had)} or more, or choose another --out"
+        )
+    if _is_current(first := _folder(folder, had[0]), old):
+        look(first, config, "resume")
+    tidy(folder)
+    return old
+
+
+def _begin(wanted: list[int], old: Document | None) -> Document:
+    if old is not None:
+        return {**old, "status": "running", "seeds": wanted}
+    return {
+        "frostline": frostline.__version__,
+        "created": datetime.now(UTC).isoformat(timespec="microseconds"),
+        "status": "running",
+        "seeds": wanted,
+        "strategies": [],
+        "comparisons": [],
+        "answer": "",
+        "answer_detail": "",
+    }
+
+
+@contextmanager
+def _told(folder: Path, document: Document, fresh: bool) -> Iterator[None]:
+    """Say in seeds.json what is going on, so that it can be resumed; where a `fresh` study can't even begin, all is as before."""
+    file = folder / FILE
+    before = file.read_text(encoding="utf-8") if file.exists() else None
+    write_json(file, document)
+    try:
+        yield
+    except BaseException:
+        if fresh and not _is_current(_folder(folder, document["seeds"][0]), document):
+            file.unlink() if before is None else write_text(file, before)
+        raise
+
+
+def _is_current(run: Path, document: Document) -> bool:
+    """Whether a seed's run belongs to this study, and is not what an overwritten one left."""
+    return (run / "study.json").exists() and str(read_study(run)["created"]) >= document["created"]
+
+
+def _clear(folder: Path, document: Document) -> None:
+    """Once a study's first seed is there: remove what is left of the one that it overwrites."""
+    for run in folder.glob("seed-*"):
+        if (run / "config.toml").exists() and not _is_current(run, document):
+            shutil.rmtree(run)
+    if not document["strategies"]:
+        for name in (TABLE, PICTURE, "report.html"):
+            (folder / name).unlink(missing_ok=True)
+
+
+def _manifest(run: Path) -> list[dict[str, str]]:
+    """Rows of a run's manifest.csv."""
+    try:
+        with (run / "manifest.csv").open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{run / 'manifest.csv'} can't be read: {error}") from error
+
+
+def _check_photos(folder: Path, config: Config, first: int, seed: int) -> None:
+    """The seeds' studies are held beside each other photo by photo, so they must be of the same photos."""
+    one, other = (
+        {(row["path"], row["label"], row["sha256"]) for row in _manifest(_folder(folder, s))} for s in (first, seed)
+    )
+    if one != other:
+        raise RunError(
+            f"the photos in {config.data} are not those that {folder} began with: start again with another --out"
+        )
+
+
+# ---- what the seeds say together -------------------------------------------------------------------------------------
+
+
+class _Answers(NamedTuple):
+    """What was right, photo by photo and seed by seed: (N photos, S seeds) each. Byte-identical photos are one."""
+
+    right: dict[str, np.ndarray]
+    """By strategy: how many answers were right."""
+    counts: np.ndarray
+    """How many there were."""
+
+
+def _together(folder: Path, ended: Sequence[Document]) -> Document:
+    """The figures over the seeds that have ended."""
+    names = [row["name"] for row in ended[0]["strategies"]]
+    answers = _answers(folder, names, ended)
+    seed = ended[0]["seed"]
+    rows = [_row(name, answers, ended, seed) for name in names]
+    pairs = itertools.combinations(reversed(names), 2)
+    comparisons = [
+        asdict(across_seeds.compare_across(a, answers.right[a], b, answers.right[b], answers.counts, seed))
+        for a, b in pairs
+    ]
+    text, detail = _answer(rows, comparisons, answers.counts, ended)
+    kept = (
+        "name",
+        "root",
+        "test_root",
+        "source",
+        "test_source",
+        "photos",
+        "classes",
+        "sample",
+        "test_sample",
+        "skipped",
+    )
+    asked = (answers.counts > 0).sum(1)
+    tested = {"photos": len(asked), "answers": int(answers.counts.sum()), "shared": int((asked > 1).sum())}
+    return {
+        **{name: ended[0][name] for name in ("protocol", "preset", "reported_on", "machine")},
+        "dataset": {name: ended[0]["dataset"][name] for name in kept if name in ended[0]["dataset"]},
+        "tested": tested,
+        "strategies": rows,
+        "comparisons": comparisons,
+        "answer": text,
+        "answer_detail": detail,
+        "runs": [_about(document) for document in ended],
+        "seconds": round(sum(document["seconds"] for document in ended), 3),
+    }
+
+
+def _about(document: Document) -> Document:
+    """One seed's study, for the list of them."""
+    figures = ("name", "accuracy", "accuracy_ci", "validation_accuracy", "macro_f1", "log_loss", "ece_shipped")
+    return {
+        "seed": document["seed"],
+        "folder": f"seed-{document['seed']}",
+        "seconds": document["seconds"],
+        "strategies": [{k: row[k] for k in figures} for row in document["strategies"]],
+    }
+
+
+def _answers(folder: Path, names: Sequence[str], ended: Sequence[Document]) -> _Answers:
+    digests = []
+    for document in ended:
+        rows = _manifest(_folder(folder, document["seed"]))
+        digests.append({row["path"]: row["sha256"] for row in rows if row["split"] == document["reported_on"]})
+    place = {digest: i for i, digest in enumerate(dict.fromkeys(d for seed in digests for d in seed.values()))}
+    shape = (len(place), len(ended))
+    right, counts = {name: np.zeros(shape) for name in names}, np.zeros(shape)
+    for column, (document, digest) in enumerate(zip(ended, digests, strict=True)):
+        np.add.at(counts, ([place[d] for d in digest.values()], column), 1)
+        for name in names:
+            said = read_predictions(_folder(folder, document["seed"]) / name / "predictions.csv")
+            np.add.at(
+                right[name], ([place[digest[p.path]] for p in said], column), [p.true == p.predicted for p in said]
+            )
+    return _Answers(right, counts)
+
+
+def _row(name: str, answers: _Answers, ended: Sequence[Document], seed: int) -> Document:
+    """A strategy over the seeds."""
+    rows = [next(row for row in document["strategies"] if row["name"] == name) for document in ended]
+    as_given = [row["accuracy_as_given"] for row in rows if "accuracy_as_given" in row]
+    return {
+        "name": name,
+        **({"as_given_mean": float(np.mean(as_given))} if as_given else {}),
+        **{key: rows[0][key] for key in ("backbone", "freeze_line", "layers", "parameters")},
+        **asdict(across_seeds.mean_across(answers.right[name], answers.counts, seed)),
+        "validation_mean": float(np.mean([row["validation_accuracy"] for row in rows])),
+        "macro_f1_mean": float(np.mean([row["macro_f1"] for row in rows])),
+        "seconds_mean": float(np.mean([row["seconds"]["total"] for row in rows])),
+    }
+
+
+def _answer(
+    rows: Sequence[Document], comparisons: Sequence[Document], counts: np.ndarray, ended: Sequence[Document]
+) -> tuple[str, str]:
+    """The answer in a sentence, and how its strategy compares."""
+    best = best_of(rows)
+    low, high = (100 * x for x in best["ci"])
+    text = (
+        f"{advice(best['name'])}: {100 * best['mean']:.1f} % right on average over {len(ended)} seeds "
+        f"(95 % interval {low:.1f} to {high:.1f}) on {len(counts):,} {photos_reported(ended[0])}."
+    )
+    if "as_given_mean" in best:
+        text += f" With all photos and labels as they were given: {100 * best['as_given_mean']:.1f} % right on average."
+    verdicts = [c["verdict"] for c in comparisons if best["name"] in (c["a"], c["b"])]
+    return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
+
+
+# ---- table, picture, page --------------------------------------------------------------------------------------------
+
+
+def _write(folder: Path, document: Document, done: bool) -> None:
+    """seeds.json last: what it says is finished is there."""
+    write_text(folder / TABLE, _table(document))
+    document = {**document, "status": "finished" if done else "running"}
+    draw(folder, document)
+    write_json(folder / FILE, document)
+
+
+def _table(document: Document) -> str:
+    """seeds.csv: a row for each seed and strategy."""
+    text = io.StringIO()
+    columns = ("accuracy", "low", "high", "validation_accuracy", "macro_f1", "log_loss", "ece_shipped")
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["seed", "strategy", *columns])
+    for run in document["runs"]:
+        for row in run["strategies"]:
+            figures = {**row, "low": row["accuracy_ci"][0], "high": row["accuracy_ci"][1]}
+            rows.writerow([run["seed"], row["name"], *(f"{figures[column]:.6f}" for column in columns)])
+    return text.getvalue()

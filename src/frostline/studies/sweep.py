@@ -1,0 +1,521 @@
+"""Sweeps: the same training at many freeze lines, or on many numbers of photos, and what follows from the curve.
+
+A point of a sweep is a strategy like any other: `frostline.training.strategy` prepares, trains and measures it. The points share what can be shared: one
+pass of the photos through the frozen layers, one head that all lines start from, and the activations of the whole training part.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from frostline.bundles.predict import Classified, read_predictions
+from frostline.config import Config, configure
+from frostline.errors import ConfigError, RunError
+from frostline.evidence.learning_curve import subsets
+from frostline.files import write_json, write_text
+from frostline.networks import backbone as backbones
+from frostline.networks import freeze_line
+from frostline.networks.backbone import Backbone
+from frostline.networks.side_by_side import MARK
+from frostline.progress import Progress
+from frostline.recipes import Strategy, resolve
+from frostline.reports import sweep_page
+from frostline.stats import sweep_stats
+from frostline.stats.probabilities import write_predictions
+from frostline.studies.document import begin
+from frostline.studies.run_folder import SWEEP, Existing, held, look, read, start
+from frostline.studies.study import head_from, order
+from frostline.training.prepare import Ready, network_name
+from frostline.training.strategy import Head, Row, assess, discard_checkpoints, fit, in_torch, learn, training_seconds
+
+ALL = "all"
+AUTO = "auto"
+PHOTOS: tuple[int | str, ...] = (5, 10, 20, 50, 100, 200, ALL)
+REPEATS = 3
+LINES = 9
+"""How many lines `auto` aims at."""
+
+OnPoint = Callable[[Row, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is swept, beyond what the configuration says."""
+
+    kind: Literal["lines", "photos"] = "lines"
+    photos: tuple[int | str, ...] = ()
+    """Photos of a class, ascending; ``"all"`` stands last."""
+    repeats: int = 1
+    """Trainings at each number of photos, with other photos and another seed each time."""
+
+    def to_dict(self) -> Row:
+        """The JSON form."""
+        return {**asdict(self), "photos": list(self.photos)}
+
+    @classmethod
+    def of(cls, run: Path) -> Plan:
+        """The plan that a run folder was begun with.
+
+        Raises
+        ------
+        RunError
+            It holds no sweep, or a damaged one.
+        """
+        found = read(run, SWEEP).get("plan")
+        if not isinstance(found, dict) or set(found) != {"kind", "photos", "repeats"}:
+            raise RunError(f"{run / SWEEP} holds no plan: begin the sweep again with another --out")
+        return cls(found["kind"], tuple(found["photos"]), found["repeats"])
+
+
+# ---- what to sweep ---------------------------------------------------------------------------------------------------
+
+
+def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, **options: Any) -> tuple[Config, Plan]:
+    """The configuration of a sweep over freeze lines: one strategy a line, from the top down.
+
+    Parameters
+    ----------
+    lines
+        ``auto``, or lines as the command line takes them: ``0,60,top-6``. The top is always among them: its head is what the others
+        start from.
+    line
+        The fine-tuned strategy's line, where it is not the usual one; `auto` has it among its lines.
+    options
+        As for `frostline.configure`, less `strategies`.
+
+    Raises
+    ------
+    ConfigError
+        All that can't be used, in one line.
+    """
+    base = configure(data, strategies=("frozen", "fine-tuned"), line=line, **options)
+    frozen, thawed = base.strategies
+    size = base.image_size or backbones.enlarged(thawed.backbone, thawed.enlarge)
+    network = backbones.skeleton(thawed.backbone, backbones.info(thawed.backbone).transform(size, base.resize))
+    chosen = auto_lines(network, thawed.line) if lines.strip() == AUTO else _named(lines, network.layer_count)
+    rows = (replace(frozen if x == "top" else thawed, name=x, line=x, refit=False) for x in chosen)
+    return replace(base, strategies=tuple(rows)), Plan("lines")
+
+
+def over_photos(
+    data: str | Path,
+    photos: Sequence[int | str] | str = PHOTOS,
+    *,
+    strategies: Sequence[str] = ("frozen", "fine-tuned"),
+    repeats: int = REPEATS,
+    **options: Any,
+) -> tuple[Config, Plan]:
+    """The configuration of a sweep over numbers of photos.
+
+    Parameters
+    ----------
+    photos
+        Photos of a class: whole numbers and ``"all"``, as a sequence or as the command line takes them.
+    options
+        As for `frostline.configure`.
+
+    Raises
+    ------
+    ConfigError
+        All that can't be used, in one line.
+    """
+    config = configure(data, strategies=strategies, **options)
+    rows = (
+        replace(s, refit=False) for s in config.strategies
+    )  # a few photos and all validation photos would be another number
+    return replace(config, strategies=tuple(rows)), plan_photos(photos, repeats)
+
+
+def plan_photos(photos: Sequence[int | str] | str, repeats: int) -> Plan:
+    """The plan of a sweep over numbers of photos; see `over_photos`.
+
+    Raises
+    ------
+    ConfigError
+        Fewer than two numbers, or something that is none.
+    """
+    if repeats < 1:
+        raise ConfigError(f"--repeats {repeats}: expected 1 or more")
+    said = photos.split(",") if isinstance(photos, str) else [str(p) for p in photos]
+    sizes = sorted({_size(text.strip()) for text in said if text.strip()})
+    if len(sizes) < 2:
+        raise ConfigError(f"--photos {','.join(said)}: expected two numbers of photos or more, such as 5,10,20,all")
+    return Plan("photos", tuple(ALL if size == np.inf else int(size) for size in sizes), repeats)
+
+
+def _size(text: str) -> float:
+    if text.lower() == ALL:
+        return np.inf
+    if not (text.isascii() and text.isdigit()) or int(text) < 1:
+        raise ConfigError(f"--photos '{text}': expected whole numbers from 1, or all, such as 5,10,20,all")
+    return int(text)
+
+
+def _named(lines: str, count: int) -> list[str]:
+    """The lines that someone listed, from the top down, with the top among them."""
+    found = {count: "top"}
+    for text in [part.strip().lower() for part in lines.split(",") if part.strip()]:
+        place = resolve(text, count)
+        if place != count and place in found:
+            raise ConfigError(f"--lines {lines}: {found[place]} and {text} are the same line; name it once")
+        found.setdefault(place, str(place) if text.isdigit() else text)
+    if len(found) < 2:
+        raise ConfigError(f"--lines {lines}: expected a line below the top too, such as top-6 or 0")
+    return [found[place] for place in sorted(found, reverse=True)]
+
+
+def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
+    """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and narrow places evenly between.
+
+    A narrow place is one where a single tensor is live (of each network) and holds no more numbers than the photo: mostly the end of a
+    block. What it holds is written for every photo and read in every epoch. Evenly means by depth and by trainable parameters, half each.
+    """
+    top = network.layer_count
+    upper = resolve(thawed, top)
+    chosen = {top: "top", 0: "0"}
+    chosen.setdefault(upper, thawed)
+    places = _places(network)
+    width = _narrow(network, upper)
+    step = places[upper] / (count - 2)
+    for target in (step * i for i in range(1, count - 2)):
+        near = {k: abs(places[k] - target) / step for k in width if abs(places[k] - target) <= step / 2}
+        if near:
+            best = min(near, key=lambda k: width[k] * (1 + near[k]))
+            chosen.setdefault(best, str(best))
+    while len(chosen) < count and (rest := sorted(width.keys() - chosen.keys())):  # some windows had no narrow place
+        lonely = max(rest, key=lambda k: min(abs(places[k] - places[c]) for c in chosen))
+        chosen[lonely] = str(lonely)
+    return [chosen[place] for place in sorted(chosen, reverse=True)]
+
+
+def _places(network: Backbone) -> list[float]:
+    """Where each line lies between the photos (0) and the top (1): half by the layers below it, half by their parameters."""
+    counts: dict[str, int] = {}
+    sums = [0]
+    for name in freeze_line.layers(network.traced):
+        new = name not in counts
+        counts[name] = sum(p.numel() for p in network.traced.get_submodule(name).parameters())
+        sums.append(sums[-1] + (counts[name] if new else 0))
+    layers, total = len(sums) - 1, max(1, sums[-1])
+    return [0.5 * line / layers + 0.5 * below / total for line, below in enumerate(sums)]
+
+
+def _narrow(network: Backbone, upper: int) -> dict[int, int]:
+    """The narrow places between line 0 and `upper`: how many numbers cross the line, by line."""
+    most, networks = 3 * network.transform.size**2, 1 + network.name.count(MARK)
+    found = {}
+    for line in range(1, upper):
+        try:
+            shapes = freeze_line.boundary(network.traced, line)
+        except ConfigError:  # a layer runs on both sides
+            continue
+        width = sum(int(np.prod(shape)) for shape in shapes)
+        if len(shapes) <= networks and width <= networks * most:
+            found[line] = width
+    return found
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
+
+
+def sweep(
+    config: Config,
+    plan: Plan,
+    out: str | Path,
+    *,
+    existing: Existing = "refuse",
+    quiet: bool = True,
+    progress: Progress | None = None,
+    on_point: OnPoint | None = None,
+) -> dict[str, Any]:
+    """Run a sweep and return what its sweep.json holds.
+
+    Parameters
+    ----------
+    config, plan
+        From `over_lines` or `over_photos`.
+    out
+        The run folder.
+    existing
+        What to do where `out` holds a run already: refuse, resume it, or overwrite it.
+    progress
+        Where to show progress; without it, `quiet` decides whether to show any.
+    on_point
+        Called as each point ends, with its row and the document so far.
+
+    Raises
+    ------
+    FrostlineError
+        Of the kind that fits; its text is one line.
+    """
+    run = Path(out)
+    if progress is None:
+        with Progress(quiet) as own:
+            return sweep(config, plan, out, existing=existing, progress=own, on_point=on_point)
+    with held(run):
+        old = look(run, config, existing, SWEEP)
+        if old is not None and old.get("plan") != plan.to_dict():
+            raise RunError(f"{run} holds a sweep of another plan: choose another --out, or --overwrite it")
+        return _run(run, config, plan, old, progress, on_point)
+
+
+def _run(
+    run: Path, config: Config, plan: Plan, old: dict[str, Any] | None, progress: Progress, on_point: OnPoint | None
+) -> dict[str, Any]:
+    """The stages of a sweep, in order; finished points of an `old` document are kept as they are."""
+    started = time.perf_counter()
+    ready, log = start(run, config, old, progress, sweep=plan.kind)
+    document = old or _begin(ready, plan)
+    document["status"] = "running"
+    spent = document["seconds"] - started
+
+    def write() -> None:
+        document["seconds"] = round(spent + time.perf_counter(), 3)
+        write_json(run / SWEEP, document)
+
+    write()
+    points = _lines if plan.kind == "lines" else _photos
+    for row in points(run, ready, plan, document, progress, log):
+        log("finished", point=row["name"], accuracy=row["accuracy"], seconds=row["seconds"]["total"])
+        conclude(run, document)
+        write()
+        if plan.kind == "lines":
+            discard_checkpoints(run / row["name"])
+        if on_point is not None:
+            on_point(row, document)
+    conclude(run, document, whole=True)
+    document["status"] = "finished"
+    write()
+    sweep_page.build(run)
+    log("end", seconds=document["seconds"])
+    return read(run, SWEEP)
+
+
+def _begin(ready: Ready, plan: Plan) -> dict[str, Any]:
+    document = begin(ready)
+    for name in ("strategies", "comparisons", "claims"):
+        del document[name]
+    return {**document, "plan": plan.to_dict(), "prefix_seconds": round(ready.prefix_seconds, 3), plan.kind: []}
+
+
+Log = Callable[..., None]
+
+
+# ---- over lines ------------------------------------------------------------------------------------------------------
+
+
+def _lines(
+    run: Path, ready: Ready, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
+) -> Iterator[Row]:
+    """Fit the lines from the top down; yields each finished one's row, which then stands in `document`."""
+    config = ready.config
+    rows: dict[str, Row] = {row["name"]: row for row in document[plan.kind]}
+    task = progress.task("Freeze lines", len(config.strategies))
+    for s in sorted(config.strategies, key=lambda s: order(s, ready)):
+        if s.name not in rows:
+            log("line", line=s.name)
+            (run / s.name).mkdir(exist_ok=True)
+            row = fit(s, ready, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
+            rows[s.name] = {**row, **_about(s, ready)}
+            document[plan.kind] = [rows[x.name] for x in config.strategies if x.name in rows]
+            yield rows[s.name]
+        task.advance(1)
+
+
+def _about(strategy: Strategy, ready: Ready) -> Row:
+    """What a line means in this network: the first layer that is trained, and what a photo takes on the disk."""
+    network = ready.backbones[network_name(strategy)]
+    names = freeze_line.layers(network.traced)
+    line = resolve(strategy.line, len(names))
+    store = ready.taps[network_name(strategy), line].store
+    return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
+
+
+def recommendation(run: Path, names: Sequence[str], seed: int) -> Row:
+    """What `findings.recommend` says of these lines of a run folder, from what they said of validation photos alone."""
+    lines = []
+    for name in names:
+        file = run / name / "validation.csv"  # where there is none, the reported photos are the validation photos
+        said = read_predictions(file if file.exists() else run / name / "predictions.csv")
+        lines.append(sweep_stats.judged(name, [p.true for p in said], [p.probabilities for p in said]))
+    return sweep_stats.recommend(lines, seed)
+
+
+# ---- over photos -----------------------------------------------------------------------------------------------------
+
+
+def _photos(
+    run: Path, ready: Ready, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
+) -> Iterator[Row]:
+    """Train every strategy on every subset, one repeat after the other; yields each point's row, which then stands in `document`."""
+    config = ready.config
+    training = ready.part(ready.split.train.tolist())
+    labels = [p.label for p in training]
+    sizes = _sizes(plan.photos, labels, progress)
+    done = {row["name"] for row in document[plan.kind]}
+    counts = {size: sum(min(size, labels.count(c)) for c in ready.classes) for size in sizes}
+    cost = {size: count + len(ready.split.validation) for size, count in counts.items()}  # what an epoch goes through
+    task = progress.task("All numbers of photos", plan.repeats * len(config.strategies) * sum(cost.values()))
+    for repeat in range(plan.repeats):
+        places = subsets(labels, [p.sha256 for p in training], list(sizes), config.seed, repeat)
+        for size, name in sizes.items():
+            split = replace(ready.split, train=ready.split.train[places[size]])
+            some = replace(ready, split=split, training_seed=config.seed + repeat)
+            heads: dict[str, Head] = {}
+            rows: dict[str, Row] = {}
+            for s in sorted(config.strategies, key=lambda s: order(s, ready)):
+                point = f"{s.name}/{name}-{repeat}"
+                if point not in done:
+                    log("point", point=point)
+                    first = head_from(s, config, rows)
+                    head = heads[first["name"]] if first else None
+                    rows[s.name], heads[s.name] = _point(s, some, run / f"{point}.csv", head, progress, log)
+                    row = _told(rows[s.name], point, name, repeat, counts[size], len(ready.classes))
+                    document[plan.kind].append(row)
+                    yield row
+                task.advance(cost[size])
+
+
+def _sizes(photos: Sequence[int | str], labels: Sequence[str], progress: Progress) -> dict[int, int | str]:
+    """The sizes of subsets, by what they are called; those that would take every photo are one and the same."""
+    most = max(labels.count(label) for label in set(labels))
+    beyond = [p for p in photos if isinstance(p, int) and p >= most]
+    if beyond:
+        progress.say(
+            f"{', '.join(map(str, beyond))} photos a class: the largest class has {most} to train on, so this is all"
+        )
+    sizes: dict[int, int | str] = {p: p for p in photos if isinstance(p, int) and p < most}
+    if ALL in photos or beyond:
+        sizes[most] = ALL
+    if len(sizes) < 2:
+        raise ConfigError(
+            f"--photos {','.join(map(str, photos))}: the largest class has {most} to train on; name a number below that"
+        )
+    return sizes
+
+
+def _point(s: Strategy, ready: Ready, file: Path, head: Head | None, progress: Progress, log: Log) -> tuple[Row, Head]:
+    """Train and measure one strategy on some of the photos; what it says of those reported on goes to `file`."""
+    started = time.perf_counter()
+    learnt = learn(s, ready, None, head=head, progress=progress, log=log)
+    trained = time.perf_counter()
+    row, reported, _ = assess(learnt, ready, in_torch(learnt, ready))
+    write_predictions(file, reported, ready.classes)
+    ended = time.perf_counter()
+    seconds = {"train": training_seconds(row), "evaluate": ended - trained, "total": ended - started}
+    row["seconds"] = {k: round(v, 3) for k, v in seconds.items()}
+    return row, learnt.head
+
+
+_TOLD = (
+    "accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped", "temperature", "validation_accuracy", "best_epoch",
+    "parameters", "freeze_line", "seconds",
+)  # fmt: skip
+
+
+def _told(row: Row, point: str, photos: int | str, repeat: int, count: int, classes: int) -> Row:
+    """A point's row of sweep.json."""
+    place = {"name": point, "strategy": row["name"], "photos": photos, "repeat": repeat}
+    return {**place, "train": count, "per_class": count / classes, **{key: row[key] for key in _TOLD}}
+
+
+def grid(run: Path, document: dict[str, Any]) -> sweep_stats.Grid | None:
+    """The points that are done, as far as they fill a grid: the repeats in which every strategy has every size."""
+    rows = document["photos"]
+    strategies = list(dict.fromkeys(row["strategy"] for row in rows))
+    sizes = sorted({row["per_class"] for row in rows})
+    by_place = {(row["strategy"], row["per_class"], row["repeat"]): row["name"] for row in rows}
+    whole = [
+        r
+        for r in range(document["plan"]["repeats"])
+        if all((s, size, r) in by_place for s in strategies for size in sizes)
+    ]
+    if not whole or len(sizes) < 2:
+        return None
+    right = [
+        [[_right(read_predictions(run / f"{by_place[s, size, r]}.csv")) for r in whole] for size in sizes]
+        for s in strategies
+    ]
+    return sweep_stats.Grid(strategies, np.array(sizes, dtype=float), np.array(right))
+
+
+def _right(said: Sequence[Classified]) -> list[bool]:
+    return [p.true == p.predicted for p in said]
+
+
+# ---- what it comes to ------------------------------------------------------------------------------------------------
+
+
+def conclude(run: Path, document: dict[str, Any], *, whole: bool = False) -> None:
+    """Put into `document` what the points so far come to, and write the table of points beside it.
+
+    Over photos that is only done at the end (`whole`): half a grid says nothing.
+    """
+    seed = document["seed"]
+    if document["plan"]["kind"] == "lines":
+        rows = document["lines"]
+        document["recommendation"] = recommendation(run, [row["name"] for row in rows], seed)
+        document["answer"], document["answer_detail"] = sweep_page.line_answer(document)
+        _write_table(run / "lines.csv", [_line_cells(row, document) for row in rows])
+        return
+    _write_table(run / "photos.csv", [_photo_cells(row) for row in document["photos"]])
+    points = grid(run, document) if whole else None
+    if points is not None:
+        document |= _learning(points, document["photos"], seed)
+        document["answer"], document["answer_detail"] = sweep_page.photo_answer(document)
+
+
+def _learning(points: sweep_stats.Grid, rows: Sequence[Row], seed: int) -> Row:
+    """Curves, crossing points and forecasts of a whole grid."""
+    found = sweep_stats.resample(points, seed)
+    trainable = {row["strategy"]: row["parameters"]["trainable"] for row in rows}
+    names = points.strategies
+    reference = min(range(len(names)), key=lambda i: trainable[names[i]])
+    others = [i for i in range(len(names)) if i != reference]
+    return {
+        "photos_reported": points.right.shape[3],
+        "repeats_done": points.right.shape[2],
+        "curves": sweep_stats.curves(points, found),
+        "crossings": [sweep_stats.crossing(points, found, i, reference) for i in others],
+        "forecasts": [sweep_stats.forecast(points, found, i) for i in range(len(names))],
+    }
+
+
+def _line_cells(row: Row, document: dict[str, Any]) -> Row:
+    judged = next(r for r in document["recommendation"]["lines"] if r["name"] == row["name"])
+    return {
+        "line": row["name"], "frozen_layers": row["freeze_line"], "first_trained": row["first_trained"],
+        "trainable": row["parameters"]["trainable"], "total": row["parameters"]["total"],
+        "accuracy": row["accuracy"], "accuracy_low": row["accuracy_ci"][0], "accuracy_high": row["accuracy_ci"][1],
+        "macro_f1": row["macro_f1"], "log_loss": row["log_loss"], "validation_accuracy": judged["accuracy"],
+        "validation_low": judged["accuracy_ci"][0], "validation_high": judged["accuracy_ci"][1],
+        "best_share": judged["best_share"], "train_seconds": row["seconds"]["train"],
+        "evaluate_seconds": row["seconds"]["evaluate"], "bytes_per_photo": row["bytes_per_photo"],
+    }  # fmt: skip
+
+
+def _photo_cells(row: Row) -> Row:
+    return {
+        "strategy": row["strategy"], "photos": row["photos"], "per_class": row["per_class"], "train": row["train"],
+        "repeat": row["repeat"], "accuracy": row["accuracy"], "accuracy_low": row["accuracy_ci"][0],
+        "accuracy_high": row["accuracy_ci"][1], "macro_f1": row["macro_f1"], "log_loss": row["log_loss"],
+        "validation_accuracy": row["validation_accuracy"], "best_epoch": row["best_epoch"],
+        "train_seconds": row["seconds"]["train"], "evaluate_seconds": row["seconds"]["evaluate"],
+    }  # fmt: skip
+
+
+def _write_table(path: Path, rows: Sequence[Row]) -> None:
+    """Rows of the same keys as CSV; fractions and seconds to six digits."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0] if rows else [])
+    writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    write_text(path, text.getvalue())
