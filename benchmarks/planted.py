@@ -6,10 +6,10 @@
 DATA is a folder of class folders; without it the built-in sample is used. It is only read: the copy is a temporary folder of links.
 
 **twins** makes a copy of each kind below of some of the photos, puts it into the same class, and looks for twins with
-`frostline.checks.near_duplicates.find`. A copy is found when it is in one group with its photo. *Unrelated pairs* are all pairs of photos, no two of which
-are copies of one photo: those in one group are counted as called twins. Some of these are no error: DATA has twins of its own, which can't
-be known beforehand; ``--show`` lists them, to be looked at. `hard` is the same share among the pairs that a search has to look at: each
-photo with its three nearest ones.
+`frostline.checks.near_duplicates.find`. A copy is found when it is in one group with its photo. *Unrelated pairs* are
+all pairs of photos, no two of which are copies of one photo: those in one group are counted as called twins. Some of
+these are no error: DATA has twins of its own, which can't be known beforehand; ``--show`` lists them, to be looked
+at. `hard` is the same share among the pairs that a search has to look at: each photo with its three nearest ones.
 
 **rows** fills a temporary cache with small pictures of so many photos (two of DATA's laid over each other, each moved at random,
 so that all differ; one in a hundred is repeated, dimmed and with noise) and finds their twins. It shows time, memory and recall without

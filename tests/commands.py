@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import frostline
 from frostline.cli import main
 
-SOURCES = str(Path(main.__file__).parents[1])
+SOURCES = str(Path(frostline.__file__).parents[1])
 SMALL = ("--image-size", "64")
 
 

@@ -214,7 +214,7 @@ def test_options_reach_the_strategy() -> None:
 
 
 @pytest.mark.parametrize(
-    "code", ["import frostline", "from frostline.cli import main; sys.argv[1:] = ['--help']; main()"]
+    "code", ["import frostline", "from frostline.cli.main import main; sys.argv[1:] = ['--help']; main()"]
 )
 def test_nothing_heavy_is_imported_before_it_is_used(code: str) -> None:
     program = (

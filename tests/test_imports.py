@@ -23,7 +23,7 @@ def imported(code: str) -> set[str]:
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["study", "--help"], ["cache", "list"]])
 def test_the_command_line_starts_without_torch(arguments: list[str]) -> None:
-    code = f"import sys\nfrom frostline.cli import main\nsys.argv[1:] = {arguments}\ntry:\n    main()\nexcept SystemExit:\n    pass"
+    code = f"import sys\nfrom frostline.cli.main import main\nsys.argv[1:] = {arguments}\ntry:\n    main()\nexcept SystemExit:\n    pass"
     assert imported(code) == set()
 
 
@@ -46,7 +46,7 @@ def test_a_frozen_run_imports_no_compiler_of_torch(run: Run, tmp_path: Path) -> 
     ]
     arguments += ["--protocol", "tutorial", "--out", str(tmp_path / "run"), "--quiet"]
     found = imported(
-        f"import sys\nfrom frostline.cli import app\nsys.argv[1:] = {arguments}\nassert not app(standalone_mode=False)"
+        f"import sys\nfrom frostline.cli.main import app\nsys.argv[1:] = {arguments}\nassert not app(standalone_mode=False)"
     )
     assert "torch" in found
     assert not {"torch._dynamo", "torchvision", "timm"} & found  # each a second and more

@@ -699,7 +699,7 @@ def test_a_study_from_a_zip_and_its_evaluation_on_a_table(tmp_path: Path) -> Non
 def test_looking_at_folders_needs_no_pyarrow(tmp_path: Path) -> None:
     photos.write_folder(tmp_path, ["a", "b"], each=1)
     code = (
-        "import sys\nfrom pathlib import Path\nfrom frostline.manifest import scan\n"
+        "import sys\nfrom pathlib import Path\nfrom frostline.photos.scan import scan\n"
         f"scan(Path({str(tmp_path)!r}))\nassert not {{'pyarrow', 'datasets', 'pillow_heif', 'torch'}} & set(sys.modules)"
     )
     ran = subprocess.run(

@@ -53,7 +53,8 @@ class About:
     stands_for: list[float] = field(default_factory=list)
     """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
     thresholds: list[dict[str, Any]] = field(default_factory=list)
-    """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no validation photos could tell."""
+    """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no validation
+    photos could tell."""
     neighbours: dict[str, Any] = field(default_factory=dict)
     """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
 
@@ -66,6 +67,7 @@ def digest(folder: str | Path) -> str:
 
 @contextmanager
 def readable(folder: Path) -> Iterator[None]:
+    """Turn a refusal to read the bundle into a BundleError of one line."""
     try:
         yield
     except OSError as error:
@@ -74,6 +76,7 @@ def readable(folder: Path) -> Iterator[None]:
 
 
 def read_about(path: Path) -> tuple[About, str]:
+    """What bundle.json says, and the SHA-256 of the weights beside it. Raises BundleError."""
     file = path / "bundle.json"
     if not file.is_file():
         hint = f": did you mean {path / 'bundle'}?" if (path / "bundle" / "bundle.json").is_file() else ""
@@ -134,4 +137,5 @@ def _share_problems(about: About) -> Iterator[str]:
 
 
 def damaged(path: Path, problems: Sequence[str]) -> BundleError:
+    """The error that names what is wrong with a bundle."""
     return BundleError(f"{path / 'bundle.json'} is damaged ({'; '.join(problems)}): copy the bundle again")

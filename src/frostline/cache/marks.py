@@ -153,11 +153,13 @@ def is_held(path: Path) -> bool:
 
 
 def discard(path: Path) -> None:
+    """Remove a file if the system lets it go."""
     with suppress(OSError):  # gone already, or open on Windows: the next sweep takes it
         path.unlink()
 
 
 def absolute(path: Path) -> Path:
+    """The path from the root, links kept as they are."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
 
 

@@ -57,12 +57,14 @@ def settings_in(out: str) -> Path:
 
 
 def existing_run(resume: bool, overwrite: bool) -> Existing:
+    """What to do where the run folder holds a run already."""
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite exclude each other: give one of them")
     return "resume" if resume else "overwrite" if overwrite else "refuse"
 
 
 def run_folder(config: Config, out: str, existing: Existing) -> Path:
+    """The folder that --out names, or runs/NAME."""
     from frostline.config import SAMPLE
 
     name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem.removesuffix(".tar")

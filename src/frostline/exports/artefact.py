@@ -1,8 +1,8 @@
 """What an exported model computes, and what travels inside it: a whole photo in, calibrated probabilities out.
 
 An artefact is two graphs in one. The first brings a photo of any size to the square that the network was made for, as Pillow would
-(`frostline.photos.decoding`); the second, `Core`, is the network with all that the bundle does around it: scaling, the mirror image where the model
-looks at that too, half precision at the line, temperature, softmax.
+(`frostline.photos.decoding`); the second, `Core`, is the network with all that the bundle does around it: scaling, the mirror
+image where the model looks at that too, half precision at the line, temperature, softmax.
 """
 
 from __future__ import annotations

@@ -133,8 +133,10 @@ def read(path: Path, root: Path) -> Manifest:
 
 
 def place_of(path: str) -> tuple[tuple[Any, str], ...]:
+    """The key by which paths stand in natural order."""
     return tuple(natural(part) for part in path.split("/"))
 
 
 def in_order(skips: Iterable[Skip]) -> list[Skip]:
+    """Skipped photos in the natural order of their paths."""
     return sorted(skips, key=lambda skip: (place_of(skip.path), skip.why))

@@ -61,6 +61,7 @@ def build(run: Path) -> Path:
 
 
 def draw(folder: Path, document: Document) -> Path:
+    """Draw the picture of a study over several seeds; returns its path."""
     signs = svg.looks([row["name"] for row in document["strategies"]])
     rows = [
         {**row, **dict(zip(("colour", "shape"), signs[row["name"]], strict=True))} for row in document["strategies"]

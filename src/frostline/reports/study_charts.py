@@ -102,7 +102,8 @@ def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure
         y = 46 * index + 30
         clear = left > 0 or right < 0
         pair = f"{shortened(c['a'], 28)} \u2212 {shortened(c['b'], 28)}"
-        tip = f"{pair}\n{wording.points(value)} points\n95\u00a0% interval {wording.span((left, right))}\n{wording.p_value(c.get('p_value'))}"
+        interval = f"95\u00a0% interval {wording.span((left, right))}"
+        tip = "\n".join((pair, f"{wording.points(value)} points", interval, wording.p_value(c.get("p_value"))))
         canvas.text(6, y - 14, pair)
         canvas.bar(frame.x(100 * left), y, frame.x(100 * right), y, "#0b78bd" if clear else GREY, 7)
         canvas.sign(frame.x(100 * value), y, "#0b78bd" if clear else GREY, "circle", 6)

@@ -1,10 +1,9 @@
 """Photos of many requests on their way through a few threads, never more than fit.
 
-A CPU engine takes one photo at a time on one core (`frostline.networks.engine`), so what serves many callers best is a queue that two threads a
-core feed from: each decodes a photo and runs it, as `predict` does. An engine that wants many photos at a time (PyTorch on CUDA) is given
-what came within a few milliseconds, up to its batch.
-
-All but the threads' own loop runs in the event loop: no locks.
+A CPU engine takes one photo at a time on one core (`frostline.networks.engine`), so what serves many callers best is
+a queue that two threads a core feed from: each decodes a photo and runs it, as `predict` does. An engine that wants
+many photos at a time (PyTorch on CUDA) is given what came within a few milliseconds, up to its batch. All but the
+threads' own loop runs in the event loop: no locks.
 """
 
 from __future__ import annotations

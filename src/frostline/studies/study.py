@@ -58,8 +58,8 @@ def study(
     on_row
         Called as each strategy ends, with its row and the document so far.
     on_answer
-        Called with the document when all strategies are done, before what else there is to measure (`frostline.evidence.gather`): from then on
-        the study may be stopped, and is finished.
+        Called with the document when all strategies are done, before what else there is to measure (`frostline.evidence.gather`):
+        from then on the study may be stopped, and is finished.
     head_start
         What `frostline.photos.head_start.begin` began before this module was imported.
 

@@ -1,7 +1,8 @@
 """Sweeps: the same training at many freeze lines, or on many numbers of photos, and what follows from the curve.
 
-A point of a sweep is a strategy like any other: `frostline.training.strategy` prepares, trains and measures it. The points share what can be shared: one
-pass of the photos through the frozen layers, one head that all lines start from, and the activations of the whole training part.
+A point of a sweep is a strategy like any other: `frostline.training.strategy` prepares, trains and measures it. The
+points share what can be shared: one pass of the photos through the frozen layers, one head that all lines start from,
+and the activations of the whole training part.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     photos -> manifest -> split -> backbone cut at the line -> activations (cache) -> train suffix and head -> evaluate -> bundle
 
-`frostline.training.prepare.prepare` does the part that all strategies of a study share, up to the activations; `fit` the rest. A strategy with `refit`
-is trained once more, with the validation photos among the others.
+`frostline.training.prepare.prepare` does the part that all strategies of a study share, up to the activations; `fit` the rest.
+A strategy with `refit` is trained once more, with the validation photos among the others.
 """
 
 from __future__ import annotations
