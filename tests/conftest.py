@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from frostline.errors import WeightsError
 from frostline.networks import weights
-from runs import Run, held_out, tangled
+from support.runs import Run, held_out, tangled
 
 # found before the session's cache folder takes its place: a developer's own copies save downloads
 _OWN_COPIES = {name: weights.cached_path(spec) for name, spec in weights.KNOWN.items()}
@@ -81,3 +83,15 @@ def run(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 def tested(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """The one reported on another folder."""
     return held_out(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    program = shutil.which("chromium")
+    if program is None:
+        pytest.skip("chromium is not installed")
+    sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+        yield browser
+        browser.close()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from runs import Run
+from support.runs import Run
 
 HEAVY = {"torch", "torch._dynamo", "torchvision", "timm", "scipy", "sklearn", "altair"}
 
