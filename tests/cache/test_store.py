@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
+from frostline.cache import marks, upkeep
 from frostline.cache import store as stores
-from frostline.cache.store import Key, Store
+from frostline.cache.store import Key, Store, open_store
 from frostline.errors import ConfigError, RunError
 from frostline.networks import backbone
 from frostline.networks.activations import Tap, fill, tap
@@ -181,6 +182,18 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
     assert_holds(opened, 1)
     opened.append(keys(2, 3), values(2, 3))
     assert_holds(opened, 1, 2, 3)
+
+
+def test_a_store_is_found_by_what_shapes_its_rows(own_cache: Path) -> None:
+    made = open_store({"size": 8, "line": 3}, SHAPES, DTYPES, what="a network at line 3", backbone="a network")
+    made.append(keys(1), values(1))
+    assert made.folder == own_cache / "activations" / "2bc0ea8891f63b58e1949fbdfdcb2268"  # of earlier versions, too
+    assert_holds(open_store({"line": 3, "size": 8}, SHAPES, DTYPES, what="said otherwise"), 1)
+    assert open_store({"line": 4, "size": 8}, SHAPES, DTYPES, what="a network at line 4").missing(keys(1)) == keys(1)
+    (entry,) = [entry for entry in upkeep.entries() if entry.path == made.folder]
+    assert (entry.what, entry.rows, entry.bytes_per_row) == ("a network at line 3", 1, made.row_bytes)
+    assert entry.in_use
+    marks.release(made.folder)
 
 
 # ---- photos through the frozen layers --------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ def stored(cache: Path, number: int, rows: int = 3, age: float = 0, **about: Any
     """A real store, last used `age` days before NOW."""
     folder = folder_of(cache, number)
     Store(folder, SHAPES, DTYPES).append(keys(*range(rows)), values(*range(rows)))
-    about = {"backbone": "mobilenet_v2", "line": 133, "stored_as": "float16", "bytes_per_row": ROW, **about}
+    about = {"what": "mobilenet_v2 at line 133 (float16)", "line": 133, "bytes_per_row": ROW, **about}
     write_json(folder / "about.json", about)
     return aged(folder, age)
 
@@ -197,7 +197,7 @@ def test_an_empty_cache_is_listed_and_cleared(cache: Path) -> None:
 def test_what_there_is_is_listed(cache: Path) -> None:
     of_all_kinds(cache)
     stored(cache, 2, rows=5, age=30)
-    stored(cache, 3, rows=1, line=0, size=224, resize="crop")
+    stored(cache, 3, rows=1, what="photos of 224 x 224 pixels (crop)")
     found = listing()
     assert found["folder"] == str(cache)
     rows = {row["name"]: row for row in found["entries"]}
@@ -238,6 +238,12 @@ def test_a_damaged_description_is_tolerated(cache: Path, about: bytes | None) ->
     assert "unknown" in entry.what or "at line 3" in entry.what
     must("cache")
     assert upkeep.clear() == ([entry], [])
+
+
+def test_stores_described_by_an_earlier_version_are_named_by_what_shaped_them(cache: Path) -> None:
+    folder = stored(cache, 1)
+    write_json(folder / "about.json", {"backbone": "mobilenet_v2", "line": 133, "bytes_per_row": ROW})
+    assert upkeep.entries()[0].what == "mobilenet_v2 at line 133"
 
 
 def test_half_written_rows_do_not_count(cache: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import re
 import threading
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -14,13 +16,53 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock
 
+from frostline.cache.folder import cache_dir
+from frostline.cache.marks import mark_used
 from frostline.errors import ConfigError, RunError
-from frostline.files import disk_errors
+from frostline.files import disk_errors, write_json
 
 _ROW_NAME = re.compile(r"[0-9a-f]{64} -?\d+ \d+")
-
-
 _ONE_AT_A_TIME = threading.Lock()
+
+
+def open_store(
+    shaped_by: Mapping[str, object],
+    shapes: Sequence[tuple[int, ...]],
+    dtypes: Sequence[np.dtype],
+    *,
+    what: str,
+    backbone: str | None = None,
+) -> Store:
+    """Open the store whose rows are shaped by these values, or start it, and mark it as used by this process.
+
+    The store's folder is named by a digest of `shaped_by`: rows are shared by all that agree on these values. A file
+    `about.json` beside the rows says what they are; `frostline cache` shows that.
+
+    Parameters
+    ----------
+    shaped_by
+        Everything that shapes the bytes of a row, the photo and its view left aside; values that JSON has.
+    shapes, dtypes
+        Of the tensors in a row.
+    what
+        What the rows are, in a few words, e.g. "mobilenet_v2 at line 133 (float16)".
+    backbone
+        The network's name. It is written down only: its weights, in `shaped_by`, say which network it is.
+
+    Raises
+    ------
+    RunError
+        The cache folder can't be written.
+    """
+    name = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()[:32]
+    folder = cache_dir() / "activations" / name
+    mark_used(folder)  # first: what is seen in the folder from here on stays there
+    store = Store(folder, shapes, dtypes)
+    about = folder / "about.json"
+    if not about.exists():
+        named = {} if backbone is None else {"backbone": backbone}
+        write_json(about, {"what": what, **named, **shaped_by, "bytes_per_row": store.row_bytes})
+    return store
 
 
 @dataclass(frozen=True)

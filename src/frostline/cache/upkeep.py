@@ -152,16 +152,13 @@ def _photos(folder: Path, _now: float) -> Entry | None:
 
 
 def _words(about: dict[str, Any]) -> str:
-    line = about.get("line")
-    if isinstance(about.get("measures"), list):
-        return "light, sharpness and files of photos, for check"
-    if type(line) is not int:
-        return "unknown: about.json is missing or damaged"
-    if line == 0:
-        words = f"photos of {about.get('size', '?')} x {about.get('size', '?')} pixels ({about.get('resize', '?')})"
-    else:
-        words = f"{about.get('backbone', '?')} at line {line} ({about.get('stored_as', '?')})"
-    return " ".join(words.split())[:100]
+    """What a store's description says its rows are. Earlier descriptions have no words: they name backbone and line."""
+    what = about.get("what")
+    if not isinstance(what, str):
+        if type(about.get("line")) is not int:
+            return "unknown: about.json is missing or damaged"
+        what = f"{about.get('backbone', '?')} at line {about['line']}"
+    return " ".join(what.split())[:100]
 
 
 def _rows(folder: Path, per_row: int | None) -> int | None:

@@ -14,7 +14,6 @@ a photo and the index on them, about 0.6 kB; the small pictures stay on disk (4 
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -29,12 +28,10 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from frostline.cache.folder import cache_dir
-from frostline.cache.marks import mark_used
-from frostline.cache.store import Key, Store
+from frostline.cache.store import Key, Store, open_store
 from frostline.checks import alignment
 from frostline.checks.alignment import SIDE, Floats
 from frostline.errors import PhotoError
-from frostline.files import write_json
 from frostline.parallel import ahead, groups
 from frostline.photos.decoding import Transform
 from frostline.photos.loading import pixels
@@ -216,22 +213,16 @@ def _roots(count: int, links: Sequence[Link]) -> Places:
 
 def store() -> Store:
     """Where the small pictures are kept, (SIDE, SIDE) of grey levels by the photo's digest."""
-    about: dict[str, Any] = {
+    shaped_by = {
+        "kind": "small grey pictures",
         "version": _VERSION,
         "size": SIDE,
         "resize": "squash",
         "pillow": PIL.__version__,
         "line": 0,
     }
-    name = hashlib.sha256(json.dumps({"kind": "small grey pictures", **about}, sort_keys=True).encode()).hexdigest()[
-        :32
-    ]
-    folder = cache_dir() / "activations" / name
-    mark_used(folder)
-    kept = Store(folder, [(SIDE, SIDE)], [np.dtype(np.uint8)])
-    if not (folder / "about.json").exists():
-        write_json(folder / "about.json", {"backbone": "small grey pictures", **about, "bytes_per_row": kept.row_bytes})
-    return kept
+    what = "small grey pictures, to find near-duplicates"
+    return open_store(shaped_by, [(SIDE, SIDE)], [np.dtype(np.uint8)], what=what)
 
 
 def _pictures(manifests: Sequence[Manifest], progress: Progress) -> set[str]:

@@ -6,8 +6,6 @@ and core the first time (320 x 240 JPEG), nothing after that.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,11 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import PIL
 
-from frostline.cache.folder import cache_dir
-from frostline.cache.marks import mark_used
-from frostline.cache.store import Key, Store
+from frostline.cache.store import Key, Store, open_store
 from frostline.errors import PhotoError
-from frostline.files import write_json
 from frostline.parallel import ahead
 from frostline.photos import decoding
 from frostline.photos.loading import raw
@@ -180,13 +175,8 @@ def _measured(path: Path) -> Look | PhotoError:
 
 def _store() -> Store:
     shaped_by = {"version": _VERSION, "measures": list(COLUMNS), "pillow": PIL.__version__}
-    name = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_dir() / "activations" / name
-    mark_used(folder)
-    store = Store(folder, [(len(COLUMNS),)], [np.dtype(np.float32)])
-    if not (folder / "about.json").exists():
-        write_json(folder / "about.json", {**shaped_by, "bytes_per_row": store.row_bytes})
-    return store
+    what = "light, sharpness and files of photos, for check"
+    return open_store(shaped_by, [(len(COLUMNS),)], [np.dtype(np.float32)], what=what)
 
 
 # ---- what is wrong with them -----------------------------------------------------------------------------------------

@@ -7,8 +7,6 @@ rows whenever they agree, and a photo that was added costs one row. At line 0 th
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,13 +17,11 @@ import PIL
 import torch
 
 from frostline.cache.folder import cache_dir
-from frostline.cache.marks import mark_used
 from frostline.cache.sizes import limit
-from frostline.cache.store import Key, Store
+from frostline.cache.store import Key, Store, open_store
 from frostline.cache.upkeep import make_room
 from frostline.config import EngineKind, StoredAs
 from frostline.errors import PhotoError
-from frostline.files import write_json
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import TorchEngine, compiled
@@ -82,13 +78,10 @@ def tap(backbone: Backbone, line: int, kind: EngineKind, device: torch.device, s
             + (device.type if engine == "torch" else ""),
             "stored_as": stored_as,
         }
-    name = hashlib.sha256(json.dumps(shaped_by, sort_keys=True).encode()).hexdigest()[:32]
-    folder = cache_dir() / "activations" / name
-    mark_used(folder)
-    store = Store(folder, cut.shapes, dtypes)
-    if not (folder / "about.json").exists():
-        write_json(folder / "about.json", {"backbone": backbone.name, **shaped_by, "bytes_per_row": store.row_bytes})
-    return Tap(backbone, line, store)
+        what = f"{backbone.name} at line {line} ({stored_as})"
+    else:
+        what = f"photos of {frame.size} x {frame.size} pixels ({frame.resize})"
+    return Tap(backbone, line, open_store(shaped_by, cut.shapes, dtypes, what=what, backbone=backbone.name))
 
 
 def fill(
