@@ -18,7 +18,7 @@ from frostline.cache.store import Key, Store
 from frostline.networks.activations import Tap
 from frostline.parallel import groups
 from frostline.photos.manifest import Photo
-from frostline.training.prepare import Ready
+from frostline.training.prepare import Prepared
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -29,19 +29,19 @@ _PERMUTATIONS = 999
 _MOST = 3000  # photos of each side: more make no difference to the finding
 
 
-def measure(ready: Ready) -> Row | None:
+def measure(prepared: Prepared) -> Row | None:
     """``shift`` of study.json: ``measured`` in words, ``p_value``, ``distance`` and ``verdict``; None where there is nothing to test.
 
     The distance is the mean over classes of how far apart the two sides' means are, in standard deviations of a photo, less what chance
     makes of it.
     """
-    given = ready.others is not None or any(p.split for p in ready.photos.photos)
-    tap = _representation(ready)
+    given = prepared.others is not None or any(p.split for p in prepared.photos.photos)
+    tap = _representation(prepared)
     if not given or tap is None:
         return None
-    trained = ready.part(ready.split.train.tolist())
-    reported = ready.reported()
-    seed = ready.config.seed
+    trained = prepared.part(prepared.split.train.tolist())
+    reported = prepared.reported()
+    seed = prepared.config.seed
     home, away = (_some(side, seed) for side in (trained, reported))
     distance, p = difference(
         features(tap.store, home), [x.label for x in home], features(tap.store, away), [x.label for x in away], seed
@@ -56,10 +56,10 @@ def measure(ready: Ready) -> Row | None:
     return {"measured": measured, "p_value": p, "distance": distance, "differs": differs, "verdict": verdict}
 
 
-def _representation(ready: Ready) -> Tap | None:
+def _representation(prepared: Prepared) -> Tap | None:
     """The highest line of a pretrained network in this run."""
-    names = {f"{s.backbone} {s.weights} {s.enlarge:g}" for s in ready.config.strategies if s.weights == "pretrained"}
-    taps = [t for (name, line), t in ready.taps.items() if line and name in names]
+    names = {f"{s.backbone} {s.weights} {s.enlarge:g}" for s in prepared.config.strategies if s.weights == "pretrained"}
+    taps = [t for (name, line), t in prepared.taps.items() if line and name in names]
     return max(taps, key=lambda t: t.line, default=None)
 
 

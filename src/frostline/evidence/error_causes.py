@@ -25,7 +25,7 @@ from frostline.photos.loading import pixels
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.stats import intervals
-from frostline.training.prepare import Ready
+from frostline.training.prepare import Prepared
 
 Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
@@ -53,10 +53,10 @@ MEASURES: dict[str, tuple[str, str, str]] = {
 # ---- measuring -------------------------------------------------------------------------------------------------------
 
 
-def measure(ready: Ready, progress: Progress) -> dict[str, Floats]:
-    """Each reported photo's measures, (N,) each, in the order of `Ready.reported`; NaN where there is none."""
-    photos = ready.reported()
-    root = (ready.others or ready.photos).root
+def measure(prepared: Prepared, progress: Progress) -> dict[str, Floats]:
+    """Each reported photo's measures, (N,) each, in the order of `Prepared.reported`; NaN where there is none."""
+    photos = prepared.reported()
+    root = (prepared.others or prepared.photos).root
     task = progress.task("Measuring the reported photos", len(photos))
     rows: list[Row] = []
     for _, row in ahead(lambda photo: _of_file(root / photo.path), photos, depth=32):
@@ -65,7 +65,7 @@ def measure(ready: Ready, progress: Progress) -> dict[str, Floats]:
     task.finish()
     found = {name: np.array([row.get(name, np.nan) for row in rows]) for name in MEASURES}
     found["extreme lighting"] = np.abs(found["brightness"] - np.nanmedian(found["brightness"]))
-    size, off = _subjects(ready, photos)
+    size, off = _subjects(prepared, photos)
     return {**found, "subject size": size, "off centre": off}
 
 
@@ -99,7 +99,7 @@ def _megapixels(path: Path) -> float:
         return float("nan")
 
 
-def _subjects(ready: Ready, photos: Sequence[Photo]) -> tuple[Floats, Floats]:
+def _subjects(prepared: Prepared, photos: Sequence[Photo]) -> tuple[Floats, Floats]:
     """Size and distance from the middle of what the network looks at in each photo, from the activations that the cache has.
 
     The mask is that of SCDA (Wei et al., IEEE Transactions on Image Processing, 2017): where the sum of a late layer's activations is
@@ -107,12 +107,12 @@ def _subjects(ready: Ready, photos: Sequence[Photo]) -> tuple[Floats, Floats]:
     """
     none = np.full(len(photos), np.nan)
     maps = [
-        t for t in ready.taps.values() if t.line and len(t.store.shapes[0]) == 3 and min(t.store.shapes[0][1:]) >= 4
+        t for t in prepared.taps.values() if t.line and len(t.store.shapes[0]) == 3 and min(t.store.shapes[0][1:]) >= 4
     ]
     if not maps:
         return none, none
     store = max(maps, key=lambda t: t.line).store
-    read = (store.read([Key.of(p.sha256, 0, ready.config.seed) for p in group])[0] for group in groups(photos, 32))
+    read = (store.read([Key.of(p.sha256, 0, prepared.config.seed) for p in group])[0] for group in groups(photos, 32))
     found = [subject(np.maximum(one.astype(np.float32), 0).sum(0)) for some in read for one in some]
     size, off = np.array(found).T
     return size, off

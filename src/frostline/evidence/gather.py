@@ -17,7 +17,7 @@ from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted, reliability
 from frostline.stats.probabilities import softmax
-from frostline.training.prepare import Ready
+from frostline.training.prepare import Prepared
 
 Row = dict[str, Any]
 
@@ -30,7 +30,7 @@ def wanted(config: Config) -> bool:
 
 def gather(
     run: Path,
-    ready: Ready,
+    prepared: Prepared,
     document: Row,
     predictions: Mapping[str, Sequence[Classified]],
     *,
@@ -57,9 +57,9 @@ def gather(
     """
     _calibrations(document, predictions)
     steps: tuple[tuple[str, Callable[[], bool]], ...] = (
-        ("error causes", lambda: _causes(run, ready, document, predictions, progress)),
-        ("robustness", lambda: _robustness(run, ready, document, photos, progress)),
-        ("fewer photos", lambda: _curve(run, ready, document, progress, log)),
+        ("error causes", lambda: _causes(run, prepared, document, predictions, progress)),
+        ("robustness", lambda: _robustness(run, prepared, document, photos, progress)),
+        ("fewer photos", lambda: _curve(run, prepared, document, progress, log)),
     )
     for name, step in steps:
         if step():
@@ -113,25 +113,25 @@ def _calibrations(document: Row, predictions: Mapping[str, Sequence[Classified]]
 
 
 def _causes(
-    run: Path, ready: Ready, document: Row, predictions: Mapping[str, Sequence[Classified]], progress: Progress
+    run: Path, prepared: Prepared, document: Row, predictions: Mapping[str, Sequence[Classified]], progress: Progress
 ) -> bool:
     if set(document.get("error_causes", {})) == set(predictions):
         return False
-    found = error_causes.measure(ready, progress)
-    error_causes.write(run / error_causes.FILE, ready.reported(), found)
+    found = error_causes.measure(prepared, progress)
+    error_causes.write(run / error_causes.FILE, prepared.reported(), found)
     document["error_causes"] = {name: error_causes.tested(found, said) for name, said in predictions.items()}
     return True
 
 
-def _robustness(run: Path, ready: Ready, document: Row, photos: int | None, progress: Progress) -> bool:
-    reported = len(ready.reported())
-    count = robustness.photo_count(ready.config, reported) if photos is None else min(photos, reported)
+def _robustness(run: Path, prepared: Prepared, document: Row, photos: int | None, progress: Progress) -> bool:
+    reported = len(prepared.reported())
+    count = robustness.photo_count(prepared.config, reported) if photos is None else min(photos, reported)
     rows = {row["name"]: row for row in document["strategies"]}
-    strategies = [s for s in ready.config.strategies if s.name in rows]
+    strategies = [s for s in prepared.config.strategies if s.name in rows]
     done = photos is None and all("robustness" in row for row in rows.values())
     if not count or done:
         return False
-    robustness.run(run, ready, strategies, count, progress)
+    robustness.run(run, prepared, strategies, count, progress)
     said = {name: one for name in rows if (one := robustness.read(run / name)) is not None}
     for name, one in said.items():
         rows[name]["robustness"] = robustness.row(one)
@@ -148,9 +148,9 @@ def _robustness(run: Path, ready: Ready, document: Row, photos: int | None, prog
     return True
 
 
-def _curve(run: Path, ready: Ready, document: Row, progress: Progress, log: Callable[..., None]) -> bool:
+def _curve(run: Path, prepared: Prepared, document: Row, progress: Progress, log: Callable[..., None]) -> bool:
     names = {row["name"] for row in document["strategies"]}
     if "data_curve" in document or not set(learning_curve.PAIR) <= names:
         return False
-    document["data_curve"] = learning_curve.curve(run, ready, ready.config.strategies, progress, log)
+    document["data_curve"] = learning_curve.curve(run, prepared, prepared.config.strategies, progress, log)
     return True

@@ -22,7 +22,7 @@ from frostline.errors import DataError
 from frostline.parallel import groups
 from frostline.photos.manifest import Manifest
 from frostline.photos.split import make_split
-from frostline.training.prepare import Ready, network_name
+from frostline.training.prepare import Prepared, network_name
 
 Matrix = npt.NDArray[np.float32]
 
@@ -33,9 +33,9 @@ _WIDTH = 512  # features are projected at random to so many: a fifth of the time
 _ROWS = 4096
 
 
-def near_twins(ready: Ready) -> dict[str, Any]:
+def near_twins(prepared: Prepared) -> dict[str, Any]:
     """What study.json says of them under `dataset.near_twins`; `naive` is filled in by `measure`."""
-    found = ready.near_twins
+    found = prepared.near_twins
     return {
         "groups": [list(group.paths) for group in found],
         "kinds": [group.kind for group in found],
@@ -49,28 +49,28 @@ def near_twins(ready: Ready) -> dict[str, Any]:
     }
 
 
-def measure(ready: Ready) -> dict[str, Any] | None:
+def measure(prepared: Prepared) -> dict[str, Any] | None:
     """How much a split that ignores near-twins would have flattered, in shares of photos, with a 95 % interval over photos.
 
     None where there are no near-twins, no features of a pretrained network, or the data set gives its own parts.
     """
-    photos = ready.photos.photos
-    if not ready.near_twins or any(photo.split for photo in photos):
+    photos = prepared.photos.photos
+    if not prepared.near_twins or any(photo.split for photo in photos):
         return None
-    name, features = _features(ready)
+    name, features = _features(prepared)
     if features is None:
         return None
-    free = Manifest(ready.photos.root, [replace(photo, group="") for photo in photos])
-    places = {name: place for place, name in enumerate(ready.classes)}
+    free = Manifest(prepared.photos.root, [replace(photo, group="") for photo in photos])
+    places = {name: place for place, name in enumerate(prepared.classes)}
     labels = np.array([places[photo.label] for photo in photos])
     group = np.arange(len(photos))
-    for number, twins in enumerate(ready.near_twins):
+    for number, twins in enumerate(prepared.near_twins):
         group[list(twins.indices)] = len(photos) + number
-    ridge = _Ridge(features, labels, len(ready.classes))
+    ridge = _Ridge(features, labels, len(prepared.classes))
     rows = []
     for repeat in range(_REPEATS):
         try:
-            split = make_split(free, "tutorial", ready.config.seed * _REPEATS + repeat)
+            split = make_split(free, "tutorial", prepared.config.seed * _REPEATS + repeat)
         except DataError:  # fewer photos of a class than parts
             return None
         rows += _asked(ridge, labels, group, split.train, split.validation, repeat)
@@ -87,7 +87,7 @@ def measure(ready: Ready) -> dict[str, Any] | None:
         "accuracy_naive": round(float(naive), 5),
         "accuracy_safe": round(float(safe), 5),
         "difference": round(float(naive - safe), 5),
-        "ci": [round(bound, 5) for bound in _interval(table, ready.config.seed)],
+        "ci": [round(bound, 5) for bound in _interval(table, prepared.config.seed)],
         "concerned_naive": round(float(concerned[:, 2].mean()), 5),
         "concerned_safe": round(float(concerned[:, 3].mean()), 5),
     }
@@ -109,14 +109,14 @@ def sentence(found: dict[str, Any]) -> str:
     )
 
 
-def _features(ready: Ready) -> tuple[str, Matrix | None]:
+def _features(prepared: Prepared) -> tuple[str, Matrix | None]:
     """Clean features (N, D) of a pretrained network at its top, of spread 1, and its name; None where the run has none."""
-    for s in ready.config.strategies:
-        network = ready.backbones[network_name(s)]
-        tap = ready.taps.get((network_name(s), network.layer_count))
+    for s in prepared.config.strategies:
+        network = prepared.backbones[network_name(s)]
+        tap = prepared.taps.get((network_name(s), network.layer_count))
         if s.weights != "pretrained" or tap is None:
             continue
-        keys = [Key.of(photo.sha256, 0, 0) for photo in ready.photos.photos]
+        keys = [Key.of(photo.sha256, 0, 0) for photo in prepared.photos.photos]
         features = np.concatenate([_narrow(tap.store.read(some)) for some in groups(keys, _ROWS)])
         return s.backbone, (features - features.mean(0)) / np.maximum(features.std(0), 1e-6)
     return "", None

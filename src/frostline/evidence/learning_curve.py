@@ -22,8 +22,8 @@ from frostline.progress import Progress
 from frostline.recipes import Strategy
 from frostline.stats import intervals, sweep_stats
 from frostline.stats.probabilities import write_predictions
-from frostline.training.prepare import Ready
-from frostline.training.strategy import Head, assess, in_torch, learn
+from frostline.training.prepare import Prepared
+from frostline.training.strategy import TrainedHead, evaluate, torch_logits, train_strategy
 
 Row = dict[str, Any]
 Log = Callable[..., None]
@@ -79,7 +79,7 @@ def share_of(photos: Sequence[Photo], share: float, seed: int) -> list[int]:
 # ---- the curve -------------------------------------------------------------------------------------------------------
 
 
-def curve(run: Path, ready: Ready, strategies: Sequence[Strategy], progress: Progress, log: Log) -> Row:
+def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progress: Progress, log: Log) -> Row:
     """``data_curve`` of study.json: accuracies by number of photos, where fine-tuning begins to pay, photos to 95 % of the final accuracy.
 
     What is trained on each share says its predictions to ``learning/``; what is there already is not trained again.
@@ -89,53 +89,57 @@ def curve(run: Path, ready: Ready, strategies: Sequence[Strategy], progress: Pro
     strategies
         Of the run, finished; those of `PAIR` among them.
     """
-    training = ready.part(ready.split.train.tolist())
-    shares = [s for s in SHARES if s * len(training) / len(ready.classes) >= _LEAST]
+    training = prepared.part(prepared.split.train.tolist())
+    shares = [s for s in SHARES if s * len(training) / len(prepared.classes) >= _LEAST]
     if not shares:
         return {"why_not": f"{len(training)} photos to train on are too few to leave some out and see what it costs"}
     pair = [next(s for s in strategies if s.name == name) for name in PAIR]
     task = progress.task("On fewer photos: frozen and fine-tuned", 2 * len(shares))
     counts, right = [], []
     for share in shares:
-        some = _some(ready, share)
+        some = _some(prepared, share)
         counts.append(len(some.split.train))
         right.append(_trained(run, some, pair, task.advance))
         log("fewer photos", photos=counts[-1])
     task.finish()
-    joined = len(ready.split.validation) if ready.refits and any(s.refit for s in pair) else 0
+    joined = len(prepared.split.validation) if prepared.refits and any(s.refit for s in pair) else 0
     counts.append(len(training) + joined)
     right.append([_right(read_predictions(run / s.name / "predictions.csv")) for s in pair])
     grid = sweep_stats.Grid(
-        list(PAIR), np.array(counts) / len(ready.classes), np.array(right).transpose(1, 0, 2)[:, :, None, :]
+        list(PAIR), np.array(counts) / len(prepared.classes), np.array(right).transpose(1, 0, 2)[:, :, None, :]
     )
     baseline = run / "baseline" / "predictions.csv"
     scratch = _right(read_predictions(baseline)) if baseline.exists() else None
-    return _figures(grid, counts, scratch, len(training), ready.config.seed)
+    return _figures(grid, counts, scratch, len(training), prepared.config.seed)
 
 
-def _some(ready: Ready, share: float) -> Ready:
+def _some(prepared: Prepared, share: float) -> Prepared:
     """The same study with a share of the photos to train on, and to validate on where those aren't the ones reported."""
-    train = ready.split.train[share_of(ready.part(ready.split.train.tolist()), share, ready.config.seed)]
-    validation = ready.split.validation
-    if not ready.validation_is_reported:
-        validation = validation[share_of(ready.part(validation.tolist()), share, ready.config.seed)]
-    return replace(ready, split=replace(ready.split, train=train, validation=validation))
+    train = prepared.split.train[share_of(prepared.part(prepared.split.train.tolist()), share, prepared.config.seed)]
+    validation = prepared.split.validation
+    if not prepared.validation_is_reported:
+        validation = validation[share_of(prepared.part(validation.tolist()), share, prepared.config.seed)]
+    return replace(prepared, split=replace(prepared.split, train=train, validation=validation))
 
 
-def _trained(run: Path, ready: Ready, pair: Sequence[Strategy], advance: Callable[[int], None]) -> list[list[bool]]:
+def _trained(
+    run: Path, prepared: Prepared, pair: Sequence[Strategy], advance: Callable[[int], None]
+) -> list[list[bool]]:
     """Which of the photos reported on each strategy gets right after training on these."""
-    head: Head | None = None
+    head: TrainedHead | None = None
     answers = []
     for s in pair:
-        file = run / FOLDER / f"{s.name}-{len(ready.split.train)}.csv"
+        file = run / FOLDER / f"{s.name}-{len(prepared.split.train)}.csv"
         if not file.exists():
             short = replace(s, recipe=replace(s.recipe, least_steps=min(s.recipe.least_steps, _STEPS)))
             start = head if s.head_first and s.head_recipe == pair[0].recipe else None
-            learnt = learn(
-                short if s.head_first else s, ready, None, head=start, progress=Progress(quiet=True), log=_unlogged
+            trained = train_strategy(
+                short if s.head_first else s, prepared, None, head=start, progress=Progress(quiet=True), log=_unlogged
             )
-            head = learnt.head
-            write_predictions(file, assess(learnt, ready, in_torch(learnt, ready)).reported, ready.classes)
+            head = trained.head
+            write_predictions(
+                file, evaluate(trained, prepared, torch_logits(trained, prepared)).reported, prepared.classes
+            )
         answers.append(_right(read_predictions(file)))
         advance(1)
     return answers

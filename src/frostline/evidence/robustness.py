@@ -30,7 +30,7 @@ from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
 from frostline.stats import intervals
 from frostline.stats.probabilities import softmax
-from frostline.training.prepare import Ready, network_name
+from frostline.training.prepare import Prepared, network_name
 
 Row = dict[str, Any]
 
@@ -69,7 +69,7 @@ class _Subject:
     tap: Tap
 
 
-def run(folder: Path, ready: Ready, strategies: Sequence[Strategy], count: int, progress: Progress) -> None:
+def run(folder: Path, prepared: Prepared, strategies: Sequence[Strategy], count: int, progress: Progress) -> None:
     """Ask the finished `strategies` of a run folder about changed photos; what they say goes to each one's robustness.csv.
 
     Raises
@@ -79,38 +79,38 @@ def run(folder: Path, ready: Ready, strategies: Sequence[Strategy], count: int, 
     RunError
         No room on the disk, or a photo is gone.
     """
-    photos = ready.reported()
-    some = [photos[i] for i in chosen(photos, count, ready.config.seed)]
-    root = (ready.others or ready.photos).root
+    photos = prepared.reported()
+    some = [photos[i] for i in chosen(photos, count, prepared.config.seed)]
+    root = (prepared.others or prepared.photos).root
     said: dict[str, list[list[Any]]] = {s.name: [] for s in strategies}
-    task = progress.task("Photos made worse, in 60 ways each", len(some) * len(_looks(ready, strategies)))
-    for group in _looks(ready, strategies):
-        subjects = [_Subject(s.name, load(folder / s.name / "bundle", ready.config.engine), t) for s, t in group]
-        for photo, answers in _answers(subjects, some, root, ready):
+    task = progress.task("Photos made worse, in 60 ways each", len(some) * len(_looks(prepared, strategies)))
+    for group in _looks(prepared, strategies):
+        subjects = [_Subject(s.name, load(folder / s.name / "bundle", prepared.config.engine), t) for s, t in group]
+        for photo, answers in _answers(subjects, some, root, prepared):
             for name, probabilities in answers.items():
-                said[name] += _lines(photo, probabilities, ready.classes)
+                said[name] += _lines(photo, probabilities, prepared.classes)
             task.advance(1)
     task.finish()
     for name, lines in said.items():
         _write(folder / name / FILE, lines)
 
 
-def _looks(ready: Ready, strategies: Sequence[Strategy]) -> list[list[tuple[Strategy, Tap]]]:
+def _looks(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[tuple[Strategy, Tap]]]:
     """The strategies with their taps, those that see the same pixels together."""
     groups: dict[Any, list[tuple[Strategy, Tap]]] = {}
     for s in strategies:
-        network = ready.backbones[network_name(s)]
-        tap = ready.taps[network_name(s), resolve(s.line, network.layer_count)]
+        network = prepared.backbones[network_name(s)]
+        tap = prepared.taps[network_name(s), resolve(s.line, network.layer_count)]
         groups.setdefault(network.transform.frame(), []).append((s, tap))
     return list(groups.values())
 
 
 def _answers(
-    subjects: Sequence[_Subject], photos: Sequence[Photo], root: Path, ready: Ready
+    subjects: Sequence[_Subject], photos: Sequence[Photo], root: Path, prepared: Prepared
 ) -> Iterator[tuple[Photo, dict[str, npt.NDArray[np.float64]]]]:
     """For each photo each subject's probabilities (1 + 60, C): of the photo as it is, then of the causes' strengths in order."""
     taps = list({id(s.tap): s.tap for s in subjects}.values())
-    runs = engines([t for t in taps if t.line], ready.config.engine, ready.device)
+    runs = engines([t for t in taps if t.line], prepared.config.engine, prepared.device)
     transform = taps[0].backbone.transform
     mirrored = any(s.model.about.test_views > 1 for s in subjects)
 
@@ -118,7 +118,7 @@ def _answers(
         clean = pixels(root / photo.path, transform)
         if isinstance(clean, PhotoError):
             raise RunError(f"{root / photo.path} can't be read any more: {clean}")
-        looks = [_versions(clean, photo, ready.config.seed)]
+        looks = [_versions(clean, photo, prepared.config.seed)]
         looks += [np.ascontiguousarray(looks[0][:, :, ::-1])] if mirrored else []
         rows = [dict(zip(map(id, taps), rows_of(taps, runs, look), strict=True)) for look in looks]
         return {s.name: _probabilities(s, [row[id(s.tap)] for row in rows]) for s in subjects}

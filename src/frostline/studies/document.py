@@ -27,31 +27,31 @@ from frostline.progress import Progress
 from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
 from frostline.stats import intervals
 from frostline.stats.class_balance import unequal
-from frostline.training.prepare import Ready
+from frostline.training.prepare import Prepared
 from frostline.training.strategy import Row
 
 
-def files_of(ready: Ready) -> dict[str, Path]:
+def files_of(prepared: Prepared) -> dict[str, Path]:
     """The file of each photo reported on, by its path."""
-    root = (ready.others or ready.photos).root
-    return {p.path: root / p.path for p in ready.reported()}
+    root = (prepared.others or prepared.photos).root
+    return {p.path: root / p.path for p in prepared.reported()}
 
 
-def begin(ready: Ready) -> dict[str, Any]:
+def begin(prepared: Prepared) -> dict[str, Any]:
     """What a run's document holds before its first figure."""
     return {
         "frostline": frostline.__version__,
         "created": datetime.now(UTC).isoformat(timespec="microseconds"),
         "status": "running",
-        "seed": ready.config.seed,
-        "protocol": ready.config.protocol,
-        "preset": ready.config.preset,
-        "balance": ready.config.balance,
-        "validation_stops": len(ready.split.validation) >= LEAST_TO_TELL,
-        "backbones": sorted({s.backbone for s in ready.config.strategies if s.weights == "pretrained"}),
-        "loss": "robust" if any(s.recipe.robust for s in ready.config.strategies) else USUAL_LOSS,
-        "reported_on": ready.reported_on,
-        "dataset": _dataset(ready),
+        "seed": prepared.config.seed,
+        "protocol": prepared.config.protocol,
+        "preset": prepared.config.preset,
+        "balance": prepared.config.balance,
+        "validation_stops": len(prepared.split.validation) >= LEAST_TO_TELL,
+        "backbones": sorted({s.backbone for s in prepared.config.strategies if s.weights == "pretrained"}),
+        "loss": "robust" if any(s.recipe.robust for s in prepared.config.strategies) else USUAL_LOSS,
+        "reported_on": prepared.reported_on,
+        "dataset": _dataset(prepared),
         "strategies": [],
         "comparisons": [],
         "claims": [],
@@ -64,16 +64,16 @@ def begin(ready: Ready) -> dict[str, Any]:
             "python": platform.python_version(),
             "torch": torch.__version__,
             "platform": platform.platform(),
-            "device": ready.device.type,
-            "precision": ready.precision,
+            "device": prepared.device.type,
+            "precision": prepared.precision,
         },
     }
 
 
-def _dataset(ready: Ready) -> dict[str, Any]:
-    photos = ready.photos
+def _dataset(prepared: Prepared) -> dict[str, Any]:
+    photos = prepared.photos
     root = photos.root.resolve()
-    others = ready.others
+    others = prepared.others
     return {
         "name": photos.name,
         "root": str(root),
@@ -81,16 +81,16 @@ def _dataset(ready: Ready) -> dict[str, Any]:
         "source": str(photos.packed or root),  # what the user named: `root` is in the cache where photos came packed
         "test_source": str(others.packed or others.root.resolve()) if others else None,
         "photos": len(photos.photos),
-        "classes": ready.classes,
+        "classes": prepared.classes,
         "counts": photos.counts(),
         "unequal": unequal(photos.counts().values()),
-        "train": len(ready.split.train),
-        "validation": len(ready.split.validation),
-        "test": len(others.photos) if others else len(ready.split.test),
-        "skipped": [asdict(s) for s in ready.skipped],
-        "cleaned": ready.cleaned or None,
+        "train": len(prepared.split.train),
+        "validation": len(prepared.split.validation),
+        "test": len(others.photos) if others else len(prepared.split.test),
+        "skipped": [asdict(s) for s in prepared.skipped],
+        "cleaned": prepared.cleaned or None,
         "twins": _paths(photos),
-        "near_twins": leakage.near_twins(ready),
+        "near_twins": leakage.near_twins(prepared),
         "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
         "sample": _is_sample(root),
         "test_sample": others is not None and _is_sample(others.root),

@@ -25,7 +25,7 @@ from frostline.photos import sample
 from frostline.photos.head_start import HeadStart
 from frostline.photos.manifest import Manifest
 from frostline.progress import Progress
-from frostline.training.prepare import Ready, prepare
+from frostline.training.prepare import Prepared, prepare
 
 DOCUMENT, SWEEP = "study.json", "sweep.json"
 """What a run folder holds, by kind of run."""
@@ -41,20 +41,20 @@ def start(
     progress: Progress,
     head_start: HeadStart | None = None,
     **said: Any,
-) -> tuple[Ready, Callable[..., None]]:
+) -> tuple[Prepared, Callable[..., None]]:
     """Push the photos through the frozen layers, then make the run folder ready; returns the photos and the run's log.
 
     Nothing is written, nor overwritten, before the photos have gone well. `said` goes into the log's first line.
     """
     settle_torch()
-    ready = prepare(_with_sample(config, progress), progress, head_start)
+    prepared = prepare(_with_sample(config, progress), progress, head_start)
     if old is None:
         _empty(run)
     config.to_toml(run / "config.toml")
     log = _logger(run / "log.jsonl")
     log("start", **said, resumed=old is not None)
-    _settle_manifest(run, ready, old)
-    return ready, log
+    _settle_manifest(run, prepared, old)
+    return prepared, log
 
 
 # ---- the run folder --------------------------------------------------------------------------------------------------
@@ -170,17 +170,17 @@ def read(run: Path, name: str = DOCUMENT) -> dict[str, Any]:
     return document
 
 
-def _settle_manifest(run: Path, ready: Ready, old: dict[str, Any] | None) -> None:
+def _settle_manifest(run: Path, prepared: Prepared, old: dict[str, Any] | None) -> None:
     """Write manifest.csv (photos of a test folder last), or hold the photos against the one that the run began with."""
     file = run / "manifest.csv"
     fresh = run / ".manifest.csv"
-    tested = ready.others.photos if ready.others else []
-    both = Manifest(ready.photos.root, [*ready.photos.photos, *tested])
-    both.write(fresh, [*ready.split.names(), *["test"] * len(tested)])
+    tested = prepared.others.photos if prepared.others else []
+    both = Manifest(prepared.photos.root, [*prepared.photos.photos, *tested])
+    both.write(fresh, [*prepared.split.names(), *["test"] * len(tested)])
     if old is not None and file.exists() and file.read_bytes() != fresh.read_bytes():
         fresh.unlink()
         raise RunError(
-            f"the photos in {ready.config.data} are not those that {run} began with: start again with another --out"
+            f"the photos in {prepared.config.data} are not those that {run} began with: start again with another --out"
         )
     fresh.replace(file)
 

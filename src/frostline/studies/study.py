@@ -25,7 +25,7 @@ from frostline.recipes import Strategy, resolve
 from frostline.reports import study_page
 from frostline.studies.document import answer, begin, comparisons, files_of, say_near_twins, write_document
 from frostline.studies.run_folder import DOCUMENT, Existing, held, look, read, start
-from frostline.training.prepare import Ready, network_name
+from frostline.training.prepare import Prepared, network_name
 from frostline.training.strategy import Row, discard_checkpoints, fit
 
 OnRow = Callable[[Row, dict[str, Any]], None]
@@ -90,13 +90,18 @@ def _run(
 ) -> dict[str, Any]:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     started = time.perf_counter()
-    ready, log = start(run, config, old, progress, head_start, frostline=frostline.__version__)
-    document = old or begin(ready)
+    prepared, log = start(run, config, old, progress, head_start, frostline=frostline.__version__)
+    document = old or begin(prepared)
     document["status"] = "running"
     say_near_twins(document["dataset"], progress)
-    checked = _quick_check(document, ready, progress)
+    checked = _quick_check(document, prepared, progress)
     rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
-    log("photos", usable=len(ready.photos.photos), skipped=len(ready.skipped), seconds=round(ready.prefix_seconds, 3))
+    log(
+        "photos",
+        usable=len(prepared.photos.photos),
+        skipped=len(prepared.skipped),
+        seconds=round(prepared.prefix_seconds, 3),
+    )
     spent = document["seconds"] - started
 
     def write() -> None:
@@ -106,7 +111,7 @@ def _run(
     write()
 
     # ---- the strategies, the quick ones first
-    for s in sorted(config.strategies, key=lambda s: order(s, ready)):
+    for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
         if s.name in rows:
             progress.say(f"{s.name}: finished before, kept")
             continue
@@ -114,7 +119,7 @@ def _run(
             study_page.build(run)  # what there is so far; its last form is built at the end
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
-        rows[s.name] = fit(s, ready, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
+        rows[s.name] = fit(s, prepared, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
         checked()
         log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
         predictions = _predictions(run, config, rows)
@@ -130,18 +135,18 @@ def _run(
     # ---- done
     checked()
     document["status"] = "finished"
-    if "shift" not in document and (found := domain_shift.measure(ready)) is not None:
+    if "shift" not in document and (found := domain_shift.measure(prepared)) is not None:
         document["shift"] = found
     write()
     if on_answer is not None:
         on_answer(document)
     try:  # the study is finished: from here on it may be stopped
-        networks = {s.name: ready.backbones[network_name(s)] for s in config.strategies}
-        explanations.leave(run, config, networks, files_of(ready), progress, log)
+        networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
+        explanations.leave(run, config, networks, files_of(prepared), progress, log)
         if gather.wanted(config):
-            say_near_twins(document["dataset"], progress, partial(leakage.measure, ready))
+            say_near_twins(document["dataset"], progress, partial(leakage.measure, prepared))
             write()
-            _measure_more(run, ready, document, progress, log)
+            _measure_more(run, prepared, document, progress, log)
     finally:
         study_page.build(run)
     log("end", seconds=document["seconds"])
@@ -150,7 +155,7 @@ def _run(
 
 def _measure_more(
     run: Path,
-    ready: Ready,
+    prepared: Prepared,
     document: dict[str, Any],
     progress: Progress,
     log: Callable[..., None],
@@ -163,8 +168,8 @@ def _measure_more(
         document["evidence_seconds"] = round(spent + time.perf_counter(), 3)
         write_json(run / DOCUMENT, document)
 
-    predictions = _predictions(run, ready.config, {row["name"]: row for row in document["strategies"]})
-    gather.gather(run, ready, document, predictions, progress=progress, log=log, write=write, photos=photos)
+    predictions = _predictions(run, prepared.config, {row["name"]: row for row in document["strategies"]})
+    gather.gather(run, prepared, document, predictions, progress=progress, log=log, write=write, photos=photos)
 
 
 def robustness(
@@ -193,15 +198,15 @@ def robustness(
         raise RunError(f"{folder} is not finished: go on with it by frostline study --out {folder} --resume")
     with held(folder):
         config = Config.from_toml(folder / "config.toml")
-        ready, log = start(folder, config, document, progress, robustness=photos)
+        prepared, log = start(folder, config, document, progress, robustness=photos)
         try:
-            _measure_more(folder, ready, document, progress, log, photos)
+            _measure_more(folder, prepared, document, progress, log, photos)
         finally:
             study_page.build(folder)
     return read(folder)
 
 
-def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> Callable[[], None]:
+def _quick_check(document: dict[str, Any], prepared: Prepared, progress: Progress) -> Callable[[], None]:
     """Say what the photos' files and the frozen network tell of them for nothing, in three lines; once in a run.
 
     On the side, while the first strategy learns: a second or two. What is returned waits for it and puts it into the document. The thread
@@ -217,7 +222,7 @@ def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> 
         try:
             # the other core learns; threads that wait for each other would take turns with it
             with threadpool_limits(1):
-                seen = check.quick(ready.photos, _at_the_top(ready), ready.near_twins, ready.config.seed)
+                seen = check.quick(prepared.photos, _at_the_top(prepared), prepared.near_twins, prepared.config.seed)
             for line in seen["lines"]:
                 progress.say(line)
             found["check"] = seen
@@ -236,19 +241,19 @@ def _quick_check(document: dict[str, Any], ready: Ready, progress: Progress) -> 
     return wait
 
 
-def _at_the_top(ready: Ready) -> Store | None:
+def _at_the_top(prepared: Prepared) -> Store | None:
     """What a pretrained network of the run makes of the photos, its head aside; None: none of them is tapped there."""
-    for s in ready.config.strategies:
-        network = ready.backbones[network_name(s)]
+    for s in prepared.config.strategies:
+        network = prepared.backbones[network_name(s)]
         place = (network_name(s), network.layer_count)
-        if s.weights == "pretrained" and place in ready.taps:
-            return ready.taps[place].store
+        if s.weights == "pretrained" and place in prepared.taps:
+            return prepared.taps[place].store
     return None
 
 
-def order(s: Strategy, ready: Ready) -> int:
+def order(s: Strategy, prepared: Prepared) -> int:
     """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is quick."""
-    network = ready.backbones[network_name(s)]
+    network = prepared.backbones[network_name(s)]
     return network.layer_count - resolve(s.line, network.layer_count)
 
 

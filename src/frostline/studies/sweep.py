@@ -34,8 +34,17 @@ from frostline.stats.probabilities import write_predictions
 from frostline.studies.document import begin
 from frostline.studies.run_folder import SWEEP, Existing, held, look, read, start
 from frostline.studies.study import head_from, order
-from frostline.training.prepare import Ready, network_name
-from frostline.training.strategy import Head, Row, assess, discard_checkpoints, fit, in_torch, learn, training_seconds
+from frostline.training.prepare import Prepared, network_name
+from frostline.training.strategy import (
+    Row,
+    TrainedHead,
+    discard_checkpoints,
+    evaluate,
+    fit,
+    torch_logits,
+    train_strategy,
+    training_seconds,
+)
 
 ALL = "all"
 AUTO = "auto"
@@ -273,8 +282,8 @@ def _run(
 ) -> dict[str, Any]:
     """The stages of a sweep, in order; finished points of an `old` document are kept as they are."""
     started = time.perf_counter()
-    ready, log = start(run, config, old, progress, sweep=plan.kind)
-    document = old or _begin(ready, plan)
+    prepared, log = start(run, config, old, progress, sweep=plan.kind)
+    document = old or _begin(prepared, plan)
     document["status"] = "running"
     spent = document["seconds"] - started
 
@@ -284,7 +293,7 @@ def _run(
 
     write()
     points = _lines if plan.kind == "lines" else _photos
-    for row in points(run, ready, plan, document, progress, log):
+    for row in points(run, prepared, plan, document, progress, log):
         log("finished", point=row["name"], accuracy=row["accuracy"], seconds=row["seconds"]["total"])
         conclude(run, document)
         write()
@@ -300,11 +309,11 @@ def _run(
     return read(run, SWEEP)
 
 
-def _begin(ready: Ready, plan: Plan) -> dict[str, Any]:
-    document = begin(ready)
+def _begin(prepared: Prepared, plan: Plan) -> dict[str, Any]:
+    document = begin(prepared)
     for name in ("strategies", "comparisons", "claims"):
         del document[name]
-    return {**document, "plan": plan.to_dict(), "prefix_seconds": round(ready.prefix_seconds, 3), plan.kind: []}
+    return {**document, "plan": plan.to_dict(), "prefix_seconds": round(prepared.prefix_seconds, 3), plan.kind: []}
 
 
 Log = Callable[..., None]
@@ -314,29 +323,29 @@ Log = Callable[..., None]
 
 
 def _lines(
-    run: Path, ready: Ready, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
+    run: Path, prepared: Prepared, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
 ) -> Iterator[Row]:
     """Fit the lines from the top down; yields each finished one's row, which then stands in `document`."""
-    config = ready.config
+    config = prepared.config
     rows: dict[str, Row] = {row["name"]: row for row in document[plan.kind]}
     task = progress.task("Freeze lines", len(config.strategies))
-    for s in sorted(config.strategies, key=lambda s: order(s, ready)):
+    for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
         if s.name not in rows:
             log("line", line=s.name)
             (run / s.name).mkdir(exist_ok=True)
-            row = fit(s, ready, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
-            rows[s.name] = {**row, **_about(s, ready)}
+            row = fit(s, prepared, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
+            rows[s.name] = {**row, **_about(s, prepared)}
             document[plan.kind] = [rows[x.name] for x in config.strategies if x.name in rows]
             yield rows[s.name]
         task.advance(1)
 
 
-def _about(strategy: Strategy, ready: Ready) -> Row:
+def _about(strategy: Strategy, prepared: Prepared) -> Row:
     """What a line means in this network: the first layer that is trained, and what a photo takes on the disk."""
-    network = ready.backbones[network_name(strategy)]
+    network = prepared.backbones[network_name(strategy)]
     names = freeze_line.layers(network.traced)
     line = resolve(strategy.line, len(names))
-    store = ready.taps[network_name(strategy), line].store
+    store = prepared.taps[network_name(strategy), line].store
     return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
 
 
@@ -354,32 +363,34 @@ def recommendation(run: Path, names: Sequence[str], seed: int) -> Row:
 
 
 def _photos(
-    run: Path, ready: Ready, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
+    run: Path, prepared: Prepared, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
 ) -> Iterator[Row]:
     """Train every strategy on every subset, one repeat after the other; yields each point's row, which then stands in `document`."""
-    config = ready.config
-    training = ready.part(ready.split.train.tolist())
+    config = prepared.config
+    training = prepared.part(prepared.split.train.tolist())
     labels = [p.label for p in training]
     sizes = _sizes(plan.photos, labels, progress)
     done = {row["name"] for row in document[plan.kind]}
-    counts = {size: sum(min(size, labels.count(c)) for c in ready.classes) for size in sizes}
-    cost = {size: count + len(ready.split.validation) for size, count in counts.items()}  # what an epoch goes through
+    counts = {size: sum(min(size, labels.count(c)) for c in prepared.classes) for size in sizes}
+    cost = {
+        size: count + len(prepared.split.validation) for size, count in counts.items()
+    }  # what an epoch goes through
     task = progress.task("All numbers of photos", plan.repeats * len(config.strategies) * sum(cost.values()))
     for repeat in range(plan.repeats):
         places = subsets(labels, [p.sha256 for p in training], list(sizes), config.seed, repeat)
         for size, name in sizes.items():
-            split = replace(ready.split, train=ready.split.train[places[size]])
-            some = replace(ready, split=split, training_seed=config.seed + repeat)
-            heads: dict[str, Head] = {}
+            split = replace(prepared.split, train=prepared.split.train[places[size]])
+            some = replace(prepared, split=split, training_seed=config.seed + repeat)
+            heads: dict[str, TrainedHead] = {}
             rows: dict[str, Row] = {}
-            for s in sorted(config.strategies, key=lambda s: order(s, ready)):
+            for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
                 point = f"{s.name}/{name}-{repeat}"
                 if point not in done:
                     log("point", point=point)
                     first = head_from(s, config, rows)
                     head = heads[first["name"]] if first else None
                     rows[s.name], heads[s.name] = _point(s, some, run / f"{point}.csv", head, progress, log)
-                    row = _told(rows[s.name], point, name, repeat, counts[size], len(ready.classes))
+                    row = _told(rows[s.name], point, name, repeat, counts[size], len(prepared.classes))
                     document[plan.kind].append(row)
                     yield row
                 task.advance(cost[size])
@@ -403,17 +414,19 @@ def _sizes(photos: Sequence[int | str], labels: Sequence[str], progress: Progres
     return sizes
 
 
-def _point(s: Strategy, ready: Ready, file: Path, head: Head | None, progress: Progress, log: Log) -> tuple[Row, Head]:
+def _point(
+    s: Strategy, prepared: Prepared, file: Path, head: TrainedHead | None, progress: Progress, log: Log
+) -> tuple[Row, TrainedHead]:
     """Train and measure one strategy on some of the photos; what it says of those reported on goes to `file`."""
     started = time.perf_counter()
-    learnt = learn(s, ready, None, head=head, progress=progress, log=log)
-    trained = time.perf_counter()
-    row, reported, _ = assess(learnt, ready, in_torch(learnt, ready))
-    write_predictions(file, reported, ready.classes)
+    trained = train_strategy(s, prepared, None, head=head, progress=progress, log=log)
+    trained_at = time.perf_counter()
+    row, reported, _ = evaluate(trained, prepared, torch_logits(trained, prepared))
+    write_predictions(file, reported, prepared.classes)
     ended = time.perf_counter()
-    seconds = {"train": training_seconds(row), "evaluate": ended - trained, "total": ended - started}
+    seconds = {"train": training_seconds(row), "evaluate": ended - trained_at, "total": ended - started}
     row["seconds"] = {k: round(v, 3) for k, v in seconds.items()}
-    return row, learnt.head
+    return row, trained.head
 
 
 _TOLD = (

@@ -1,4 +1,4 @@
-"""What all strategies of a run share: photos that are listed, read, split and through the frozen layers.
+"""Prepare the data of a run: list, decode and split the photos, and compute their frozen activations.
 
     photos -> manifest -> split -> backbone cut at the line -> activations (cache)
 
@@ -37,8 +37,8 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Ready:
-    """Photos that are read, split and through the frozen layers: what all strategies of a run share."""
+class Prepared:
+    """The data of a run, shared by all its strategies: decoded photos, their split, their frozen activations."""
 
     config: Config
     photos: Manifest
@@ -90,7 +90,7 @@ class Ready:
         """Whether validation photos may join the training photos once they have had their say."""
         return _may_join(self.photos, self.split, tested=self.others is not None)
 
-    def joined(self) -> Ready:
+    def joined(self) -> Prepared:
         """The same with the validation photos among those to train on."""
         everything = np.concatenate([self.split.train, self.split.validation])
         return replace(self, split=replace(self.split, train=everything))
@@ -119,7 +119,7 @@ def _may_join(photos: Manifest, split: Split, *, tested: bool) -> bool:
 # ---- photos, split, backbones, activations ---------------------------------------------------------------------------
 
 
-def prepare(config: Config, progress: Progress, head_start: HeadStart | None = None) -> Ready:
+def prepare(config: Config, progress: Progress, head_start: HeadStart | None = None) -> Prepared:
     """Do what all strategies share: list, decode and check the photos, push them through the frozen layers, split them.
 
     Raises
@@ -172,7 +172,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     alike = near_duplicates.near(alike, usable)
     known = set(skipped)
     skipped += [s for s in usable.skipped if s not in known]
-    return Ready(
+    return Prepared(
         config, usable, alike, split, tested, skipped, networks, taps, device, precision, seconds, config.seed,
         as_given=as_given if cleaned and tested is None else [], cleaned=cleaned,
     )  # fmt: skip

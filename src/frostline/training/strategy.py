@@ -34,7 +34,7 @@ from frostline.stats import evaluation, intervals, metrics, thresholds
 from frostline.stats.class_balance import class_mean, photo_weights, represented
 from frostline.stats.probabilities import Prediction, softmax, write_predictions
 from frostline.training import loop
-from frostline.training.prepare import Ready, fill_views, network_name
+from frostline.training.prepare import Prepared, fill_views, network_name
 
 Log = Callable[..., None]
 Row = dict[str, Any]
@@ -44,7 +44,7 @@ Logits = Callable[[loop.Examples], np.ndarray]
 # ---- one strategy ----------------------------------------------------------------------------------------------------
 
 
-class Head(NamedTuple):
+class TrainedHead(NamedTuple):
     """A trained head, for strategies that start from it."""
 
     tensors: dict[str, torch.Tensor]
@@ -55,7 +55,7 @@ class Head(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Learnt:
+class TrainedStrategy:
     """A trained strategy, of which nothing but checkpoints is on disk."""
 
     strategy: Strategy
@@ -66,13 +66,13 @@ class Learnt:
     """Of the head's own stage, the epochs after which it was taken; 0 without such a stage."""
 
     @property
-    def head(self) -> Head:
+    def head(self) -> TrainedHead:
         """Its head as it is now."""
         tensors = {k: v.detach().cpu().clone() for k, v in self.parts.above.head.state_dict().items()}
-        return Head(tensors, _history(self.state), self.state.best_epoch)
+        return TrainedHead(tensors, _history(self.state), self.state.best_epoch)
 
 
-class Assessed(NamedTuple):
+class Evaluation(NamedTuple):
     """What a trained strategy is worth."""
 
     row: Row
@@ -83,7 +83,9 @@ class Assessed(NamedTuple):
     """On the validation photos; none where those are the ones reported on."""
 
 
-def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None, progress: Progress, log: Log) -> Row:
+def fit(
+    strategy: Strategy, prepared: Prepared, folder: Path, *, head_from: Row | None, progress: Progress, log: Log
+) -> Row:
     """Train, evaluate and write one strategy; returns its row of study.json.
 
     Parameters
@@ -104,44 +106,48 @@ def fit(strategy: Strategy, ready: Ready, folder: Path, *, head_from: Row | None
     head = None
     if head_from is not None:
         tensors = bundle.head_of(folder.parent / head_from["name"] / "bundle")
-        head = Head(tensors, head_from["history"], head_from["best_epoch"])
-    learnt = learn(strategy, ready, folder, head=head, progress=progress, log=log)
-    watched = in_torch(learnt, ready)  # who validation photos are asked of: the model that has not learnt from them
-    learnt_from, refitted = ready, Row()
-    if strategy.refit and ready.refits:
-        learnt_from = ready.joined()
-        learnt, refitted = refit(learnt, ready, folder, progress=progress, log=log)
-    trained = time.perf_counter()
+        head = TrainedHead(tensors, head_from["history"], head_from["best_epoch"])
+    trained = train_strategy(strategy, prepared, folder, head=head, progress=progress, log=log)
+    watched = torch_logits(
+        trained, prepared
+    )  # who validation photos are asked of: the model that was not trained on them
+    trained_on, refitted = prepared, Row()
+    if strategy.refit and prepared.refits:
+        trained_on = prepared.joined()
+        trained, refitted = refit(trained, prepared, folder, progress=progress, log=log)
+    trained_at = time.perf_counter()
 
     # -- what it is worth, compiled as it will be used
     about = bundle.describe(
         strategy,
-        learnt.parts.backbone,
-        learnt.parts.cut,
-        ready.classes,
-        stored_as=ready.config.stored_as,
+        trained.parts.backbone,
+        trained.parts.cut,
+        prepared.classes,
+        stored_as=prepared.config.stored_as,
         temperature=1.0,
         figures={},
-        **_shares(learnt_from),
+        **_shares(trained_on),
     )
-    model = bundle.assembled(about, learnt.parts, ready.config.engine, ready.device.type)
+    model = bundle.assembled(about, trained.parts, prepared.config.engine, prepared.device.type)
     asked = partial(_logits, model)
-    row, reported, validation = assess(learnt, ready, asked, watched if refitted else asked)
+    row, reported, validation = evaluate(trained, prepared, asked, watched if refitted else asked)
     row.update(refitted)
 
     # -- and the model, ready to use
-    known, kept = _training_photos(learnt, learnt_from, model)
-    sure = thresholds.of(validation, ready.classes)
+    known, kept = _training_photos(trained, trained_on, model)
+    sure = thresholds.of(validation, prepared.classes)
     about = replace(
-        about, temperature=row["temperature"], figures=_headline(row, ready), neighbours=kept, thresholds=sure
+        about, temperature=row["temperature"], figures=_headline(row, prepared), neighbours=kept, thresholds=sure
     )
-    write_history(folder / "history.csv", learnt.state)
-    write_predictions(folder / "predictions.csv", reported, ready.classes)
+    write_history(folder / "history.csv", trained.state)
+    write_predictions(folder / "predictions.csv", reported, prepared.classes)
     if validation:
-        write_predictions(folder / "validation.csv", validation, ready.classes)
-    bundle.save(folder / "bundle", about, learnt.parts, card.write(about, ready.config, ready.photos.counts()), known)
+        write_predictions(folder / "validation.csv", validation, prepared.classes)
+    bundle.save(
+        folder / "bundle", about, trained.parts, card.write(about, prepared.config, prepared.photos.counts()), known
+    )
     ended = time.perf_counter()
-    spent = {"prefix": ready.prefix_seconds, "train": training_seconds(row), "evaluate": ended - trained}
+    spent = {"prefix": prepared.prefix_seconds, "train": training_seconds(row), "evaluate": ended - trained_at}
     row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
     row["peak_rss_mb"] = peak_memory_mb()
     return row
@@ -153,9 +159,15 @@ def training_seconds(row: Row) -> float:
     return float(once + row.get("refit", {}).get("seconds", 0.0))
 
 
-def learn(
-    strategy: Strategy, ready: Ready, folder: Path | None, *, head: Head | None, progress: Progress, log: Log
-) -> Learnt:
+def train_strategy(
+    strategy: Strategy,
+    prepared: Prepared,
+    folder: Path | None,
+    *,
+    head: TrainedHead | None,
+    progress: Progress,
+    log: Log,
+) -> TrainedStrategy:
     """Train one strategy.
 
     Parameters
@@ -170,13 +182,18 @@ def learn(
     RunError
         No room on the disk, or training came to nothing (the loss is not a number).
     """
-    network = ready.backbones[network_name(strategy)]
+    network = prepared.backbones[network_name(strategy)]
     cut = freeze_line.cut(network.traced, resolve(strategy.line, network.layer_count))
-    engine = {"seed": ready.config.seed, "kind": ready.config.engine, "device": ready.device, "progress": progress}
+    engine = {
+        "seed": prepared.config.seed,
+        "kind": prepared.config.engine,
+        "device": prepared.device,
+        "progress": progress,
+    }
     # all there already, unless this is a part of the photos, of which each has more views
-    train_photos = ready.split.train
-    fill_views([strategy], ready.backbones, ready.taps, ready.photos, train_photos, len(train_photos), engine)
-    layers = trainable.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
+    train_photos = prepared.split.train
+    fill_views([strategy], prepared.backbones, prepared.taps, prepared.photos, train_photos, len(train_photos), engine)
+    layers = trainable.make_head(network.features, len(prepared.classes), strategy.recipe, prepared.training_seed)
 
     # -- the head first, on the whole frozen network
     head_history: list[Row] = []
@@ -185,16 +202,18 @@ def learn(
         layers.load_state_dict(head.tensors)
         head_history, head_epochs = head.history, head.epochs
     elif strategy.head_first:
-        state = _learn(_frozen(network, layers), strategy, "head", network, ready, folder, progress, log)
+        state = _train_stage(_frozen(network, layers), strategy, "head", network, prepared, folder, progress, log)
         head_history, head_epochs = _history(state), state.best_epoch
 
     # -- then all that lies above the line
     above = trainable.Above(bundle.detached(cut), layers, learn_statistics=strategy.weights == "random")
-    state = _learn(above, strategy, "own", network, ready, folder, progress, log)
-    return Learnt(strategy, bundle.Parts(network, cut, above), state, head_history, head_epochs)
+    state = _train_stage(above, strategy, "own", network, prepared, folder, progress, log)
+    return TrainedStrategy(strategy, bundle.Parts(network, cut, above), state, head_history, head_epochs)
 
 
-def refit(learnt: Learnt, ready: Ready, folder: Path, *, progress: Progress, log: Log) -> tuple[Learnt, Row]:
+def refit(
+    trained: TrainedStrategy, prepared: Prepared, folder: Path, *, progress: Progress, log: Log
+) -> tuple[TrainedStrategy, Row]:
     """The strategy trained again from its start on training and validation photos together, each stage for the epochs that were kept.
 
     Returns
@@ -206,24 +225,24 @@ def refit(learnt: Learnt, ready: Ready, folder: Path, *, progress: Progress, log
     Raises
     ------
     RunError
-        As `learn`.
+        As `train_strategy`.
     """
-    strategy, network, cut = learnt.strategy, learnt.parts.backbone, learnt.parts.cut
-    photos, more = len(ready.split.train), ready.joined()
+    strategy, network, cut = trained.strategy, trained.parts.backbone, trained.parts.cut
+    photos, more = len(prepared.split.train), prepared.joined()
     own, head = (loop.again(recipe, photos) for recipe in (strategy.recipe, strategy.head_recipe))
     strategy = replace(strategy, recipe=own, head_recipe=head)
-    layers = trainable.make_head(network.features, len(ready.classes), strategy.recipe, ready.training_seed)
+    layers = trainable.make_head(network.features, len(prepared.classes), strategy.recipe, prepared.training_seed)
     seconds = 0.0
     if strategy.head_first:
-        top, last = _frozen(network, layers), learnt.head_epochs
-        state = _learn(top, strategy, "head again", network, more, folder, progress, log, last)
+        top, last = _frozen(network, layers), trained.head_epochs
+        state = _train_stage(top, strategy, "head again", network, more, folder, progress, log, last)
         seconds += sum(epoch.seconds for epoch in state.history)
     above = trainable.Above(bundle.detached(cut), layers, learn_statistics=strategy.weights == "random")
-    last = learnt.state.best_epoch
-    state = _learn(above, strategy, "own again", network, more, folder, progress, log, last)
+    last = trained.state.best_epoch
+    state = _train_stage(above, strategy, "own again", network, more, folder, progress, log, last)
     seconds += sum(epoch.seconds for epoch in state.history)
-    told = {"photos": len(more.split.train), "head_epochs": learnt.head_epochs, "epochs": last, "seconds": seconds}
-    return replace(learnt, parts=bundle.Parts(network, cut, above)), {"refit": told}
+    told = {"photos": len(more.split.train), "head_epochs": trained.head_epochs, "epochs": last, "seconds": seconds}
+    return replace(trained, parts=bundle.Parts(network, cut, above)), {"refit": told}
 
 
 def _frozen(network: Backbone, layers: nn.Sequential) -> trainable.Above:
@@ -232,20 +251,20 @@ def _frozen(network: Backbone, layers: nn.Sequential) -> trainable.Above:
     return trainable.Above(top.suffix, layers, learn_statistics=False)
 
 
-def assess(learnt: Learnt, ready: Ready, logits: Logits, watched: Logits | None = None) -> Assessed:
+def evaluate(trained: TrainedStrategy, prepared: Prepared, logits: Logits, watched: Logits | None = None) -> Evaluation:
     """Measure a trained strategy on the photos reported on, with the temperature from validation photos.
 
     Parameters
     ----------
     logits
-        Gives (N, C) for photos, of as many views as the model looks at: the compiled model, or `in_torch`.
+        Gives (N, C) for photos, of as many views as the model looks at: the compiled model, or `torch_logits`.
     watched
-        The same of the model that is asked about validation photos, where the one reported on has learnt from them.
+        The same of the model that is asked about validation photos, where the one reported on was trained on them.
     """
-    strategy, parts, state = learnt.strategy, learnt.parts, learnt.state
+    strategy, parts, state = trained.strategy, trained.parts, trained.state
     network, cut = parts.backbone, parts.cut
-    store = ready.taps[network_name(strategy), cut.line].store
-    figures, reported, validation, balanced = _assess(logits, watched or logits, store, ready)
+    store = prepared.taps[network_name(strategy), cut.line].store
+    figures, reported, validation, balanced = _evaluate(logits, watched or logits, store, prepared)
     total, trainable = freeze_line.parameter_counts(cut.prefix, cut.suffix, parts.above.head)
     row: Row = {
         "name": strategy.name,
@@ -260,17 +279,17 @@ def assess(learnt: Learnt, ready: Ready, logits: Logits, watched: Logits | None 
         "validation_balanced_accuracy": balanced,
         "history": _history(state),
         "best_epoch": state.best_epoch,
-        "head_history": learnt.head_history,
-        **_as_given(logits, store, ready),
+        "head_history": trained.head_history,
+        **_as_given(logits, store, prepared),
     }
-    return Assessed(row, reported, validation)
+    return Evaluation(row, reported, validation)
 
 
-def _as_given(logits: Logits, store: Store, ready: Ready) -> Row:
+def _as_given(logits: Logits, store: Store, prepared: Prepared) -> Row:
     """The accuracy on the photos reported on before any was left out or relabelled."""
-    if not ready.as_given:
+    if not prepared.as_given:
         return {}
-    examples = store_examples(store, ready.as_given, ready)
+    examples = store_examples(store, prepared.as_given, prepared)
     right = logits(examples).argmax(1) == examples.labels
     low, high = intervals.mean_interval(right)
     return {
@@ -280,25 +299,25 @@ def _as_given(logits: Logits, store: Store, ready: Ready) -> Row:
     }
 
 
-def in_torch(learnt: Learnt, ready: Ready) -> Logits:
+def torch_logits(trained: TrainedStrategy, prepared: Prepared) -> Logits:
     """Logits straight from PyTorch in float32: for a model that is measured and not kept, so nothing is compiled for it."""
 
     def view(photos: loop.Examples, number: int) -> np.ndarray:
-        return loop.predict_logits(learnt.parts.above, photos, ready.device, view=number).numpy()
+        return loop.predict_logits(trained.parts.above, photos, prepared.device, view=number).numpy()
 
     def logits(photos: loop.Examples) -> np.ndarray:
         clean = view(photos, 0)
-        return clean if learnt.strategy.test_views == 1 else bundle.both_sides(clean, view(photos, 1))
+        return clean if trained.strategy.test_views == 1 else bundle.both_sides(clean, view(photos, 1))
 
     return logits
 
 
-def _learn(
+def _train_stage(
     above: trainable.Above,
     strategy: Strategy,
     stage: loop.Stage,
     network: Backbone,
-    ready: Ready,
+    prepared: Prepared,
     folder: Path | None,
     progress: Progress,
     log: Log,
@@ -308,7 +327,7 @@ def _learn(
     head = stage.startswith("head")
     recipe = strategy.head_recipe if head else strategy.recipe
     line = network.layer_count if head else resolve(strategy.line, network.layer_count)
-    store = ready.taps[network_name(strategy), line].store
+    store = prepared.taps[network_name(strategy), line].store
     again = " again, with the validation photos" if stage.endswith("again") else ""
     title = f"Training {strategy.name}{again}{' (its head first)' if head else ''}"
 
@@ -318,46 +337,50 @@ def _learn(
 
     return loop.train(
         above,
-        store_examples(store, ready.part(ready.split.train.tolist()), ready, recipe),
-        store_examples(store, ready.part(ready.split.validation.tolist()), ready),
+        store_examples(store, prepared.part(prepared.split.train.tolist()), prepared, recipe),
+        store_examples(store, prepared.part(prepared.split.validation.tolist()), prepared),
         recipe,
-        seed=ready.training_seed,
+        seed=prepared.training_seed,
         stage=stage,
         reduced=strategy.weights == "pretrained",
-        device=ready.device,
-        precision=ready.precision,
+        device=prepared.device,
+        precision=prepared.precision,
         checkpoint=_checkpoint(folder, stage) if folder else None,
         progress=progress,
         title=title,
         on_epoch=on_epoch,
         keep_start=stage == "own" and strategy.head_first,
-        balance=ready.config.balance,
+        balance=prepared.config.balance,
         last=last,
     )
 
 
-def store_examples(store: Store, photos: Sequence[Photo], ready: Ready, recipe: Recipe | None = None) -> loop.Examples:
+def store_examples(
+    store: Store, photos: Sequence[Photo], prepared: Prepared, recipe: Recipe | None = None
+) -> loop.Examples:
     """Photos as the loop takes them: all views of a recipe for training; else the clean one, then its mirror image."""
     views = range(loop.stretched(recipe, len(photos)).views) if recipe else (0, MIRROR)
-    keys = [[Key.of(p.sha256, v, ready.config.seed) for v in views] for p in photos]
-    return loop.Examples(store, keys, _labels(photos, ready))
+    keys = [[Key.of(p.sha256, v, prepared.config.seed) for v in views] for p in photos]
+    return loop.Examples(store, keys, _labels(photos, prepared))
 
 
-def _labels(photos: Sequence[Photo], ready: Ready) -> np.ndarray:
+def _labels(photos: Sequence[Photo], prepared: Prepared) -> np.ndarray:
     """Class indices, int64 (N,)."""
-    place = {c: i for i, c in enumerate(ready.classes)}
+    place = {c: i for i, c in enumerate(prepared.classes)}
     return np.array([place.get(p.label, -1) for p in photos], dtype=np.int64)  # -1: of a class that was left out
 
 
-def _shares(ready: Ready) -> dict[str, list[float]]:
+def _shares(prepared: Prepared) -> dict[str, list[float]]:
     """The class shares of the training photos, and those that probabilities stand for after such training."""
-    counts = np.bincount(_labels(ready.part(ready.split.train.tolist()), ready), minlength=len(ready.classes))
-    ways = {"priors": represented(counts, "none"), "stands_for": represented(counts, ready.config.balance)}
+    counts = np.bincount(
+        _labels(prepared.part(prepared.split.train.tolist()), prepared), minlength=len(prepared.classes)
+    )
+    ways = {"priors": represented(counts, "none"), "stands_for": represented(counts, prepared.config.balance)}
     return {name: shares.tolist() for name, shares in ways.items()}
 
 
-def _assess(
-    logits: Logits, watched: Logits, store: Store, ready: Ready
+def _evaluate(
+    logits: Logits, watched: Logits, store: Store, prepared: Prepared
 ) -> tuple[metrics.Figures, list[Prediction], list[Prediction], float]:
     """The figures on the photos reported on, what is said of those, and of the validation photos where they are others; the macro recall
     of the validation photos.
@@ -365,23 +388,23 @@ def _assess(
     After balanced training the validation photos are weighted to the class shares that the probabilities stand for: the temperature is
     to mend confidence, not a difference in shares.
     """
-    reported = store_examples(store, ready.reported(), ready)
+    reported = store_examples(store, prepared.reported(), prepared)
     scores = logits(reported)
     calibration = evaluation.Calibration(1.0, False)
     validation: list[Prediction] = []
     examples, on_validation = reported, scores
-    if not ready.validation_is_reported:
-        photos = ready.part(ready.split.validation.tolist())
-        examples = store_examples(store, photos, ready)
+    if not prepared.validation_is_reported:
+        photos = prepared.part(prepared.split.validation.tolist())
+        examples = store_examples(store, photos, prepared)
         on_validation = watched(examples)
-        shares = {name: np.array(values) for name, values in _shares(ready).items()}
+        shares = {name: np.array(values) for name, values in _shares(prepared).items()}
         as_met = np.allclose(shares["stands_for"], shares["priors"])
         weights = None if as_met else photo_weights(examples.labels, shares["stands_for"])
         calibration = evaluation.calibrate(on_validation, examples.labels, reported=False, weights=weights)
         validation = _predictions(photos, on_validation, calibration.temperature)
-    figures = evaluation.figures(scores, reported.labels, ready.classes, calibration, ready.config.seed)
+    figures = evaluation.figures(scores, reported.labels, prepared.classes, calibration, prepared.config.seed)
     balanced = class_mean(on_validation.argmax(1) == examples.labels, examples.labels)
-    return figures, _predictions(ready.reported(), scores, calibration.temperature), validation, balanced
+    return figures, _predictions(prepared.reported(), scores, calibration.temperature), validation, balanced
 
 
 def _predictions(photos: Sequence[Photo], logits: np.ndarray, temperature: float) -> list[Prediction]:
@@ -405,13 +428,13 @@ def _seen(model: bundle.Bundle, photos: loop.Examples, view: int) -> Iterator[bu
     return (seen for _, seen in ahead(model.seen_at_line, read, depth=4))
 
 
-def _training_photos(learnt: Learnt, ready: Ready, model: bundle.Bundle) -> tuple[bytes, Row]:
+def _training_photos(trained: TrainedStrategy, prepared: Prepared, model: bundle.Bundle) -> tuple[bytes, Row]:
     """The training photos as the bundle keeps them, for whoever asks which ones a new photo resembles; and what it says of them."""
-    photos = ready.part(ready.split.train.tolist())
-    most = neighbours.MOST if learnt.parts.cut.line else neighbours.MOST_FROM_PIXELS
-    photos = [photos[i] for i in neighbours.chosen(_labels(photos, ready), most)]
-    network, line = network_name(learnt.strategy), learnt.parts.cut.line
-    examples = store_examples(ready.taps[network, line].store, photos, ready)
+    photos = prepared.part(prepared.split.train.tolist())
+    most = neighbours.MOST if trained.parts.cut.line else neighbours.MOST_FROM_PIXELS
+    photos = [photos[i] for i in neighbours.chosen(_labels(photos, prepared), most)]
+    network, line = network_name(trained.strategy), trained.parts.cut.line
+    examples = store_examples(prepared.taps[network, line].store, photos, prepared)
     features = np.concatenate([seen.features for seen in _seen(model, examples, 0)])
     known = neighbours.to_bytes(features, examples.labels, [p.path for p in photos])
     return known, neighbours.describe(known, len(photos))
@@ -433,7 +456,7 @@ def _plain(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6f}"
 
 
-def _headline(row: Row, ready: Ready) -> Row:
+def _headline(row: Row, prepared: Prepared) -> Row:
     names = (
         "accuracy",
         "accuracy_ci",
@@ -444,9 +467,9 @@ def _headline(row: Row, ready: Ready) -> Row:
         "ece_shipped",
     )
     return {
-        "reported_on": ready.reported_on,
-        "photos": len(ready.reported()),
-        "rendered": ready.rendered,
+        "reported_on": prepared.reported_on,
+        "photos": len(prepared.reported()),
+        "rendered": prepared.rendered,
         "refit": "refit" in row,
         **{n: row[n] for n in names},
     }
