@@ -25,6 +25,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("cache")
     before = os.environ.get("FROSTLINE_CACHE")
     os.environ["FROSTLINE_CACHE"] = str(folder)
+    os.environ["FROSTLINE_CHECK_DOCUMENTS"] = "1"  # every document that is written is held against its type first
     yield folder
     if before is None:
         del os.environ["FROSTLINE_CACHE"]

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from frostline.config import Config, configure, trained_alike
+from frostline.config import Config, configure
+from frostline.documents import trained_alike
 from frostline.errors import ConfigError
 from frostline.networks.backbone import info
 from frostline.recipes import OWN_SIDES, STRATEGIES, Recipe, Strategy, recipes, strategy

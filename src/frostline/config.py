@@ -51,14 +51,6 @@ Twins = Literal["near", "bytes"]
 Resize = Literal["squash", "crop"]
 
 
-def trained_alike(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two runs were trained in the same way, by their documents (study.json, sweep.json).
-
-    An older version's tells less: beside a newer one it counts as other training.
-    """
-    return all(a.get(key) == b.get(key) for key in ("protocol", "preset", "balance", "loss", "backbones"))
-
-
 @dataclass(frozen=True)
 class Config:
     """Everything that shapes a run's figures; the run folder holds it as config.toml."""

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from frostline.bundles.predict import Classified, read_predictions
-from frostline.config import trained_alike
+from frostline.documents import trained_alike
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.recipes import Strategy

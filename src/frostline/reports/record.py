@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import wording
-from frostline.config import trained_alike
+from frostline.documents import trained_alike
 from frostline.errors import RunError
 from frostline.reports.svg import looks
 

@@ -1,0 +1,147 @@
+"""What several documents share: the photos of a run, its machine, findings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal, NotRequired
+
+from annotated_types import Len
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+
+from frostline.recipes import Balance, Loss, Preset, Protocol
+
+Interval = Annotated[Sequence[float], Len(2, 2)]
+"""[low, high], the 95 % interval."""
+Status = Literal["running", "finished"]
+Figures = dict[str, Any]
+"""Numbers that stand behind a sentence; which ones there are depends on what was measured."""
+
+
+class Skipped(TypedDict):
+    """A file that was left out."""
+
+    path: str
+    why: str
+
+
+LabelledPath = TypedDict("LabelledPath", {"path": str, "class": str})
+"""A photo and its class."""
+
+
+class Parameters(TypedDict):
+    """How many numbers a network has, and how many of them are trained."""
+
+    total: int
+    trainable: int
+
+
+class Machine(TypedDict):
+    """What a run ran on."""
+
+    cpu: str
+    cores: int
+    python: str
+    torch: str
+    platform: str
+    device: str
+    precision: str
+
+
+class Finding(TypedDict):
+    """Something that `frostline check` found."""
+
+    kind: str
+    paths: list[str]
+    classes: list[str]
+    confidence: float
+    suggested: str | None
+    detail: str
+    advice: str
+
+
+class QuickCheck(TypedDict):
+    """What a study says of its photos on the way."""
+
+    lines: list[str]
+    kinds: dict[str, int]
+    labels: list[Finding]
+
+
+class LeakageFigures(TypedDict):
+    """What a split that ignores near-duplicates would have shown: accuracies of a quick head on frozen features."""
+
+    head: str
+    repeats: int
+    photos: int
+    concerned: float
+    accuracy_naive: float
+    accuracy_safe: float
+    difference: float
+    ci: Interval
+    concerned_naive: float
+    concerned_safe: float
+
+
+class NearDuplicates(TypedDict):
+    """The groups of near-duplicates among a run's photos."""
+
+    groups: list[list[str]]
+    kinds: list[str]
+    photos: int
+    across_classes: list[list[LabelledPath]]
+    naive: LeakageFigures | None
+    words: NotRequired[str]
+
+
+class Cleaned(TypedDict):
+    """What a list of corrections (--exclude) changed."""
+
+    list: str
+    left_out: int
+    relabelled: int
+
+
+class Dataset(TypedDict):
+    """The photos of a run."""
+
+    name: str
+    root: str
+    test_root: str | None
+    source: str
+    test_source: str | None
+    photos: int
+    classes: list[str]
+    counts: dict[str, int]
+    unequal: bool
+    train: int
+    validation: int
+    test: int
+    skipped: list[Skipped]
+    cleaned: Cleaned | None
+    twins: list[list[str]]
+    near_twins: NearDuplicates
+    conflicts: list[list[LabelledPath]]
+    sample: bool
+    test_sample: bool
+    check: NotRequired[QuickCheck]
+
+
+class Run(TypedDict):
+    """What study.json and sweep.json have in common."""
+
+    frostline: str
+    created: str
+    status: Status
+    seed: int
+    protocol: Protocol
+    preset: Preset
+    balance: Balance
+    validation_stops: bool
+    backbones: list[str]
+    loss: Loss
+    reported_on: Literal["test", "validation"]
+    dataset: Dataset
+    answer: str
+    answer_detail: str
+    seconds: float
+    machine: Machine

@@ -1,0 +1,145 @@
+"""One strategy: its row of study.json."""
+
+from __future__ import annotations
+
+from typing import Literal, NotRequired
+
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+
+from frostline.documents.shared import Interval, Parameters
+from frostline.recipes import Weights
+
+PerClass = TypedDict("PerClass", {"class": str, "precision": float, "recall": float, "f1": float, "support": int})
+"""One class's figures."""
+
+
+class CalibrationFigures(TypedDict):
+    """How far confidence and accuracy are apart."""
+
+    error: float
+    debiased: float
+    ci: Interval
+    p_value: float
+    tendency: Literal["overconfident", "underconfident", "calibrated"]
+    confidence: float
+    accuracy: float
+    confidence_right: float | None
+    confidence_wrong: float | None
+
+
+class CalibrationStages(TypedDict):
+    """Before any temperature, and after one that never saw these photos' labels."""
+
+    before: CalibrationFigures
+    after: CalibrationFigures
+
+
+class ReliabilityBin(TypedDict):
+    """One bin of a reliability diagram."""
+
+    confidence: float
+    accuracy: float
+    count: int
+    ci: Interval
+
+
+class ReliabilityStages(TypedDict):
+    """Bins by rising confidence, before and after the temperature."""
+
+    before: list[ReliabilityBin]
+    after: list[ReliabilityBin]
+
+
+class Epoch(TypedDict):
+    """One pass over the training photos."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    val_loss: float
+    val_accuracy: float
+    seconds: float
+
+
+class Refit(TypedDict):
+    """Training once more, on training and validation photos together."""
+
+    photos: int
+    head_epochs: int
+    epochs: int
+    seconds: float
+
+
+class Seconds(TypedDict):
+    """Time of one strategy, seconds. A point of a sweep over photos has no `prefix`: all points share one pass."""
+
+    prefix: NotRequired[float]
+    train: float
+    evaluate: float
+    total: float
+
+
+class CorruptionFigures(TypedDict):
+    """One corruption, at five severities."""
+
+    cause: str
+    title: str
+    kind: str
+    amounts: list[float]
+    unit: str
+    accuracy: list[float]
+    ci: list[Interval]
+    confidence: list[float]
+    mean_drop: float
+    mean_drop_ci: Interval
+
+
+class RobustnessFigures(TypedDict):
+    """A strategy on corrupted photos."""
+
+    photos: int
+    clean: float
+    clean_ci: Interval
+    causes: list[CorruptionFigures]
+    worst: str
+    mean_drop: float
+    mean_drop_ci: Interval
+
+
+class StrategyRow(TypedDict):
+    """One strategy of study.json."""
+
+    name: str
+    backbone: str
+    weights: Weights
+    freeze_line: int
+    layers: int
+    image_size: int
+    parameters: Parameters
+    accuracy: float
+    accuracy_ci: Interval
+    balanced_accuracy: float
+    balanced_accuracy_ci: Interval
+    macro_f1: float
+    log_loss: float
+    log_loss_uncalibrated: float
+    ece: float
+    ece_calibrated: float
+    ece_shipped: float
+    temperature: float
+    per_class: list[PerClass]
+    confusion: list[list[int]]
+    calibration: CalibrationStages
+    reliability: ReliabilityStages
+    validation_accuracy: float
+    validation_balanced_accuracy: float
+    history: list[Epoch]
+    best_epoch: int
+    head_history: list[Epoch]
+    accuracy_as_given: NotRequired[float]
+    accuracy_as_given_ci: NotRequired[Interval]
+    photos_as_given: NotRequired[int]
+    refit: NotRequired[Refit]
+    seconds: Seconds
+    peak_rss_mb: float
+    robustness: NotRequired[RobustnessFigures]

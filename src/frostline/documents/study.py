@@ -1,0 +1,171 @@
+"""study.json: the strategies of a run, compared, with the evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, NotRequired
+
+from annotated_types import Len
+from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
+
+from frostline.documents.shared import Figures, Interval, Run
+from frostline.documents.strategy import StrategyRow
+
+
+class Comparison(TypedDict):
+    """Two strategies on the same photos; `difference` is the accuracy of `a` minus that of `b`."""
+
+    a: str
+    b: str
+    difference: float
+    ci: Interval
+    p_value: float
+    verdict: str
+
+
+class Claim(TypedDict):
+    """One of the tutorial's claims, measured."""
+
+    claim: str
+    measured: str
+    verdict: str
+    figures: Figures
+
+
+class ErrorCause(TypedDict):
+    """One measure of the photos: wrongly classified ones against correct ones."""
+
+    measure: str
+    what: str
+    blamed: str
+    wrong: int
+    right: int
+    wrong_median: float
+    right_median: float
+    effect: float
+    effect_ci: Interval
+    expected: bool
+    p_value: float
+    p_corrected: float
+    verdict: str
+
+
+class CorruptionDifference(TypedDict):
+    """Two strategies under one corruption."""
+
+    cause: str
+    difference: float
+    ci: Interval
+
+
+class RobustnessPair(TypedDict):
+    """Two strategies on the same corrupted photos."""
+
+    a: str
+    b: str
+    difference: float
+    ci: Interval
+    verdict: str
+    causes: list[CorruptionDifference]
+
+
+class Robustness(TypedDict):
+    """Corrupted photos: what was asked, and pairs of strategies."""
+
+    photos: int
+    reported: int
+    conditions: int
+    note: str
+    pairs: list[RobustnessPair]
+
+
+class CurvePoint(TypedDict):
+    """A strategy after training on some of the photos."""
+
+    strategy: str
+    per_class: float
+    accuracy: float
+    accuracy_ci: Interval
+    repeats: list[float]
+    photos: NotRequired[int]
+
+
+class CurveDifference(TypedDict):
+    """Two strategies after training on as many photos."""
+
+    per_class: float
+    difference: float
+    ci: Interval
+    photos: NotRequired[int]
+
+
+class Crossing(TypedDict):
+    """From how many photos of a class on `challenger` stays ahead of `reference`."""
+
+    challenger: str
+    reference: str
+    at: float | None
+    from_the_start: bool
+    at_ci: Annotated[Sequence[float | str], Len(2, 2)]
+    share: float
+    difference_at_most: float
+    difference_ci: Interval
+    shown: bool
+    differences: NotRequired[list[CurveDifference]]
+    at_photos: NotRequired[float | None]
+    at_photos_ci: NotRequired[Annotated[Sequence[float | str], Len(2, 2)]]
+
+
+class PhotosNeeded(TypedDict):
+    """Photos to 95 % of the accuracy with all; `at_most` where the smallest number is enough."""
+
+    photos: float
+    at_most: bool
+
+
+class AgainstBaseline(TypedDict):
+    """The frozen strategy on few photos against the network from scratch on all of them."""
+
+    photos: int
+    baseline_photos: int
+    difference: float
+    ci: Interval
+    p_value: float
+
+
+class DataCurve(TypedDict, total=False):
+    """Accuracy by number of photos; `why_not` alone where there is none."""
+
+    why_not: str
+    source: str
+    photos: list[int]
+    reported: int
+    repeats: int
+    curves: list[CurvePoint]
+    crossing: Crossing
+    differences: list[CurveDifference]
+    photos_to_95: dict[str, PhotosNeeded]
+    against_baseline: AgainstBaseline | None
+
+
+class DomainShift(TypedDict):
+    """Whether the photos reported on are of another kind than those trained on."""
+
+    measured: str
+    p_value: float
+    distance: float
+    differs: bool
+    verdict: str
+
+
+class Study(Run):
+    """study.json."""
+
+    strategies: list[StrategyRow]
+    comparisons: list[Comparison]
+    claims: list[Claim]
+    shift: NotRequired[DomainShift]
+    error_causes: NotRequired[dict[str, list[ErrorCause]]]
+    robustness: NotRequired[Robustness]
+    data_curve: NotRequired[DataCurve]
+    evidence_seconds: NotRequired[float]
