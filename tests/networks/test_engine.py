@@ -18,7 +18,7 @@ _RACE = """
 import os, sys, threading
 from pathlib import Path
 import numpy as np
-from frostline.engine import opened
+from frostline.networks.engine import opened
 sys.setswitchinterval(1e-6)
 engine = opened(sys.argv[2], Path(sys.argv[1]), half=True)
 start = threading.Barrier(8)

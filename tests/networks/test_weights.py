@@ -519,7 +519,7 @@ def test_an_index_that_does_not_answer_is_told(index: Path, monkeypatch: pytest.
 
 FETCH = """
 import sys
-from frostline.weights import WeightsSpec, fetch
+from frostline.networks.weights import WeightsSpec, fetch
 print(fetch(WeightsSpec("tiny", sys.argv[1], sys.argv[2], (sys.argv[3],), (), int(sys.argv[4]))))
 """
 
@@ -668,7 +668,7 @@ def test_a_file_for_a_network_without_a_known_hash_is_taken_and_told(tmp_path: P
 
 
 def test_importing_the_module_does_not_import_torch() -> None:
-    code = "import sys, frostline.weights; sys.exit('torch' in sys.modules or 'httpx' in sys.modules)"
+    code = "import sys, frostline.networks.weights; sys.exit('torch' in sys.modules or 'httpx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
