@@ -29,10 +29,10 @@ from PIL import Image, ImageOps
 from scipy import ndimage
 
 import frostline
-from frostline.bundles.predict import read_predictions
 from frostline.files import write_json
 from frostline.photos.scan import scan
 from frostline.stats.intervals import mean_interval
+from frostline.stats.predictions import read_predictions
 
 Field = Callable[[np.random.Generator, np.ndarray, np.ndarray], np.ndarray]
 SIDE = 256

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from frostline.bundles.predict import Classified
 from frostline.evidence import claims
 from frostline.stats.calibration import calibration
+from frostline.stats.predictions import Prediction
 
 CLASSES = ["a", "b", "c"]
 
@@ -26,13 +26,13 @@ def row(losses: list[tuple[float, float]], accuracies: list[float], **rest: Any)
     }  # fmt: skip
 
 
-def calibrated(said: list[Classified]) -> dict[str, Any]:
+def calibrated(said: list[Prediction]) -> dict[str, Any]:
     shares = np.array([list(p.probabilities.values()) for p in said])
     labels = np.array([CLASSES.index(p.true) for p in said])
     return dict.fromkeys(("before", "after"), calibration(shares, labels, 0).to_dict())
 
 
-def photos(wrong: float, confidence: float, seed: int, count: int = 600) -> list[Classified]:
+def photos(wrong: float, confidence: float, seed: int, count: int = 600) -> list[Prediction]:
     """Predictions that are wrong (a for b and b for a) with a probability, and always as confident."""
     dice = np.random.default_rng(seed)
     out = []
@@ -40,7 +40,7 @@ def photos(wrong: float, confidence: float, seed: int, count: int = 600) -> list
         true = CLASSES[i % 2]
         predicted = CLASSES[1 - i % 2] if dice.random() < wrong else true
         shares = {c: confidence if c == predicted else (1 - confidence) / 2 for c in CLASSES}
-        out.append(Classified(str(i), true, predicted, confidence, shares))
+        out.append(Prediction(str(i), true, predicted, confidence, shares))
     return out
 
 
@@ -49,7 +49,7 @@ STEADY = [(1.0, 1.0), (0.8, 0.8), (0.6, 0.7), (0.5, 0.6), (0.45, 0.55)]
 SLOW, QUICK = [0.3, 0.4, 0.5, 0.6, 0.7], [0.88, 0.89, 0.9, 0.9, 0.9]
 
 
-def verdicts(rows: dict[str, dict[str, Any]], said: dict[str, list[Classified]]) -> dict[str, str]:
+def verdicts(rows: dict[str, dict[str, Any]], said: dict[str, list[Prediction]]) -> dict[str, str]:
     for name, one in said.items():
         rows[name]["calibration"] = calibrated(one)
     found = claims.measure(rows, said)
@@ -57,7 +57,7 @@ def verdicts(rows: dict[str, dict[str, Any]], said: dict[str, list[Classified]])
     return {c["claim"].split(":")[0].split(",")[0]: c["verdict"] for c in found if c["verdict"] != claims.UNMEASURED}
 
 
-def all_of(frozen: list[Classified], tuned: list[Classified], baseline: list[Classified]) -> dict[str, str]:
+def all_of(frozen: list[Prediction], tuned: list[Prediction], baseline: list[Prediction]) -> dict[str, str]:
     small = {"total": 50, "trainable": 10}
     rows = {
         "baseline": row(OVERFIT, SLOW), "frozen": row(STEADY, QUICK, parameters=small),

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageEnhance
 
-from frostline.bundles.predict import Classified
 from frostline.evidence import claims, corruptions, domain_shift, error_causes, learning_curve, robustness
 from frostline.evidence.corruptions import CAUSES
 from frostline.photos.manifest import Photo
+from frostline.stats.predictions import Prediction
 from support.commands import SMALL, call, document, must, spawn, stop_when, table
 from support.photos import encoded, picture, textured, write_folder
 from support.runs import Run
@@ -158,8 +158,8 @@ def test_shares_of_photos_are_nested_and_stratified(counts: list[int]) -> None:
 # ---- causes of errors ------------------------------------------------------------------------------------------------
 
 
-def asked(wrong: np.ndarray) -> list[Classified]:
-    return [Classified(str(i), "a", "b" if w else "a", 0.9, {"a": 0.1, "b": 0.9}) for i, w in enumerate(wrong)]
+def asked(wrong: np.ndarray) -> list[Prediction]:
+    return [Prediction(str(i), "a", "b" if w else "a", 0.9, {"a": 0.1, "b": 0.9}) for i, w in enumerate(wrong)]
 
 
 def test_a_planted_cause_is_found_and_no_other() -> None:

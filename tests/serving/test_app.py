@@ -17,10 +17,10 @@ from PIL import Image
 from starlette.testclient import TestClient
 
 import frostline
-from frostline.bundles.predict import Classified
 from frostline.errors import ConfigError
 from frostline.serving.app import Settings
 from frostline.serving.limits import Limits
+from frostline.stats.predictions import Prediction
 from support.commands import call
 from support.photos import BROKEN, FORMATS, photo
 from support.runs import Run
@@ -61,7 +61,7 @@ def test_answers_are_those_of_predict(client: TestClient, bundle: Path, run: Run
     expected = list(frostline.predict(bundle, paths))
     assert [r["name"] for r in document["results"]] == [path.name for path in paths]
     for result, wanted, path in zip(document["results"], expected, paths, strict=True):
-        assert isinstance(wanted, Classified)
+        assert isinstance(wanted, Prediction)
         assert result["predicted"] == wanted.predicted
         assert result["confidence"] == wanted.confidence  # to the last digit
         assert {t["class"]: t["confidence"] for t in result["top"]} == wanted.probabilities

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 import frostline
-from frostline.bundles.predict import Classified
+from frostline.stats.predictions import Prediction
 from support.photos import photo
 from support.runs import Run
 from support.serving import Live, running
@@ -75,7 +75,7 @@ def test_drop_a_photo_and_see_what_it_is_and_why(live: Live, chromium: Browser, 
     expect(card.locator(".name")).to_have_text(name)
     (tmp_path / "a.jpg").write_bytes(photo(3))
     (expected,) = frostline.predict(bundle, [tmp_path / "a.jpg"])
-    assert isinstance(expected, Classified)
+    assert isinstance(expected, Prediction)
     expect(card.locator(".verdict")).to_have_text(
         re.compile(f"^{expected.predicted} {100 * expected.confidence:.0f} %$")
     )

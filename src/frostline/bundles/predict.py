@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,14 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from frostline.bundles.bundle import Bundle, load
-from frostline.errors import DataError, PhotoError, RunError, nearest
+from frostline.errors import DataError, PhotoError, nearest
 from frostline.networks.engine import MANY, SEVERAL
 from frostline.parallel import ahead, groups
 from frostline.photos import names, scan
 from frostline.photos.loading import pixels
 from frostline.photos.manifest import Skip
 from frostline.progress import Progress
-from frostline.stats.probabilities import Floats, Prediction, estimate_prior, for_prior, softmax
+from frostline.stats.predictions import Prediction
+from frostline.stats.probabilities import Floats, estimate_prior, for_prior, softmax
 
 _AHEAD = 64  # photos that may wait for the reader of the results, about
 
@@ -41,20 +40,6 @@ class File(NamedTuple):
 _Result = tuple[File, np.ndarray | PhotoError]
 
 
-@dataclass(frozen=True)
-class Classified:
-    """What a bundle says of one photo."""
-
-    path: str
-    true: str
-    """Its class where it is known, else empty."""
-    predicted: str
-    confidence: float
-    """Calibrated probability of `predicted`."""
-    probabilities: dict[str, float]
-    """Of every class."""
-
-
 def predict(
     bundle: Bundle | str | Path,
     paths: Iterable[str | Path],
@@ -62,10 +47,10 @@ def predict(
     prior: Prior = "",
     on_photo: Callable[[], None] | None = None,
     known: Container[str] = (),
-) -> Iterator[Classified | Skip]:
+) -> Iterator[Prediction | Skip]:
     """Classify photos one after the other, as many as there are: files, or folders (all photos in them).
 
-    Yields a `Classified` for each photo in the order given, or a `Skip` with the reason for a file that is no readable photo.
+    Yields a `Prediction` for each photo in the order given, or a `Skip` with the reason for a file that is no readable photo.
 
     Parameters
     ----------
@@ -108,7 +93,7 @@ def _given(model: Bundle, prior: Prior) -> Floats | None:
     return model.prior(prior) if prior else None
 
 
-def _estimated(model: Bundle, results: Iterable[_Result]) -> Iterator[Classified | Skip]:
+def _estimated(model: Bundle, results: Iterable[_Result]) -> Iterator[Prediction | Skip]:
     kept = list(results)
     good = [result for _, result in kept if not isinstance(result, PhotoError)]
     shares = estimate_prior(np.stack(good), model.about.temperature, model.stands_for()) if good else None
@@ -116,7 +101,7 @@ def _estimated(model: Bundle, results: Iterable[_Result]) -> Iterator[Classified
         yield _result(model, file, result, shares)
 
 
-def _result(model: Bundle, file: File, result: np.ndarray | PhotoError, shares: Floats | None) -> Classified | Skip:
+def _result(model: Bundle, file: File, result: np.ndarray | PhotoError, shares: Floats | None) -> Prediction | Skip:
     if isinstance(result, PhotoError):
         return Skip(file.path, str(result))
     return _classified(model, file, _shifted(model, result[None], shares))
@@ -149,12 +134,9 @@ def _groups(model: Bundle, files: Iterable[File]) -> Iterator[list[File]]:
         yield from groups(chain([further], rest), model.batch)
 
 
-def _classified(model: Bundle, file: File, logits: np.ndarray) -> Classified:
+def _classified(model: Bundle, file: File, logits: np.ndarray) -> Prediction:
     """What logits (1, C) come to."""
-    p = softmax(logits, model.about.temperature)[0]
-    top = int(p.argmax())
-    shares = dict(zip(model.classes, p.tolist(), strict=True))
-    return Classified(file.path, file.label, model.classes[top], float(p[top]), shares)
+    return Prediction.of(file.path, file.label, model.classes, softmax(logits, model.about.temperature)[0])
 
 
 def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
@@ -184,26 +166,6 @@ def _closed(errors: list[OSError]) -> Iterator[File]:
     while errors:
         error = errors.pop(0)
         yield File(str(error.filename), fault=f"folder can't be read: {error.strerror}")
-
-
-def read_predictions(path: Path) -> list[Classified]:
-    """Read a predictions.csv.
-
-    Raises
-    ------
-    RunError
-        It is missing, or its columns are others.
-    """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [_from_row(row) for row in csv.DictReader(file)]
-    except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{path} can't be read as predictions: {error}") from error
-
-
-def _from_row(row: dict[str, str]) -> Classified:
-    probabilities = {k.removeprefix("p_"): float(v) for k, v in row.items() if k.startswith("p_")}
-    return Classified(row["path"], row["true"], row["predicted"], float(row["confidence"]), probabilities)
 
 
 def evaluate_on(
@@ -251,6 +213,6 @@ def evaluate_on(
     probabilities = softmax(scores, calibration.temperature)
     return (
         {**figures.to_dict(), **assumed},
-        [Prediction(p.path, p.label, q) for p, q in zip(kept, probabilities, strict=True)],
+        [Prediction.of(p.path, p.label, bundle.classes, q) for p, q in zip(kept, probabilities, strict=True)],
         skipped,
     )

@@ -15,7 +15,7 @@ import sys
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from typing import Any
 import numpy as np
 
 from frostline.bundles.bundle import Bundle
-from frostline.bundles.predict import Classified, Prior, predict
+from frostline.bundles.predict import Prior, predict
 from frostline.errors import ConfigError, DataError, MissingExtraError, RunError
 from frostline.files import disk_errors, replacing
 from frostline.photos.names import printable
-from frostline.stats import probabilities
+from frostline.stats import predictions
+from frostline.stats.predictions import Prediction
 
 SUFFIXES = (".csv", ".jsonl", ".parquet")
 _GROUP = 10_000  # rows that Parquet takes at a time
@@ -57,20 +58,18 @@ class Form:
     def columns(self) -> list[str]:
         """path, true, predicted, confidence and p_<class>..., then what was asked for on top."""
         tops = [name for k in range(1, self.top + 1) for name in (f"top{k}", f"top{k}_confidence")]
-        return [*probabilities.header(self.classes), *(["unsure"] if self.threshold is not None else []), *tops]
+        return [*predictions.header(self.classes), *(["unsure"] if self.threshold is not None else []), *tops]
 
-    def cells(self, result: Classified) -> Cells:
+    def cells(self, result: Prediction) -> Cells:
         """A row of a table, as text; `columns` tells the order."""
-        shares = np.array(list(result.probabilities.values()))
-        prediction = probabilities.Prediction(storable(result.path), result.true, shares)
-        row = probabilities.row(prediction, self.classes)
+        row = predictions.row(replace(result, path=storable(result.path)))
         if self.threshold is not None:
             row.append("true" if result.confidence < self.threshold else "false")
         for name, share in self._likeliest(result):
-            row += [name, f"{share:.{probabilities.DIGITS}f}"]
+            row += [name, f"{share:.{predictions.DIGITS}f}"]
         return dict(zip(self.columns(), row, strict=True))
 
-    def nested(self, result: Classified) -> Cells:
+    def nested(self, result: Prediction) -> Cells:
         """An object of JSON lines."""
         row = {**asdict(result), "path": storable(result.path)}
         if self.threshold is not None:
@@ -79,7 +78,7 @@ class Form:
             row["top"] = [{"class": name, "confidence": share} for name, share in self._likeliest(result)]
         return row
 
-    def _likeliest(self, result: Classified) -> list[tuple[str, float]]:
+    def _likeliest(self, result: Prediction) -> list[tuple[str, float]]:
         return sorted(result.probabilities.items(), key=lambda item: -item[1])[: self.top]
 
 
@@ -101,7 +100,7 @@ class Sink:
         if not nested and not begun:
             self._table.writerow(form.columns())
 
-    def write(self, result: Classified) -> None:
+    def write(self, result: Prediction) -> None:
         """One more row."""
         if self._nested:
             self._stream.write(json.dumps(self._form.nested(result), ensure_ascii=False) + "\n")
@@ -253,7 +252,7 @@ def check_same(kept: Kept, model: Bundle, prior: Prior, out: str) -> None:
         return
     path, said, sure = kept.first["path"], kept.first["predicted"], float(kept.first["confidence"])
     for now in predict(model, [path], prior=prior):
-        if isinstance(now, Classified) and (now.predicted != said or abs(now.confidence - sure) > _SAME):
+        if isinstance(now, Prediction) and (now.predicted != said or abs(now.confidence - sure) > _SAME):
             raise RunError(
                 f"{out} was written by another bundle or with another prior: it has {printable(path)} as {said} ({sure:.3f}), this "
                 f"bundle says {now.predicted} ({now.confidence:.3f}); choose another --out"
@@ -289,7 +288,7 @@ def _rows_of_parquet(source: Path) -> Iterator[Cells]:
 
     def text(value: object) -> str:
         return (
-            f"{value:.{probabilities.DIGITS}f}"
+            f"{value:.{predictions.DIGITS}f}"
             if isinstance(value, float)
             else str(value).lower()
             if isinstance(value, bool)

@@ -189,7 +189,7 @@ def evaluate(
     """Measure a bundle on labelled photos."""
     from frostline.bundles.bundle import load
     from frostline.bundles.predict import evaluate_on
-    from frostline.stats.probabilities import write_predictions
+    from frostline.stats.predictions import write_predictions
 
     model = load(bundle)
     with progress_bar(quiet) as progress:

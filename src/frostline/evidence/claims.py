@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from frostline import wording
-from frostline.bundles.predict import Classified
 from frostline.evidence.corruptions import CAUSES
 from frostline.evidence.robustness import Said
 from frostline.stats import intervals
+from frostline.stats.predictions import Prediction
 
 Row = dict[str, Any]
 Claim = dict[str, Any]
@@ -47,7 +47,7 @@ class Evidence:
 
 
 def measure(
-    rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Classified]], evidence: Evidence | None = None
+    rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Prediction]], evidence: Evidence | None = None
 ) -> list[Claim]:
     """The seven claims.
 
@@ -206,7 +206,7 @@ def _epochs_to_most(row: Row) -> int:
 # ---- 3: look-alikes --------------------------------------------------------------------------------------------------
 
 
-def _look_alikes(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Classified]]) -> tuple[str, str, Row]:
+def _look_alikes(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Prediction]]) -> tuple[str, str, Row]:
     """Fewer confusions within the pairs of classes that look most alike.
 
     The pairs are those that the baseline confuses most: to pick them by the frozen model's own errors would find an
@@ -245,12 +245,12 @@ def _look_alikes(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Cla
     return measured, verdict, figures
 
 
-def _confused(photo: Classified, pairs: Sequence[set[str]]) -> bool:
+def _confused(photo: Prediction, pairs: Sequence[set[str]]) -> bool:
     return photo.true != photo.predicted and {photo.true, photo.predicted} in pairs
 
 
 def _pair(
-    pair: set[str], baseline: Sequence[Classified], frozen: Sequence[Classified], tuned: Sequence[Classified],
+    pair: set[str], baseline: Sequence[Prediction], frozen: Sequence[Prediction], tuned: Sequence[Prediction],
     chosen: Sequence[set[str]],
 ) -> Row:  # fmt: skip
     """Confusions between two classes, before and after, as a share of the photos of both."""
@@ -269,7 +269,7 @@ def _pair(
 
 
 def _class_change(
-    name: str, baseline: Sequence[Classified], frozen: Sequence[Classified], tuned: Sequence[Classified]
+    name: str, baseline: Sequence[Prediction], frozen: Sequence[Prediction], tuned: Sequence[Prediction]
 ) -> Row:
     """The recall of a class by strategy, and how fine-tuning changed it."""
     asked = np.array([p.true == name for p in frozen])
@@ -308,7 +308,7 @@ def _correct(table: Sequence[Row]) -> None:
 # ---- 4: calibration --------------------------------------------------------------------------------------------------
 
 
-def _calibrates(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Classified]]) -> tuple[str, str, Row]:
+def _calibrates(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Prediction]]) -> tuple[str, str, Row]:
     """Calibration error before any temperature, frozen against fine-tuned: both without bias, the interval of their difference from
     theirs."""
     stages = {name: rows[name]["calibration"] for name in ("frozen", "fine-tuned")}
@@ -345,7 +345,7 @@ def _error_change(frozen: Row, tuned: Row) -> Row:
     return {"difference": b - a, "ci": (float(b - a - down), float(b - a + up))}
 
 
-def _confidence_changes(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Classified]]) -> Row:
+def _confidence_changes(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Prediction]]) -> Row:
     """How confidence changed on the photos that both got right, and on those that both got wrong, at temperature 1."""
     sides = [_untempered(rows[name], predictions[name]) for name in ("frozen", "fine-tuned")]
     right = [p.argmax(1) == y for p, y in sides]
@@ -361,7 +361,7 @@ def _confidence_changes(rows: Mapping[str, Row], predictions: Mapping[str, Seque
     return found
 
 
-def _untempered(row: Row, predictions: Sequence[Classified]) -> tuple[np.ndarray, np.ndarray]:
+def _untempered(row: Row, predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
     """Probabilities at temperature 1, (N, C), and class indices (N,)."""
     classes = [r["class"] for r in row["per_class"]]
     shares = np.array([[p.probabilities[c] for c in classes] for p in predictions])
@@ -467,7 +467,7 @@ def _changed(side: Said) -> np.ndarray:
 # ---- 6: features -----------------------------------------------------------------------------------------------------
 
 
-def _features(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Classified]]) -> tuple[str, str, Row]:
+def _features(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Prediction]]) -> tuple[str, str, Row]:
     """A frozen network with few trainable weights against a network from scratch with many."""
     frozen, baseline = rows["frozen"], rows["baseline"]
     right = [np.array([p.true == p.predicted for p in predictions[n]]) for n in ("frozen", "baseline")]

@@ -16,7 +16,6 @@ import numpy.typing as npt
 from PIL import Image
 from scipy import ndimage, stats
 
-from frostline.bundles.predict import Classified
 from frostline.cache.store import Key
 from frostline.files import write_text
 from frostline.parallel import ahead, groups
@@ -25,6 +24,7 @@ from frostline.photos.loading import pixels
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.stats import intervals
+from frostline.stats.predictions import Prediction
 from frostline.training.prepare import Prepared
 
 Row = dict[str, Any]
@@ -144,7 +144,7 @@ def write(path: Path, photos: Sequence[Photo], found: Mapping[str, Floats]) -> N
 # ---- testing ---------------------------------------------------------------------------------------------------------
 
 
-def tested(found: Mapping[str, Floats], said: Sequence[Classified]) -> list[Row]:
+def tested(found: Mapping[str, Floats], said: Sequence[Prediction]) -> list[Row]:
     """Wrong photos against right ones, measure by measure: Mann and Whitney's rank test, Holm's correction for the number of measures.
 
     ``effect`` is how much oftener the wrong photo of a pair has the larger value, -1 to 1 (rank-biserial correlation; Cureton, 1956).

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from frostline.bundles import bundle, heat_maps
-from frostline.bundles.predict import Classified, predict, read_predictions
+from frostline.bundles.predict import predict
 from frostline.config import Config
 from frostline.errors import ConfigError, DataError, FrostlineError, PhotoError, nearest
 from frostline.evidence import faithfulness
@@ -30,6 +30,7 @@ from frostline.photos.loading import pixels
 from frostline.photos.manifest import Skip
 from frostline.photos.names import printable
 from frostline.progress import Progress
+from frostline.stats.predictions import Prediction, read_predictions
 
 FILE = "explanations.json"
 USUAL = 32
@@ -93,7 +94,7 @@ def leave(
 def explained(
     folder: Path,
     network: Backbone,
-    predictions: Sequence[Classified],
+    predictions: Sequence[Prediction],
     where: Mapping[str, Path],
     photos: int,
     seed: int,
@@ -163,7 +164,7 @@ def pictures(model: bundle.Bundle, paths: Iterable[str], out: Path, name: str, p
     return document
 
 
-def _laid_over(model: bundle.Bundle, result: Classified, out: Path, number: int, name: str) -> Document:
+def _laid_over(model: bundle.Bundle, result: Prediction, out: Path, number: int, name: str) -> Document:
     asked = {"asked": name} if name else {"predicted": result.predicted}
     if not name and result.true and result.true != result.predicted:
         asked["true"] = result.true
@@ -194,7 +195,7 @@ def _whole(path: Path, transform: Transform, seen: Pixels) -> Pixels:
     return np.asarray(thumbnail(path.read_bytes(), max(_WIDTH, transform.size)))
 
 
-def chosen(predictions: Sequence[Classified], photos: int, classes: Sequence[str]) -> list[Classified]:
+def chosen(predictions: Sequence[Prediction], photos: int, classes: Sequence[str]) -> list[Prediction]:
     """The surest wrong ones (three quarters of `photos`, or as many as there are), then the surest right one of each class in turn."""
     wrong = sorted((p for p in predictions if p.true != p.predicted), key=lambda p: (-p.confidence, p.path))
     right = sorted((p for p in predictions if p.true == p.predicted), key=lambda p: (-p.confidence, p.path))
@@ -208,14 +209,14 @@ def chosen(predictions: Sequence[Classified], photos: int, classes: Sequence[str
     return [*wrong[: photos - rights], *in_turn[:rights]]
 
 
-def _sample(predictions: Sequence[Classified], photos: int, seed: int) -> list[Classified]:
+def _sample(predictions: Sequence[Prediction], photos: int, seed: int) -> list[Prediction]:
     picked = np.random.default_rng(seed).permutation(len(predictions))[:photos]
     return [predictions[i] for i in picked]
 
 
 def _read(
-    wanted: Sequence[Classified], where: Mapping[str, Path], model: bundle.Bundle
-) -> tuple[list[Classified], Pixels]:
+    wanted: Sequence[Prediction], where: Mapping[str, Path], model: bundle.Bundle
+) -> tuple[list[Prediction], Pixels]:
     """Those photos that can be read still, and their pixels (N, H, W, 3)."""
     read = ahead(lambda p: pixels(where[p.path], model.transform), wanted, depth=32)
     found = [(p, pixel) for p, pixel in read if not isinstance(pixel, PhotoError)]
@@ -234,7 +235,7 @@ def _maps(
     return heat_maps.evidence(parts, pictures, classes, test_views=model.about.test_views)
 
 
-def _entry(p: Classified, maps: heat_maps.Heat) -> Document:
+def _entry(p: Prediction, maps: heat_maps.Heat) -> Document:
     predicted, true = (whole_numbers(heat) for heat in maps)
     return {
         "path": p.path,

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from frostline.bundles.predict import Classified
 from frostline.config import Config
 from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted, reliability
+from frostline.stats.predictions import Prediction
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared
 
@@ -32,7 +32,7 @@ def gather(
     run: Path,
     prepared: Prepared,
     document: Row,
-    predictions: Mapping[str, Sequence[Classified]],
+    predictions: Mapping[str, Sequence[Prediction]],
     *,
     progress: Progress,
     log: Callable[..., None],
@@ -68,7 +68,7 @@ def gather(
             log("evidence", step=name)
 
 
-def measured(run: Path, document: Row, predictions: Mapping[str, Sequence[Classified]]) -> list[claims.Claim]:
+def measured(run: Path, document: Row, predictions: Mapping[str, Sequence[Prediction]]) -> list[claims.Claim]:
     """The seven claims, from what a run folder and its document hold."""
     rows = {row["name"]: row for row in document["strategies"]}
     said = {name: robustness.read(run / name) for name in rows if "robustness" in rows[name]}
@@ -93,7 +93,7 @@ def _known_curve(run: Path, document: Row) -> Row | None:
     }
 
 
-def _calibrations(document: Row, predictions: Mapping[str, Sequence[Classified]]) -> None:
+def _calibrations(document: Row, predictions: Mapping[str, Sequence[Prediction]]) -> None:
     """Give the rows of an older run what later ones have from the start."""
     for row in document["strategies"]:
         if "calibration" in row:
@@ -113,7 +113,7 @@ def _calibrations(document: Row, predictions: Mapping[str, Sequence[Classified]]
 
 
 def _causes(
-    run: Path, prepared: Prepared, document: Row, predictions: Mapping[str, Sequence[Classified]], progress: Progress
+    run: Path, prepared: Prepared, document: Row, predictions: Mapping[str, Sequence[Prediction]], progress: Progress
 ) -> bool:
     if set(document.get("error_causes", {})) == set(predictions):
         return False

@@ -15,13 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from frostline.bundles.predict import Classified, read_predictions
 from frostline.documents import trained_alike
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.recipes import Strategy
 from frostline.stats import intervals, sweep_stats
-from frostline.stats.probabilities import write_predictions
+from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.training.prepare import Prepared
 from frostline.training.strategy import TrainedHead, evaluate, torch_logits, train_strategy
 
@@ -149,7 +148,7 @@ def _unlogged(event: str, **values: Any) -> None:
     """The run's log has the epochs of its own strategies alone."""
 
 
-def _right(said: Sequence[Classified]) -> list[bool]:
+def _right(said: Sequence[Prediction]) -> list[bool]:
     return [p.true == p.predicted for p in said]
 
 

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from frostline.files import write_json, write_text
 from frostline.photos import corrections
+from frostline.reports import html
 from frostline.reports.gallery import Pictures
 from frostline.reports.html import TEMPLATES, script_hash, style, template
 
@@ -39,8 +40,7 @@ def write(out: Path, document: Row, kinds: Sequence[tuple[str, str, str]]) -> No
     """
     write_json(out / "check.json", document)
     write_text(out / "check.csv", _table(document["findings"]))
-    page = _page(document, kinds)
-    write_text(out / "check.html", page.encode("utf-8", "replace").decode("utf-8"))
+    html.write(out / "check.html", _page(document, kinds))
 
 
 def _table(findings: Sequence[Row]) -> str:

@@ -22,10 +22,11 @@ from frostline.photos.scan import restore
 from frostline.reports import gallery, html, study_charts, svg
 from frostline.reports.record import Record, read
 from frostline.stats import intervals
+from frostline.stats.predictions import Prediction
 
 Row = dict[str, Any]
-Photos = dict[str, Row]
-"""What one strategy said, by photo."""
+Photos = dict[str, Prediction]
+"""The predictions of one strategy, by photo."""
 
 PAGE, DOCUMENT = "compare.html", "compare.json"
 FEW = 30
@@ -81,7 +82,7 @@ def write(out: str | Path, runs: Sequence[str | Path], *, strategy: str = "", ev
     for entry in entries:
         restore(entry.record.dataset)
     page = html.template("compare.html.j2").render(_contents(document, entries), **html.furniture())
-    files.write_text(folder / PAGE, page.encode("utf-8", "replace").decode("utf-8"))
+    html.write(folder / PAGE, page)
     files.write_json(folder / DOCUMENT, document)
     return document
 
@@ -130,7 +131,7 @@ def _of_run(record: Record, run: str, strategy: str, every: bool) -> list[Entry]
     for row in chosen:
         said: Photos = {}
         for answer in record.predictions[row["name"]]:
-            said.setdefault(keys.get(answer["path"], _by_name(answer["path"], answer["true"])), answer)
+            said.setdefault(keys.get(answer.path, _by_name(answer.path, answer.true)), answer)
         entries.append(Entry(f"{run}: {row['name']}", record, run, row, said, keys))
     return entries
 
@@ -220,7 +221,7 @@ def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> Row
     }
     both = [key for key in a.said if key in b.said]
     clean = [key for key in both if key not in seen[a.run]["train"] and key not in seen[b.run]["train"]]
-    agreed = [key for key in clean if a.said[key]["true"] == b.said[key]["true"]]
+    agreed = [key for key in clean if a.said[key].true == b.said[key].true]
     watched = sum(key in seen[r]["validation"] for key in agreed for r in {a.run, b.run})
     found: Row = {
         "a": a.name,
@@ -233,7 +234,7 @@ def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> Row
     if not agreed:
         verdict = f"{a.name} and {b.name} share no photo to be compared on"
         return {**found, "accuracy": None, "difference": None, "ci": None, "p_value": None, "verdict": verdict}
-    right = [np.array([entry.said[key]["right"] for key in agreed]) for entry in (a, b)]
+    right = [np.array([entry.said[key].correct for key in agreed]) for entry in (a, b)]
     result = intervals.compare(a.name, right[0], b.name, right[1])
     return {
         **found,
@@ -335,7 +336,7 @@ def _photos(entries: Sequence[Entry], looks: Mapping[str, str]) -> Row:
     first = entries[0]
 
     def where(key: str) -> tuple[Path, str]:
-        return first.record.root, first.said[key]["path"]
+        return first.record.root, first.said[key].path
 
     classes = list(dict.fromkeys(label for entry in entries for label in entry.record.classes))
     found = gallery.album(said, looks, classes, {}, where, gallery.Pictures(), gallery.PICTURES)

@@ -19,6 +19,7 @@ from frostline.errors import PhotoError
 from frostline.parallel import thread_count
 from frostline.photos import decoding
 from frostline.reports.record import Record
+from frostline.stats.predictions import Prediction
 
 Row = dict[str, Any]
 
@@ -84,13 +85,13 @@ def contents(record: Record, pictures: Pictures) -> Row:
     """What the page's script gets of a run; see `album`."""
     most = WHILE_RUNNING if record.study.get("status") == "running" else PICTURES
     looks = {s["name"]: s["colour"] for s in record.strategies}
-    said = {name: {row["path"]: row for row in rows} for name, rows in record.predictions.items()}
+    said = {name: {p.path: p for p in rows} for name, rows in record.predictions.items()}
     found = album(said, looks, record.classes, record.measures, lambda path: (record.root, path), pictures, most)
     return {**found, "total": len(next(iter(said.values()), ()))}
 
 
 def album(
-    said: Mapping[str, Mapping[str, Row]],
+    said: Mapping[str, Mapping[str, Prediction]],
     looks: Mapping[str, str],
     classes: Sequence[str],
     measures: Mapping[str, Mapping[str, float]],
@@ -106,7 +107,7 @@ def album(
     Parameters
     ----------
     said
-        By strategy, then by photo: "true", "predicted", "confidence", "right".
+        By strategy, then by photo.
     looks
         The colour of each strategy.
     where
@@ -141,18 +142,18 @@ def album(
     }
 
 
-def judged(said: Mapping[str, Mapping[str, Row]]) -> list[Row]:
+def judged(said: Mapping[str, Mapping[str, Prediction]]) -> list[Row]:
     """A row a photo that all strategies judged: those wrong in most strategies first, the surest of them first."""
     sides = list(said.values())
     rows = []
     for path, row in sides[0].items() if sides else ():
         if all(path in other for other in sides):
             own = [other[path] for other in sides]
-            wrong = sum(not r["right"] for r in own)
-            sure = max((r["confidence"] for r in own if not r["right"]), default=0.0)
+            wrong = sum(not p.correct for p in own)
+            sure = max((p.confidence for p in own if not p.correct), default=0.0)
             rows.append({
-                "path": path, "true": row["true"], "guesses": [r["predicted"] for r in own],
-                "confidences": [r["confidence"] for r in own], "wrong": wrong, "order": (-wrong, -sure, path),
+                "path": path, "true": row.true, "guesses": [p.predicted for p in own],
+                "confidences": [p.confidence for p in own], "wrong": wrong, "order": (-wrong, -sure, path),
             })  # fmt: skip
     return sorted(rows, key=lambda row: row["order"])
 
@@ -185,7 +186,7 @@ def tile(record: Record, pictures: Pictures, row: Row) -> Row:
 
 def suspects(record: Record, pictures: Pictures, most: int) -> Row:
     """Photos that no strategy got right: the first to check for wrong labels. Needs two strategies or more."""
-    said = {name: {row["path"]: row for row in rows} for name, rows in record.predictions.items()}
+    said = {name: {p.path: p for p in rows} for name, rows in record.predictions.items()}
     rows = [row for row in judged(said) if row["wrong"] == len(said)] if len(said) > 1 else []
     pictures.add(record.root, [row["path"] for row in rows[:most]])
     return {"tiles": [tile(record, pictures, row) for row in rows[:most]], "total": len(rows)}

@@ -15,6 +15,8 @@ from frostline import files, wording
 from frostline.reports import svg
 
 TEMPLATES = Path(__file__).parent / "templates"
+PAGE = "report.html"
+"""The page of a run folder."""
 
 
 Row = dict[str, Any]
@@ -34,10 +36,18 @@ def script_hash(script: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
 
 
-def write(run: Path, page: str) -> Path:
-    """Write `run`/report.html; returns its path. File names that are no text (lone surrogates) must not cost the report."""
-    files.write_text(run / "report.html", page.encode("utf-8", "replace").decode("utf-8"))
-    return run / "report.html"
+def write(path: Path, page: str) -> Path:
+    """Write a page, or any text that names the user's files, at `path`, atomically; returns `path`.
+
+    A file name may hold bytes that are no UTF-8 (Python has them as lone surrogates): each becomes a question mark.
+
+    Raises
+    ------
+    RunError
+        No room on the disk, or the folder can't be written.
+    """
+    files.write_text(path, page.encode("utf-8", "replace").decode("utf-8"))
+    return path
 
 
 def style() -> Markup:

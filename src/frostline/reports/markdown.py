@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from frostline import wording
-from frostline.files import write_text
 from frostline.reports import next_steps, study_charts, study_page
+from frostline.reports.html import write
 from frostline.reports.record import Record, read
 from frostline.reports.svg import Figure
 
@@ -33,8 +33,7 @@ def build(run: Path) -> Path:
     drawn = _drawn(record)
     _write(run, drawn)
     parts = [part for section in _SECTIONS for part in section(record, drawn)]
-    write_text(run / FILE, "\n\n".join(parts).encode("utf-8", "replace").decode("utf-8") + "\n")
-    return run / FILE
+    return write(run / FILE, "\n\n".join(parts) + "\n")
 
 
 def export(run: Path) -> list[Path]:
@@ -58,9 +57,7 @@ def _write(run: Path, drawn: Drawn) -> list[Path]:
     written = []
     for figure, name in drawn:
         for ending, text in (("svg", figure.file()), ("csv", figure.table())):
-            path = run / FOLDER / f"{name}.{ending}"
-            write_text(path, text.encode("utf-8", "replace").decode("utf-8"))
-            written.append(path)
+            written.append(write(run / FOLDER / f"{name}.{ending}", text))
     return written
 
 

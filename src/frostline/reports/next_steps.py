@@ -12,6 +12,7 @@ from typing import Any
 
 from frostline import wording
 from frostline.reports.record import Record
+from frostline.stats.predictions import Prediction
 
 Row = dict[str, Any]
 
@@ -94,8 +95,8 @@ def _suspects(record: Record, best: str) -> int:
     said = record.predictions
     if len(said) < 2 or best not in said:
         return 0
-    wrong = [{row["path"] for row in rows if not row["right"]} for rows in said.values()]
-    sure = {row["path"] for row in said[best] if row["confidence"] >= SURE}
+    wrong = [{p.path for p in rows if not p.correct} for rows in said.values()]
+    sure = {p.path for p in said[best] if p.confidence >= SURE}
     return len(set.intersection(sure, *wrong))
 
 
@@ -136,26 +137,26 @@ def _held_back(record: Record, best: Row) -> str:
     """What holding back unsure answers would do: the threshold is chosen on validation photos, the effect read off the reported ones."""
     chosen, reported = record.validation.get(best["name"]) or [], record.predictions.get(best["name"]) or []
     threshold = _threshold(chosen)
-    kept = [row for row in reported if threshold is not None and row["confidence"] >= threshold]
+    kept = [p for p in reported if threshold is not None and p.confidence >= threshold]
     if threshold is None or not kept:
         return ""
-    right = sum(row["right"] for row in kept) / len(kept)
+    right = sum(p.correct for p in kept) / len(kept)
     return (
         f"Answers below {100 * threshold:.0f} % confidence held back (chosen on validation photos), it answers "
         f"{wording.percent(len(kept) / len(reported))} of the photos and gets {wording.percent(right)} of those right."
     )
 
 
-def _threshold(rows: Sequence[Row]) -> float | None:
+def _threshold(rows: Sequence[Prediction]) -> float | None:
     """The lowest confidence above which at most half the share of errors is left; `rows` surest first."""
-    errors = sum(not row["right"] for row in rows)
+    errors = sum(not p.correct for p in rows)
     if errors < 4:  # too few to place a threshold by
         return None
     allowed, wrong, best = errors / len(rows) / 2, 0, None
     for number, row in enumerate(rows, start=1):
-        wrong += not row["right"]
+        wrong += not row.correct
         if wrong / number <= allowed:
-            best = row["confidence"]
+            best = row.confidence
     return best
 
 

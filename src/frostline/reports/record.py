@@ -16,10 +16,9 @@ from frostline import wording
 from frostline.documents import trained_alike
 from frostline.errors import RunError
 from frostline.reports.svg import looks
+from frostline.stats.predictions import Prediction, read_predictions
 
 Row = dict[str, Any]
-
-PREDICTIONS = ("path", "true", "predicted", "confidence")
 
 
 @dataclass(frozen=True)
@@ -71,16 +70,19 @@ class Record:
         return max(scored, key=lambda s: (s[by], -((s.get("parameters") or {}).get("trainable") or 0)), default=None)
 
     @cached_property
-    def predictions(self) -> dict[str, list[Row]]:
-        """What each strategy that ended said of the photos reported on, the surest first; "right" is added, "confidence" a number."""
-        said = {s["name"]: read_predictions(self.run / s["name"] / "predictions.csv") for s in self.strategies}
-        return {name: rows for name, rows in said.items() if rows}
+    def predictions(self) -> dict[str, list[Prediction]]:
+        """By strategy that has ended: its predictions for the photos reported on, the most confident first; no probabilities."""
+        return self._predictions("predictions.csv")
 
     @cached_property
-    def validation(self) -> dict[str, list[Row]]:
-        """The same of the validation photos, where those are not the ones reported."""
-        said = {s["name"]: read_predictions(self.run / s["name"] / "validation.csv") for s in self.strategies}
-        return {name: rows for name, rows in said.items() if rows}
+    def validation(self) -> dict[str, list[Prediction]]:
+        """The same for the validation photos, where those are not the ones reported."""
+        return self._predictions("validation.csv")
+
+    def _predictions(self, name: str) -> dict[str, list[Prediction]]:
+        files = {s["name"]: self.run / s["name"] / name for s in self.strategies}
+        read = {key: read_predictions(file, probabilities=False) for key, file in files.items() if file.exists()}
+        return {key: sorted(rows, key=lambda p: -p.confidence) for key, rows in read.items() if rows}
 
     @cached_property
     def manifest(self) -> list[dict[str, str]]:
@@ -184,19 +186,6 @@ def read_csv(path: Path, columns: Sequence[str]) -> list[dict[str, str]]:
         return []
     except (OSError, ValueError, csv.Error) as error:
         raise RunError(f"can't read {path}: {' '.join(str(error).split())}") from error
-
-
-def read_predictions(path: Path) -> list[Row]:
-    """The surest first, each with "confidence" as a number and "right"."""
-    rows: list[Row] = []
-    for row in read_csv(path, PREDICTIONS):
-        confidence = _number(row["confidence"])
-        if confidence is None:
-            came = f"confidence {row['confidence']!r} of {row['path']}"
-            raise RunError(f"{path}: {came}, expected a number from 0 to 1; resume or repeat the study")
-        kept = {key: row[key] for key in PREDICTIONS}
-        rows.append({**kept, "confidence": confidence, "right": row["true"] == row["predicted"]})
-    return sorted(rows, key=lambda row: -row["confidence"])
 
 
 def _number(text: Any) -> float | None:

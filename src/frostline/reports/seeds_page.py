@@ -80,4 +80,4 @@ def draw(folder: Path, document: Document) -> Path:
         sections=[("strategies", "Strategies"), ("covers", "What the intervals cover"), ("seeds", "The seeds")],
         **html.furniture(),
     )
-    return html.write(folder, page)
+    return html.write(folder / html.PAGE, page)

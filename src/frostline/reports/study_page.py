@@ -17,7 +17,7 @@ from frostline import wording
 from frostline.photos.scan import restore
 from frostline.reports import gallery, next_steps, study_charts, sweep_charts
 from frostline.reports.gallery import Pictures
-from frostline.reports.html import Row, furniture, template, write
+from frostline.reports.html import PAGE, Row, furniture, template, write
 from frostline.reports.record import Record, read
 from frostline.reports.svg import Figure
 
@@ -43,7 +43,7 @@ def build(run: Path) -> Path:
     """
     record = read(run)
     restore(record.dataset)
-    return write(run, template("report.html.j2").render(_contents(record), **furniture()))
+    return write(run / PAGE, template("report.html.j2").render(_contents(record), **furniture()))
 
 
 def _contents(record: Record) -> Row:

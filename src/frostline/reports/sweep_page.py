@@ -165,7 +165,7 @@ def build(run: Path) -> Path:
         rebuild=shlex.join(["frostline", "report", str(run)]),
         **html.furniture(),
     )
-    return html.write(run, page)
+    return html.write(run / html.PAGE, page)
 
 
 def _sections(document: Row, kind: str) -> list[tuple[str, str]]:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from frostline.errors import ConfigError
-from frostline.stats.probabilities import Prediction
+from frostline.stats.predictions import Prediction
 
 PRECISIONS = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 RISK = 0.05
@@ -26,10 +26,9 @@ RISK = 0.05
 Row = dict[str, Any]
 
 
-def of(validation: Sequence[Prediction], classes: Sequence[str]) -> list[Row]:
+def of(validation: Sequence[Prediction]) -> list[Row]:
     """`table` from what a model says of validation photos that are not reported on."""
-    sure = [float(p.probabilities.max()) for p in validation]
-    return table(sure, [classes[int(p.probabilities.argmax())] == p.true for p in validation])
+    return table([p.confidence for p in validation], [p.correct for p in validation])
 
 
 def table(confidence: Sequence[float], right: Sequence[bool]) -> list[Row]:

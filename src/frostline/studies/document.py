@@ -15,7 +15,6 @@ import torch
 
 import frostline
 from frostline import wording
-from frostline.bundles.predict import Classified
 from frostline.config import Config
 from frostline.evidence import leakage
 from frostline.files import write_json
@@ -27,6 +26,7 @@ from frostline.progress import Progress
 from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
 from frostline.stats import intervals
 from frostline.stats.class_balance import unequal
+from frostline.stats.predictions import Prediction
 from frostline.training.prepare import Prepared
 from frostline.training.strategy import Row
 
@@ -120,7 +120,7 @@ def write_document(run: Path, config: Config, document: dict[str, Any], rows: di
     write_json(run / "study.json", document)
 
 
-def comparisons(predictions: dict[str, list[Classified]]) -> list[dict[str, Any]]:
+def comparisons(predictions: dict[str, list[Prediction]]) -> list[dict[str, Any]]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
     right = {name: np.array([p.true == p.predicted for p in side]) for name, side in predictions.items()}
     pairs = itertools.combinations(reversed(right), 2)

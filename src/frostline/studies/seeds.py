@@ -20,13 +20,13 @@ from typing import NamedTuple
 import numpy as np
 
 import frostline
-from frostline.bundles.predict import read_predictions
 from frostline.config import Config
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_json, write_text
 from frostline.progress import Progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, best_of, draw, read
 from frostline.stats import across_seeds
+from frostline.stats.predictions import read_predictions
 from frostline.studies.document import advice, photos_reported
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
 from frostline.studies.run_folder import read as read_study

@@ -12,7 +12,6 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 import frostline
-from frostline.bundles.predict import Classified, read_predictions
 from frostline.cache.store import Store
 from frostline.checks import check
 from frostline.config import Config
@@ -23,6 +22,7 @@ from frostline.photos.head_start import HeadStart
 from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import study_page
+from frostline.stats.predictions import Prediction, read_predictions
 from frostline.studies.document import answer, begin, comparisons, files_of, say_near_twins, write_document
 from frostline.studies.run_folder import DOCUMENT, Existing, held, look, read, start
 from frostline.training.prepare import Prepared, network_name
@@ -269,6 +269,6 @@ def head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
     return None
 
 
-def _predictions(run: Path, config: Config, rows: dict[str, Row]) -> dict[str, list[Classified]]:
+def _predictions(run: Path, config: Config, rows: dict[str, Row]) -> dict[str, list[Prediction]]:
     """What each finished strategy said of the photos reported on, in the configured order."""
     return {s.name: read_predictions(run / s.name / "predictions.csv") for s in config.strategies if s.name in rows}

@@ -17,7 +17,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from frostline.bundles.predict import Classified, read_predictions
 from frostline.config import Config, configure
 from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
@@ -30,7 +29,7 @@ from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import sweep_page
 from frostline.stats import sweep_stats
-from frostline.stats.probabilities import write_predictions
+from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.studies.document import begin
 from frostline.studies.run_folder import SWEEP, Existing, held, look, read, start
 from frostline.studies.study import head_from, order
@@ -461,7 +460,7 @@ def grid(run: Path, document: dict[str, Any]) -> sweep_stats.Grid | None:
     return sweep_stats.Grid(strategies, np.array(sizes, dtype=float), np.array(right))
 
 
-def _right(said: Sequence[Classified]) -> list[bool]:
+def _right(said: Sequence[Prediction]) -> list[bool]:
     return [p.true == p.predicted for p in said]
 
 

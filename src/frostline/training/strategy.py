@@ -32,7 +32,8 @@ from frostline.progress import Progress
 from frostline.recipes import Recipe, Strategy, resolve
 from frostline.stats import evaluation, intervals, metrics, thresholds
 from frostline.stats.class_balance import class_mean, photo_weights, represented
-from frostline.stats.probabilities import Prediction, softmax, write_predictions
+from frostline.stats.predictions import Prediction, write_predictions
+from frostline.stats.probabilities import softmax
 from frostline.training import loop
 from frostline.training.prepare import Prepared, fill_views, network_name
 
@@ -135,7 +136,7 @@ def fit(
 
     # -- and the model, ready to use
     known, kept = _training_photos(trained, trained_on, model)
-    sure = thresholds.of(validation, prepared.classes)
+    sure = thresholds.of(validation)
     about = replace(
         about, temperature=row["temperature"], figures=_headline(row, prepared), neighbours=kept, thresholds=sure
     )
@@ -401,14 +402,18 @@ def _evaluate(
         as_met = np.allclose(shares["stands_for"], shares["priors"])
         weights = None if as_met else photo_weights(examples.labels, shares["stands_for"])
         calibration = evaluation.calibrate(on_validation, examples.labels, reported=False, weights=weights)
-        validation = _predictions(photos, on_validation, calibration.temperature)
+        validation = _predictions(photos, on_validation, calibration.temperature, prepared.classes)
     figures = evaluation.figures(scores, reported.labels, prepared.classes, calibration, prepared.config.seed)
     balanced = class_mean(on_validation.argmax(1) == examples.labels, examples.labels)
-    return figures, _predictions(prepared.reported(), scores, calibration.temperature), validation, balanced
+    predictions = _predictions(prepared.reported(), scores, calibration.temperature, prepared.classes)
+    return figures, predictions, validation, balanced
 
 
-def _predictions(photos: Sequence[Photo], logits: np.ndarray, temperature: float) -> list[Prediction]:
-    return [Prediction(p.path, p.label, q) for p, q in zip(photos, softmax(logits, temperature), strict=True)]
+def _predictions(
+    photos: Sequence[Photo], logits: np.ndarray, temperature: float, classes: Sequence[str]
+) -> list[Prediction]:
+    shares = softmax(logits, temperature)
+    return [Prediction.of(p.path, p.label, classes, q) for p, q in zip(photos, shares, strict=True)]
 
 
 def _logits(model: bundle.Bundle, photos: loop.Examples) -> np.ndarray:
