@@ -11,7 +11,7 @@ import threading
 
 import pytest
 
-from frostline.progress import Progress, Step, duration
+from frostline.progress import Progress, Step, duration, open_progress
 
 
 class Clock:
@@ -121,6 +121,19 @@ def test_quiet_writes_nothing_and_needs_no_with() -> None:
     task.advance(10)
     progress.say("a line")
     assert out.getvalue() == ""
+
+
+def test_a_progress_that_was_given_stays_open_and_a_new_one_is_closed(capsys: pytest.CaptureFixture[str]) -> None:
+    out = io.StringIO()
+    with Progress(stream=out, clock=Clock()) as given:
+        with open_progress(given, quiet=True) as progress:
+            assert progress is given
+            task = progress.task("Job", 2)
+        task.advance(2)
+    assert out.getvalue() == "Job: 2 in 0.0 s\n"
+    with open_progress(None, quiet=False) as progress:
+        progress.task("Job", 2)
+    assert capsys.readouterr().err == "Job: stopped at 0/2 in 0.0 s\n"
 
 
 def test_lines_are_written_as_they_are() -> None:

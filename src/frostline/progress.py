@@ -10,7 +10,8 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Literal, Protocol, Self, TextIO
 
@@ -120,6 +121,16 @@ class Progress:
         self._open.remove(task)
         self._rich.remove_task(task.number)
         self.say(_end_line(state))
+
+
+@contextmanager
+def open_progress(given: Progress | None, quiet: bool) -> Iterator[Progress]:
+    """Yield the caller's progress, which stays open; without one a new one, which is closed at the end."""
+    if given is not None:
+        yield given
+    else:
+        with Progress(quiet) as new:
+            yield new
 
 
 class Task(Step, Protocol):

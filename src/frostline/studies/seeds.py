@@ -23,7 +23,7 @@ import frostline
 from frostline.config import Config
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_json, write_text
-from frostline.progress import Progress
+from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, best_of, draw, read
 from frostline.stats import across_seeds
 from frostline.stats.predictions import read_predictions
@@ -67,11 +67,8 @@ def several(
     """
     if not 2 <= count <= MOST:
         raise ConfigError(f"{count} seeds: expected 2 to {MOST} (one seed is a plain study)")
-    if progress is None:
-        with Progress(quiet) as own:
-            return several(config, out, count, existing=existing, progress=own, on_row=on_row)
     folder = Path(out)
-    with alone(folder):
+    with open_progress(progress, quiet) as progress, alone(folder):
         wanted = list(range(config.seed, config.seed + count))
         old = _look(folder, config, wanted, existing)
         document = _begin(wanted, old)

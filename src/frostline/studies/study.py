@@ -19,7 +19,7 @@ from frostline.errors import RunError
 from frostline.evidence import domain_shift, explanations, gather, leakage
 from frostline.files import write_json
 from frostline.photos.head_start import HeadStart
-from frostline.progress import Progress
+from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
@@ -69,12 +69,7 @@ def study(
         Of the kind that fits; its text is one line.
     """
     run = Path(out)
-    if progress is None:
-        with Progress(quiet) as own:
-            return study(
-                config, out, existing=existing, progress=own, on_row=on_row, on_answer=on_answer, head_start=head_start
-            )
-    with held(run):
+    with open_progress(progress, quiet) as progress, held(run):
         old = look(run, config, existing)
         return _run(run, config, old, head_start, progress, on_row, on_answer)
 
@@ -190,13 +185,10 @@ def robustness(
         The run is not finished, its photos are gone, or the like; its text is one line.
     """
     folder = Path(run)
-    if progress is None:
-        with Progress(quiet) as own:
-            return robustness(run, photos, progress=own)
     document = read(folder)
     if document["status"] != "finished":
         raise RunError(f"{folder} is not finished: go on with it by frostline study --out {folder} --resume")
-    with held(folder):
+    with open_progress(progress, quiet) as progress, held(folder):
         config = Config.from_toml(folder / "config.toml")
         prepared, log = start(folder, config, document, progress, robustness=photos)
         try:

@@ -25,7 +25,7 @@ from frostline.networks import backbone as backbones
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
 from frostline.networks.side_by_side import MARK
-from frostline.progress import Progress
+from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import sweep_page
 from frostline.stats import sweep_stats
@@ -266,10 +266,7 @@ def sweep(
         Of the kind that fits; its text is one line.
     """
     run = Path(out)
-    if progress is None:
-        with Progress(quiet) as own:
-            return sweep(config, plan, out, existing=existing, progress=own, on_point=on_point)
-    with held(run):
+    with open_progress(progress, quiet) as progress, held(run):
         old = look(run, config, existing, SWEEP)
         if old is not None and old.get("plan") != plan.to_dict():
             raise RunError(f"{run} holds a sweep of another plan: choose another --out, or --overwrite it")
