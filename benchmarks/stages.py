@@ -27,7 +27,7 @@ from frostline.cache.store import Key
 from frostline.config import configure
 from frostline.networks import backbone, freeze_line, trainable
 from frostline.networks.activations import fill, tap
-from frostline.networks.compilation import compiled
+from frostline.networks.compilation import Runtime, compiled
 from frostline.parallel import ahead, thread_count
 from frostline.photos import decoding, sample
 from frostline.photos.manifest import Manifest
@@ -58,7 +58,7 @@ def decode_alone(photos: Manifest) -> Stage:
 
 def engine_alone(network: backbone.Backbone, lines: list[int], folder: Path) -> Stage:
     """The compiled prefix on photos that are decoded already, in as many threads as there are cores."""
-    run = compiled(freeze_line.taps(network.traced, lines), [network.example()], "auto", CPU, half=True, folder=folder)
+    run = compiled(freeze_line.taps(network.traced, lines), [network.example()], Runtime(), half=True, folder=folder)
     some = np.random.default_rng(0).integers(0, 256, (512, 1, 224, 224, 3), np.uint8)
     return lambda: _drained(ahead(lambda photo: run.run([photo]), some, depth=64))
 
@@ -84,7 +84,7 @@ def prefix(network: backbone.Backbone, lines: list[int], photos: Manifest) -> St
 
     def once() -> int:
         seed = next(turn)  # another seed: rows of its own
-        taps = [tap(network, line, "auto", CPU, "float16") for line in lines]
+        taps = [tap(network, line, Runtime(), "float16") for line in lines]
         fill(taps, photos, views=(1,), seed=seed, progress=QUIET)
         return len(photos.photos)
 
@@ -95,7 +95,7 @@ def epochs(name: str, line: str, photos: Manifest, count: int) -> tuple[Stage, S
     """(training epochs, validation) above a line, on rows that are in the cache."""
     network = backbone.build(name, "random")
     cut = freeze_line.cut(network.traced, resolve(line, network.layer_count))
-    place = tap(network, cut.line, "auto", CPU, "float16")
+    place = tap(network, cut.line, Runtime(), "float16")
     fill([place], photos, progress=QUIET)
     labels = np.array([photos.classes.index(p.label) for p in photos.photos])
     examples = loop.Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)

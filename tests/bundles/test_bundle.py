@@ -18,6 +18,7 @@ from frostline.bundles import about, bundle
 from frostline.bundles.bundle import Bundle, Parts
 from frostline.errors import BundleError
 from frostline.networks import backbone, freeze_line
+from frostline.networks.compilation import Runtime
 from frostline.networks.trainable import Above, make_head
 from frostline.recipes import Recipe, Strategy, resolve
 
@@ -46,7 +47,7 @@ def made(name: str, line: str, weights: Any, hidden: int) -> Bundle:
     about = bundle.describe(
         strategy, built, cut, CLASSES, stored_as="float16", temperature=1.7, figures=FIGURES
     )  # fmt: skip
-    return bundle.assembled(about, Parts(built, cut, above), "auto")
+    return bundle.assembled(about, Parts(built, cut, above), Runtime())
 
 
 @pytest.fixture

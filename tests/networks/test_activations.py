@@ -16,6 +16,7 @@ from frostline.errors import RunError
 from frostline.networks import backbone, freeze_line
 from frostline.networks.activations import Tap, fill, tap
 from frostline.networks.backbone import Backbone
+from frostline.networks.compilation import Runtime
 from frostline.photos import scan
 from frostline.photos.decoding import prepare
 from frostline.photos.manifest import Manifest
@@ -47,14 +48,14 @@ def network(seed: int = 0, **changes: Any) -> Backbone:
 
 
 def opened(built: Backbone, line: int, stored_as: Any = "float32", kind: Any = "torch") -> Tap:
-    return tap(built, line, kind, CPU, stored_as)
+    return tap(built, line, Runtime(kind), stored_as)
 
 
 def test_rows_are_what_the_network_makes_of_each_photo(photos: Manifest, own_cache: Path) -> None:
     built = network()
     top = built.layer_count
     taps = [opened(built, line) for line in (0, top - 3, top)]
-    assert fill(taps, photos, views=(0, 1), seed=7, kind="torch", progress=QUIET) == []
+    assert fill(taps, photos, views=(0, 1), seed=7, runtime=Runtime("torch"), progress=QUIET) == []
     names = [Key.of(p.sha256, v, 7) for v in (0, 1) for p in photos.photos]
     at_zero, near_top, at_top = ([torch.from_numpy(a) for a in t.store.read(names)] for t in taps)
     clean = np.stack([prepare((photos.root / p.path).read_bytes(), built.transform) for p in photos.photos])
@@ -69,16 +70,16 @@ def test_rows_are_what_the_network_makes_of_each_photo(photos: Manifest, own_cac
 def test_a_second_fill_computes_nothing(photos: Manifest, own_cache: Path) -> None:
     built = network()
     taps = [opened(built, built.layer_count), opened(built, 0)]
-    fill(taps, photos, indices=[0, 1, 2, 3], kind="torch", progress=QUIET)
+    fill(taps, photos, indices=[0, 1, 2, 3], runtime=Runtime("torch"), progress=QUIET)
     files = sorted((own_cache / "activations").glob("*/rows.bin"))
     assert len(files) == 2
     before = [(f.stat().st_mtime_ns, f.stat().st_size) for f in files]
     for photo in photos.photos[:4]:  # were one read again, it would come back as a Skip
         (photos.root / photo.path).write_bytes(b"no photo any more")
     reopened = [opened(network(), built.layer_count), opened(network(), 0)]
-    assert fill(reopened, photos, indices=[0, 1, 2, 3], kind="torch", progress=QUIET) == []
+    assert fill(reopened, photos, indices=[0, 1, 2, 3], runtime=Runtime("torch"), progress=QUIET) == []
     assert [(f.stat().st_mtime_ns, f.stat().st_size) for f in files] == before
-    assert fill(reopened, photos, kind="torch", progress=QUIET) == []  # the two new ones alone
+    assert fill(reopened, photos, runtime=Runtime("torch"), progress=QUIET) == []  # the two new ones alone
     assert [t.store.missing([Key.of(p.sha256, 0, 0) for p in photos.photos]) for t in reopened] == [[], []]
 
 
@@ -120,7 +121,7 @@ def test_a_row_does_not_depend_on_which_other_lines_were_asked(
     def filled(folder: str, *wanted: int) -> dict[int, list[np.ndarray]]:
         monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / folder))
         taps = [opened(built, line, kind=kind) for line in wanted]
-        fill(taps, photos, kind=kind, progress=QUIET)
+        fill(taps, photos, runtime=Runtime(kind), progress=QUIET)
         return {t.line: t.store.read(names) for t in taps}
 
     together = filled("together", *lines)

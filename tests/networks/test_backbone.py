@@ -24,6 +24,7 @@ from torchvision.models import mobilenet_v2
 from frostline.errors import WeightsError
 from frostline.networks import backbone, catalogue, weights
 from frostline.networks.activations import tap
+from frostline.networks.compilation import Runtime
 from frostline.photos.decoding import Transform, prepare
 from support.commands import call, document, must, spawn, table
 from support.photos import FLOWERS, needs_flowers, write_folder
@@ -468,7 +469,7 @@ def test_the_cache_tells_photos_apart_by_what_shapes_their_pixels_alone() -> Non
 
     def store(**changes: object) -> Path:
         transform = replace(built.transform, **changes)  # type: ignore[arg-type]
-        return tap(replace(built, transform=transform), 0, "onnx", torch.device("cpu"), "float16").store.folder
+        return tap(replace(built, transform=transform), 0, Runtime("onnx"), "float16").store.folder
 
     plain, crop = store(), store(resize="crop")
     assert len({plain, crop, store(interpolation="bicubic"), store(resize="crop", crop_pct=0.9)}) == 4

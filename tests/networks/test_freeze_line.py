@@ -20,7 +20,7 @@ from frostline.cache.store import Key, Store
 from frostline.errors import ConfigError
 from frostline.networks import backbone, freeze_line
 from frostline.networks.backbone import Backbone
-from frostline.networks.compilation import compiled
+from frostline.networks.compilation import Runtime, compiled
 from frostline.networks.engine import Engine, multiplies_bfloat16
 from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
@@ -285,7 +285,7 @@ def test_taps_give_what_separate_cuts_give(name: str) -> None:
 
 def engine(built: Backbone, lines: Sequence[int], kind: Any, folder: Path, half: bool = True) -> Engine:
     network = freeze_line.taps(built.traced, lines)
-    return compiled(network, [built.example()], kind, CPU, half=half, folder=folder)
+    return compiled(network, [built.example()], Runtime(kind), half=half, folder=folder)
 
 
 @pytest.mark.parametrize("kind", ["openvino", "onnx", "torch"])

@@ -225,7 +225,7 @@ def test_repeats_draw_other_photos_from_the_same_activations(
     monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path / "cache"))
     said = must("sweep", photos, "--out", tmp_path / "run", *OVER_PHOTOS, "--weights", pretrained)
     assert (
-        said.err.count("Photos through the frozen layers: ") == 2
+        said.err.count("Computing frozen activations: ") == 2
     )  # the clean views, and the others, each for both lines at once
     train, rest = 2 * PARTS["train"], 2 * (PARTS["validation"] + PARTS["test"])
     for names in activations(tmp_path / "cache"):

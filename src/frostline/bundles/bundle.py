@@ -37,6 +37,7 @@ if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or com
 
     from frostline.networks import freeze_line
     from frostline.networks.backbone import Backbone
+    from frostline.networks.compilation import Runtime
     from frostline.networks.trainable import Above
 from frostline.bundles.about import SCHEMA, About, damaged, read_about, readable
 
@@ -183,18 +184,14 @@ def both_sides(clean: npt.NDArray[np.float32], mirrored: npt.NDArray[np.float32]
 # ---- compiled forms --------------------------------------------------------------------------------------------------
 
 
-def assembled(about: About, parts: Parts, engine: EngineKind, device: str = "cpu") -> Bundle:
-    """A model that stands in memory, compiled: what a run evaluates, and what its bundle will load as."""
-    import torch
-
+def assembled(about: About, parts: Parts, runtime: Runtime) -> Bundle:
+    """A compiled model in memory: what a run evaluates, and what its bundle will load as."""
     from frostline.networks.compilation import compiled
 
-    where = torch.device(device)
     parts.above.set_training(False)
     folder = cache_dir() / "engines"
     engines = [
-        compiled(network, example, engine, where, half=half, folder=folder)
-        for network, example, half in _networks(parts)
+        compiled(network, example, runtime, half=half, folder=folder) for network, example, half in _networks(parts)
     ]
     return Bundle(about, engines, parts)
 
@@ -298,7 +295,9 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
             raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
     kind = settle(engine)
     if kind == "torch":
-        return assembled(about, _rebuild(path, about), kind)
+        from frostline.networks.compilation import Runtime
+
+        return assembled(about, _rebuild(path, about), Runtime(kind))
     files = _files(about, digest)
     if not all(file.exists() for file in files):
         _keep(about, digest, _rebuild(path, about))

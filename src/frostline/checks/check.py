@@ -34,6 +34,7 @@ from frostline.config import EngineKind
 from frostline.errors import WeightsError
 from frostline.networks import backbone as backbones
 from frostline.networks.activations import fill, tap
+from frostline.networks.compilation import Runtime
 from frostline.photos import names, scan
 from frostline.photos.corrections import Decision
 from frostline.photos.manifest import Manifest, Photo
@@ -196,9 +197,9 @@ def _look(
     looked.seconds["measure"] = measured - started
     networks = list(_networks(backbone, weights, image_size, seed, looked, progress))
     if networks:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        taps = [tap(network, network.layer_count, engine, device, "float16") for network in networks]
-        bad = fill(taps, looked.photos, seed=seed, kind=engine, device=device, progress=progress)
+        runtime = Runtime(engine, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+        taps = [tap(network, network.layer_count, runtime, "float16") for network in networks]
+        bad = fill(taps, looked.photos, seed=seed, runtime=runtime, progress=progress)
         looked.photos = looked.photos.without(bad)
         looked.features = features_of([t.store for t in taps], looked.photos.photos, seed)
         looked.seconds["network"] = time.perf_counter() - measured

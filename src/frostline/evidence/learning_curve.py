@@ -132,9 +132,9 @@ def _trained(
         if not file.exists():
             short = replace(s, recipe=replace(s.recipe, least_steps=min(s.recipe.least_steps, _STEPS)))
             start = head if s.head_first and s.head_recipe == pair[0].recipe else None
-            trained = train_strategy(
-                short if s.head_first else s, prepared, None, head=start, progress=Progress(quiet=True), log=_unlogged
-            )
+            strategy, quiet = short if s.head_first else s, Progress(quiet=True)
+            prepared.fill_views(strategy, quiet)
+            trained = train_strategy(strategy, prepared, None, head=start, progress=quiet, log=_unlogged)
             head = trained.head
             write_predictions(
                 file, evaluate(trained, prepared, torch_logits(trained, prepared)).reported, prepared.classes

@@ -110,7 +110,7 @@ def _answers(
 ) -> Iterator[tuple[Photo, dict[str, npt.NDArray[np.float64]]]]:
     """For each photo each subject's probabilities (1 + 60, C): of the photo as it is, then of the causes' strengths in order."""
     taps = list({id(s.tap): s.tap for s in subjects}.values())
-    runs = engines([t for t in taps if t.line], prepared.config.engine, prepared.device)
+    runs = engines([t for t in taps if t.line], prepared.runtime)
     transform = taps[0].backbone.transform
     mirrored = any(s.model.about.test_views > 1 for s in subjects)
 

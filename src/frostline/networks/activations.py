@@ -1,4 +1,4 @@
-"""The activation cache: what the frozen prefix makes of each photo, computed once and kept on disk.
+"""The activation cache: the output of the frozen prefix for each photo, computed once and kept on disk.
 
 One *store* per line. Its name is a digest of everything that shapes its bytes (network, weights, line, transform, engine, number
 format, versions), and inside it each row is named by the photo's own SHA-256 and view: strategies, runs and data sets share
@@ -20,12 +20,12 @@ from frostline.cache.folder import cache_dir
 from frostline.cache.sizes import limit
 from frostline.cache.store import Key, Store, open_store
 from frostline.cache.upkeep import make_room
-from frostline.config import EngineKind, StoredAs
+from frostline.config import StoredAs
 from frostline.errors import PhotoError
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
-from frostline.networks.compilation import TorchEngine, compiled
-from frostline.networks.engine import Arrays, Engine, settle, signature
+from frostline.networks.compilation import Runtime, TorchEngine, compiled
+from frostline.networks.engine import Arrays, Engine, signature
 from frostline.parallel import ahead, groups
 from frostline.photos.decoding import Pixels, Transform, View
 from frostline.photos.head_start import HeadStart
@@ -47,14 +47,14 @@ _AHEAD = 32  # photos that may wait, and rows that are written at a time
 
 @dataclass(frozen=True)
 class Tap:
-    """Where one strategy draws its training data: a backbone's tensors at a line, and the store that keeps them."""
+    """The source of one strategy's training data: a backbone's tensors at a line, and the store that keeps them."""
 
     backbone: Backbone
     line: int
     store: Store
 
 
-def tap(backbone: Backbone, line: int, kind: EngineKind, device: torch.device, stored_as: StoredAs) -> Tap:
+def tap(backbone: Backbone, line: int, runtime: Runtime, stored_as: StoredAs) -> Tap:
     """Open (or start) the store of `backbone` cut at `line`."""
     cut = freeze_line.cut(backbone.traced, line)
     dtypes = [np.dtype(np.uint8) if d == torch.uint8 else np.dtype(stored_as) for d in cut.dtypes]
@@ -66,16 +66,15 @@ def tap(backbone: Backbone, line: int, kind: EngineKind, device: torch.device, s
         "pillow": PIL.__version__,
         "line": line,
     }
-    # what came later joins only where it is not as it always was: stores that are filled keep their names
+    # settings of later versions join only where they differ from the default: stores that are filled keep their names
     later = {"interpolation": frame.interpolation, "crop_pct": frame.crop_pct}
     shaped_by |= {k: v for k, v in later.items() if v != getattr(Transform, k)}
     if line > 0:
-        engine = settle(kind, cuda=device.type == "cuda")
+        device = runtime.device.type if runtime.settled == "torch" else ""
         shaped_by |= {
             "weights": freeze_line.identity(cut.prefix),
             "prefix": cut.prefix.code,
-            "engine": f"{signature(engine)}, from torch {torch.__version__}"
-            + (device.type if engine == "torch" else ""),
+            "engine": f"{signature(runtime.settled)}, from torch {torch.__version__}{device}",
             "stored_as": stored_as,
         }
         what = f"{backbone.name} at line {line} ({stored_as})"
@@ -91,8 +90,7 @@ def fill(
     indices: Sequence[int] | None = None,
     views: Sequence[int] = (0,),
     seed: int = 0,
-    kind: EngineKind = "auto",
-    device: torch.device | None = None,
+    runtime: Runtime | None = None,
     head_start: HeadStart | None = None,
     progress: Progress,
 ) -> list[Skip]:
@@ -103,7 +101,11 @@ def fill(
     indices
         Which photos of the manifest; None = all.
     views
-        Which views of each.
+        Which views of each; 0 is the clean one.
+    seed
+        Of the augmented views.
+    runtime
+        Of the frozen layers; None = the best engine for this CPU.
     head_start
         May have decoded some of them already.
 
@@ -117,7 +119,7 @@ def fill(
     RunError
         No room for the rows on the disk, or below FROSTLINE_CACHE_LIMIT, found before the work starts where it can be.
     """
-    device = device or torch.device("cpu")
+    runtime = runtime or Runtime()
     chosen = range(len(manifest.photos)) if indices is None else indices
     wanted = {Key.of(manifest.photos[i].sha256, v, seed): manifest.photos[i] for i in chosen for v in views}
     lacking = {id(t): set(t.store.missing(wanted)) for t in taps}
@@ -127,7 +129,9 @@ def fill(
         missed = [lacking[id(t)] for t in group]
         todo = [(key, photo) for key, photo in wanted.items() if any(key in m for m in missed)]
         if todo:
-            bad |= _pass(group, missed, todo, transform, manifest.root, kind, device, head_start, progress)
+            busy = [t for t, m in zip(group, missed, strict=True) if m]
+            work = _Work(busy, engines(busy, runtime), transform, manifest.root, head_start)
+            bad |= _append_rows(work, todo, progress)
     return [
         Skip(manifest.photos[i].path, bad[manifest.photos[i].sha256])
         for i in chosen
@@ -136,7 +140,7 @@ def fill(
 
 
 def _by_transform(taps: Sequence[Tap]) -> dict[Transform, list[Tap]]:
-    """Taps that can share decoded photos; what the graph normalises with makes no difference to those."""
+    """Taps that can share decoded photos. Normalisation is part of the graph, so it makes no difference here."""
     groups: dict[Transform, list[Tap]] = {}
     for t in taps:
         groups.setdefault(t.backbone.transform.frame(), []).append(t)
@@ -144,66 +148,68 @@ def _by_transform(taps: Sequence[Tap]) -> dict[Transform, list[Tap]]:
 
 
 def _check_room(taps: Sequence[Tap], lacking: Sequence[set[Key]]) -> None:
-    """Make room on the disk, and below the limit that the user set; stores that no process uses go first."""
+    """Make room on the disk, and below the limit that the user set. Stores that no process uses are removed first."""
     needed = sum(len(m) * (t.store.row_bytes + _NAME_BYTES) for m, t in zip(lacking, taps, strict=True))
     make_room(needed, [t.store.folder for t in taps], limit())
 
 
-def _pass(
-    taps: Sequence[Tap],
-    lacking: Sequence[set[Key]],
-    todo: Sequence[Item],
-    transform: Transform,
-    root: Path,
-    kind: EngineKind,
-    device: torch.device,
-    head_start: HeadStart | None,
-    progress: Progress,
-) -> dict[str, str]:
+def _append_rows(work: _Work, todo: Sequence[Item], progress: Progress) -> dict[str, str]:
     """Decode photos and run the engines on them, in threads; append the rows. Returns {sha256: reason} of photos that failed."""
-    bad: dict[str, str] = {}
-    busy = [t for t, m in zip(taps, lacking, strict=True) if m]
-    runs = engines(busy, kind, device)
-    for engine, _ in runs:
+    for engine, _ in work.engines:
         engine.expect(len(todo))
-    task = progress.task("Photos through the frozen layers" if runs else "Reading photos", len(todo))
-    group = max((engine.batch for engine, _ in runs), default=1)
-
-    def load(key: Key, photo: Photo) -> Pixels | PhotoError:
-        decoded = head_start.take(photo, transform) if head_start and key.view == 0 else None
-        return pixels(root / photo.path, transform, View(key.seed, key.view)) if decoded is None else decoded
-
-    def work(items: Sequence[Item]) -> _Worked:
-        loaded = [load(key, photo) for key, photo in items]
-        failed = {p.sha256: str(r) for (_, p), r in zip(items, loaded, strict=True) if isinstance(r, PhotoError)}
-        good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
-        return _Worked(
-            failed, [k for k, _ in good], rows_of(busy, runs, np.stack([r for _, r in good])) if good else []
-        )
-
-    if head_start:
-        head_start.stop()
-    waiting = ahead(work, groups(todo, group), depth=max(1, _AHEAD // group))
-    while several := list(islice(waiting, max(1, _AHEAD // group))):
-        for _, worked in several:
-            bad |= worked.bad
-        done = [worked for _, worked in several if worked.keys]
-        keys = [key for worked in done for key in worked.keys]
-        for place, t in enumerate(busy if keys else ()):
-            pieces = zip(*(worked.rows[place] for worked in done), strict=True)
+    size = max((engine.batch for engine, _ in work.engines), default=1)
+    groups_at_a_time = max(1, _AHEAD // size)
+    task = progress.task("Computing frozen activations" if work.engines else "Reading photos", len(todo))
+    if work.head_start:
+        work.head_start.stop()
+    bad: dict[str, str] = {}
+    waiting = ahead(work.rows, groups(todo, size), depth=groups_at_a_time)
+    while several := list(islice(waiting, groups_at_a_time)):
+        for _, result in several:
+            bad |= result.bad
+        done = [result for _, result in several if result.keys]
+        keys = [key for result in done for key in result.keys]
+        for place, t in enumerate(work.taps if keys else ()):
+            pieces = zip(*(result.rows[place] for result in done), strict=True)
             t.store.append(keys, [np.concatenate(piece) for piece in pieces])
         task.advance(sum(len(items) for items, _ in several))
     return bad
 
 
 @dataclass(frozen=True)
-class _Worked:
-    """What became of a few photos."""
+class _Work:
+    """What a thread needs to turn photo files into rows."""
+
+    taps: Sequence[Tap]
+    """Those that miss rows."""
+    engines: Sequence[tuple[Engine, list[Tap]]]
+    transform: Transform
+    root: Path
+    head_start: HeadStart | None
+
+    def rows(self, items: Sequence[Item]) -> _Rows:
+        """Decode a few photos and compute their rows."""
+        loaded = [self._load(key, photo) for key, photo in items]
+        failed = {p.sha256: str(r) for (_, p), r in zip(items, loaded, strict=True) if isinstance(r, PhotoError)}
+        good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
+        rows = rows_of(self.taps, self.engines, np.stack([r for _, r in good])) if good else []
+        return _Rows(failed, [key for key, _ in good], rows)
+
+    def _load(self, key: Key, photo: Photo) -> Pixels | PhotoError:
+        decoded = self.head_start.take(photo, self.transform) if self.head_start and key.view == 0 else None
+        if decoded is not None:
+            return decoded
+        return pixels(self.root / photo.path, self.transform, View(key.seed, key.view))
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a few photos."""
 
     bad: dict[str, str]
-    """sha256: reason."""
+    """Photos that could not be decoded: {sha256: reason}."""
     keys: list[Key]
-    """The rest, whose rows these are."""
+    """Of the other photos, in the order of their rows."""
     rows: list[Arrays]
     """``rows[i][t]``: tensor t of the i-th tap, (N, ...), in its stored number format."""
 
@@ -218,12 +224,14 @@ def rows_of(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photo
     return [found[id(t)] for t in taps]
 
 
-def engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list[tuple[Engine, list[Tap]]]:
-    """The engines that fill these taps: for each backbone one with an output for each of its lines, as far as that changes no bit.
+def engines(taps: Sequence[Tap], runtime: Runtime) -> list[tuple[Engine, list[Tap]]]:
+    """The engines that fill these taps: for each backbone one engine with an output for each of its lines, where that changes
+    no bit.
 
-    A row is what an engine of its line alone gives: it must not depend on who else was asked, and a bundle runs its own line alone. But an
-    output in the middle of a network can keep a compiler from fusing the layers around it, and then the last bits differ. So one pass
-    for several lines is tried on a few pictures first; lines that don't come out the same have an engine to themselves.
+    A row must equal what an engine of its line alone gives: it must not depend on which other lines are filled at the same
+    time, and a bundle runs its own line alone. But an output in the middle of a network can keep a compiler from fusing the
+    layers around it, and then the last bits differ. So one pass for several lines is tried on random images first. Lines
+    whose rows come out otherwise get an engine of their own.
     """
     groups: dict[int, list[Tap]] = {}
     for t in taps:
@@ -231,10 +239,10 @@ def engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list
             groups.setdefault(id(t.backbone), []).append(t)
     engines = []
     for group in groups.values():
-        alone = [(_compiled([t], kind, device), [t]) for t in group]
+        alone = [(_compiled([t], runtime), [t]) for t in group]
         together = group
         while len(together) > 1:
-            engine = _compiled(together, kind, device)
+            engine = _compiled(together, runtime)
             same = _unchanged(engine, together, [e for e, (t,) in alone if t in together])
             if len(same) == len(together):
                 engines.append((engine, together))
@@ -246,14 +254,14 @@ def engines(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> list
     return engines
 
 
-def _compiled(taps: Sequence[Tap], kind: EngineKind, device: torch.device) -> Engine:
+def _compiled(taps: Sequence[Tap], runtime: Runtime) -> Engine:
     network = freeze_line.taps(taps[0].backbone.traced, [t.line for t in taps])
-    return compiled(network, [taps[0].backbone.example()], kind, device, half=True, folder=cache_dir() / "engines")
+    return compiled(network, [taps[0].backbone.example()], runtime, half=True, folder=cache_dir() / "engines")
 
 
 def _unchanged(together: Engine, taps: Sequence[Tap], alone: Sequence[Engine]) -> list[Tap]:
-    """Those taps to which one engine for all gives, bit for bit, what an engine of their own gives."""
-    if isinstance(together, TorchEngine):  # runs layer by layer, whoever listens
+    """The taps for which one engine for all gives, bit for bit, the rows of an engine of their own."""
+    if isinstance(together, TorchEngine):  # runs layer by layer, whatever its outputs are
         return list(taps)
     size = taps[0].backbone.transform.size
     noise = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), np.uint8)

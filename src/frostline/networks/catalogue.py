@@ -25,7 +25,7 @@ from frostline.errors import ConfigError, RunError
 from frostline.files import write_json
 from frostline.networks import backbone, freeze_line, weights
 from frostline.networks.backbone import EMBEDDED, Backbone, Info, Scaled
-from frostline.networks.compilation import compiled
+from frostline.networks.compilation import Runtime, compiled
 from frostline.networks.engine import processor, settle, signature
 from frostline.parallel import ahead, thread_count
 from frostline.photos.decoding import Pixels
@@ -181,7 +181,7 @@ def photos_per_second(built: Backbone) -> float:
     network = freeze_line.taps(built.traced, [built.layer_count])
     photo = np.random.default_rng(0).integers(0, 256, built.example().shape, np.uint8)
     with tempfile.TemporaryDirectory() as folder:
-        engine = compiled(network, [built.example()], "auto", torch.device("cpu"), half=True, folder=Path(folder))
+        engine = compiled(network, [built.example()], Runtime(), half=True, folder=Path(folder))
         engine.run([photo])
         began = time.perf_counter()
 

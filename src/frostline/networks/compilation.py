@@ -9,6 +9,7 @@ import logging
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,27 @@ from torch import Tensor, nn
 from frostline.config import EngineKind
 from frostline.files import replacing
 from frostline.networks import freeze_line
-from frostline.networks.engine import EXPORT, Arrays, Engine, opened, settle
+from frostline.networks.engine import EXPORT, Arrays, Engine, Settled, opened, settle
 
 BATCH = 32
-"""Photos a pass of a PyTorch network. The same everywhere, so that a photo's numbers never depend on which command asked for them."""
+"""Photos in one batch of a PyTorch network. The same everywhere, so that a photo's numbers never depend on which command
+asked for them."""
+
+
+CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """What a network runs on: an engine, and the device that training uses."""
+
+    engine: EngineKind = "auto"
+    device: torch.device = CPU
+
+    @property
+    def settled(self) -> Settled:
+        """The engine that `auto` comes to here."""
+        return settle(self.engine, cuda=self.device.type == "cuda")
 
 
 class TorchEngine:
@@ -55,8 +73,7 @@ class TorchEngine:
 def compiled(
     network: nn.Module,
     example: Sequence[Tensor],
-    kind: EngineKind,
-    device: torch.device,
+    runtime: Runtime,
     *,
     half: bool,
     folder: Path,
@@ -75,16 +92,16 @@ def compiled(
     RunError
         No room for the exported file.
     """
-    settled = settle(kind, cuda=device.type == "cuda")
-    if settled == "torch":
-        return TorchEngine(network, device)
+    if runtime.settled == "torch":
+        return TorchEngine(network, runtime.device)
     with exported(network, example, folder) as file:
-        return opened(settled, file, half=half)
+        return opened(runtime.settled, file, half=half)
 
 
 @contextlib.contextmanager
 def exported(network: nn.Module, example: Sequence[Tensor], folder: Path) -> Iterator[Path]:
-    """The file that holds `network` as ONNX for one photo at a time; written if it is not there yet, and kept as long as it is held.
+    """The file that holds `network` as ONNX for one photo at a time. It is written if it is not there yet, and kept as long as
+    it is held.
 
     Raises
     ------
@@ -133,7 +150,8 @@ def to_onnx(
         try:
             torch.onnx.export(network, tuple(example), path, dynamo=False, **options)  # type: ignore[arg-type]
         except Exception:  # a different one for each thing that it doesn't know; the other exporter's errors are shown
-            program = torch.onnx.export(network, tuple(example), dynamo=True, verbose=False, **options)  # type: ignore[arg-type]
+            options |= {"dynamo": True, "verbose": False}
+            program = torch.onnx.export(network, tuple(example), **options)  # type: ignore[arg-type]
             assert program is not None  # noqa: S101 - the exporter returns None only when it is given a file
             path.write_bytes(program.model_proto.SerializeToString())
 

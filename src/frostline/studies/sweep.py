@@ -415,6 +415,7 @@ def _point(
 ) -> tuple[Row, TrainedHead]:
     """Train and measure one strategy on some of the photos; what it says of those reported on goes to `file`."""
     started = time.perf_counter()
+    prepared.fill_views(s, progress)
     trained = train_strategy(s, prepared, None, head=head, progress=progress, log=log)
     trained_at = time.perf_counter()
     row, reported, _ = evaluate(trained, prepared, torch_logits(trained, prepared))

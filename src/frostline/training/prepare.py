@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,6 +24,7 @@ from frostline.errors import ConfigError, DataError, nearest
 from frostline.networks import backbone as backbones
 from frostline.networks.activations import Tap, fill, tap
 from frostline.networks.backbone import Backbone
+from frostline.networks.compilation import Runtime
 from frostline.photos import corrections, sample, scan
 from frostline.photos.decoding import MIRROR
 from frostline.photos.head_start import HeadStart
@@ -37,6 +38,89 @@ Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
+class Frozen:
+    """The frozen layers of a run: its networks, the lines at which they are cut, and the stores of their activations."""
+
+    backbones: dict[str, Backbone]
+    """By `network_name`."""
+    taps: dict[tuple[str, int], Tap]
+    """By (`network_name`, line)."""
+    runtime: Runtime
+    seed: int
+    """Of the augmented views."""
+
+    @classmethod
+    def of(cls, config: Config, progress: Progress) -> Frozen:
+        """Build the networks of all strategies and open the stores that these draw from."""
+        runtime = Runtime(config.engine, _device(config))
+        networks = _backbones(config, progress)
+        taps = {
+            (network_name(s), line): tap(networks[network_name(s)], line, runtime, config.stored_as)
+            for s in config.strategies
+            for line in _lines(s, networks[network_name(s)], 1)
+        }
+        return cls(networks, taps, runtime, config.seed)
+
+    def fill(
+        self,
+        taps: Iterable[Tap],
+        photos: Manifest,
+        indices: np.ndarray | None,
+        views: Sequence[int],
+        progress: Progress,
+    ) -> None:
+        """Compute the missing activations of these views of photos that are known to be decodable; `indices` None = all."""
+        chosen = None if indices is None else indices.tolist()
+        fill(list(taps), photos, indices=chosen, views=views, seed=self.seed, runtime=self.runtime, progress=progress)
+
+    def fill_clean(
+        self, photos: Manifest, folder: str, progress: Progress, head_start: HeadStart | None = None
+    ) -> Manifest:
+        """Decode all photos of `folder` and compute the activations of their clean views; returns the photos that are usable.
+
+        Raises
+        ------
+        DataError
+            Too few of them could be decoded.
+        """
+        bad = fill(
+            list(self.taps.values()),
+            photos,
+            seed=self.seed,
+            runtime=self.runtime,
+            head_start=head_start,
+            progress=progress,
+        )
+        return _usable(photos, bad, folder)
+
+    def fill_views(
+        self, strategies: Sequence[Strategy], photos: Manifest, indices: np.ndarray, count: int, progress: Progress
+    ) -> None:
+        """The augmented views of these photos that the strategies train on, as many as they use for `count` training photos."""
+        for views, places in self._views(strategies, count):
+            self.fill([self.taps[place] for place in places], photos, indices, views, progress)
+
+    def _views(self, strategies: Sequence[Strategy], count: int) -> list[tuple[range, list[tuple[str, int]]]]:
+        """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want it."""
+        most: dict[tuple[str, int], int] = {}
+        for s in strategies:
+            for line, views in _lines(s, self.backbones[network_name(s)], count).items():
+                if views > 1:
+                    most[network_name(s), line] = max(views, most.get((network_name(s), line), 1))
+        ends = sorted({1, *most.values()})
+        return [(range(low, high), [p for p, views in most.items() if views >= high]) for low, high in pairwise(ends)]
+
+    def mirrored_taps(self, strategies: Sequence[Strategy]) -> list[Tap]:
+        """The taps of the strategies that look at a photo's mirror image too before they answer."""
+        places = [
+            (network_name(s), resolve(s.line, self.backbones[network_name(s)].layer_count))
+            for s in strategies
+            if s.test_views > 1
+        ]
+        return [self.taps[place] for place in dict.fromkeys(places)]
+
+
+@dataclass(frozen=True)
 class Prepared:
     """The data of a run, shared by all its strategies: decoded photos, their split, their frozen activations."""
 
@@ -44,25 +128,44 @@ class Prepared:
     photos: Manifest
     """The usable photos."""
     near_twins: list[TwinGroup]
-    """Groups of them that are more than byte-identical, where the configuration asks for those."""
+    """Groups of near-duplicates among them beyond identical files, where the configuration asks for those."""
     split: Split
     others: Manifest | None
     """The photos of `config.test`, less those that are also among `photos`."""
     skipped: list[Skip]
     """Everything left out of both, with the reason."""
-    backbones: dict[str, Backbone]
-    taps: dict[tuple[str, int], Tap]
-    """By (backbone's name here, line)."""
-    device: torch.device
+    frozen: Frozen
     precision: Precision
+    """Of training, settled for this machine."""
     prefix_seconds: float
-    """The one pass of all photos through the frozen layers, all lines of the run at once."""
+    """Time to decode all photos and compute their activations, for all lines of the run at once."""
     training_seed: int
-    """Starting weights of the head, the order of photos and dropout; the split and the augmented views keep the configuration's."""
+    """Of the head's starting weights, the order of photos and dropout; the split and the augmented views keep the
+    configuration's seed."""
     as_given: list[Photo] = field(default_factory=list)
     """The photos reported on as the user's folder has them, where a list of decisions changes any; else none."""
     cleaned: Row = field(default_factory=dict)
     """{"list", "left_out", "relabelled"} where there is such a list."""
+
+    @property
+    def backbones(self) -> dict[str, Backbone]:
+        """The networks of the run, by `network_name`."""
+        return self.frozen.backbones
+
+    @property
+    def taps(self) -> dict[tuple[str, int], Tap]:
+        """Where training data comes from, by (`network_name`, line)."""
+        return self.frozen.taps
+
+    @property
+    def runtime(self) -> Runtime:
+        """What the frozen layers, and later the bundles, run on."""
+        return self.frozen.runtime
+
+    @property
+    def device(self) -> torch.device:
+        """Where training computes."""
+        return self.frozen.runtime.device
 
     @property
     def classes(self) -> list[str]:
@@ -71,32 +174,40 @@ class Prepared:
 
     @property
     def reported_on(self) -> str:
-        """Which photos the figures are of."""
+        """Which part the figures are of: `test` or `validation`."""
         return "test" if self.others is not None or len(self.split.test) else "validation"
 
     @property
     def validation_is_reported(self) -> bool:
-        """Whether the photos that were watched in training are the ones reported on, as in the tutorial."""
+        """Whether the figures are of the validation photos, as in the tutorial."""
         return _is_reported(self.split, tested=self.others is not None)
 
     @property
     def rendered(self) -> bool:
-        """Whether any of the photos are the built-in sample's, drawn by code."""
+        """Whether any of the photos belong to the built-in sample, whose images are synthetic."""
         roots = [self.photos.root, *([self.others.root] if self.others else [])]
         return any((root / sample.MARKER).is_file() for root in roots)
 
     @property
     def refits(self) -> bool:
-        """Whether validation photos may join the training photos once they have had their say."""
+        """Whether validation photos may join the training photos for a second training, once the epochs are chosen."""
         return _may_join(self.photos, self.split, tested=self.others is not None)
 
     def joined(self) -> Prepared:
-        """The same with the validation photos among those to train on."""
+        """The same run with the validation photos among those to train on."""
         everything = np.concatenate([self.split.train, self.split.validation])
         return replace(self, split=replace(self.split, train=everything))
 
+    def fill_views(self, strategy: Strategy, progress: Progress) -> None:
+        """Compute the augmented views that a strategy trains on and that are missing.
+
+        `prepare` has computed those of the whole split. A part of its photos needs more views of each photo.
+        """
+        train = self.split.train
+        self.frozen.fill_views([strategy], self.photos, train, len(train), progress)
+
     def reported(self) -> list[Photo]:
-        """The photos reported on."""
+        """The photos that the figures are of."""
         if self.others is not None:
             return self.others.photos
         return [self.photos.photos[i] for i in (self.split.test if len(self.split.test) else self.split.validation)]
@@ -120,7 +231,7 @@ def _may_join(photos: Manifest, split: Split, *, tested: bool) -> bool:
 
 
 def prepare(config: Config, progress: Progress, head_start: HeadStart | None = None) -> Prepared:
-    """Do what all strategies share: list, decode and check the photos, push them through the frozen layers, split them.
+    """Prepare the data of a run: list, decode, check and split the photos, and compute their frozen activations.
 
     Raises
     ------
@@ -135,54 +246,84 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     _check_classes(photos, others, config)
     decisions = corrections.read(Path(config.exclude), config.exclude_sha256) if config.exclude else []
     corrections.check_known(photos, decisions, config.exclude)  # now, and not after minutes
-    device = _device(config)
-    networks = _backbones(config, progress)
-    taps = _taps(config, networks, device)
+    frozen = Frozen.of(config, progress)
 
+    # -- decode every photo; drop those that can't be decoded, and duplicates that would leak from one part to another
     started = time.perf_counter()
-    engine = {"seed": config.seed, "kind": config.engine, "device": device, "progress": progress}
-    usable = _usable(photos, fill(list(taps.values()), photos, head_start=head_start, **engine), config.data)  # type: ignore[arg-type]
-    tested = None
-    if others is not None:
-        tested = _usable(others, fill(list(taps.values()), others, **engine), config.test)  # type: ignore[arg-type]
+    usable = frozen.fill_clean(photos, config.data, progress, head_start)
+    tested = frozen.fill_clean(others, config.test, progress) if others is not None else None
     alike = near_duplicates.find(usable, others=tested, progress=progress) if config.twins == "near" else []
     usable = usable.without(leaks(usable, near_duplicates.ties(alike, usable)))
-    skipped = list(usable.skipped)
     if tested is not None:
-        tested = tested.without(seen(usable, tested, near_duplicates.ties(alike, usable, tested)))
-        _check_classes(usable, tested, config)
-        if not tested.photos:
-            raise DataError(
-                f"every photo of {config.test} is also in {config.data}: give photos that were not trained on"
-            )
-        skipped += [Skip(str(Path(config.test) / s.path), s.why) for s in tested.skipped]
+        tested = _not_trained_on(tested, usable, alike, config)
+    skipped = [*usable.skipped, *_skipped_in(tested, config.test)]
+
+    # -- split, then apply the user's list of decisions: the split must not depend on it
     alike = near_duplicates.near(alike, usable)
     split = make_split(usable, config.protocol, config.seed, tested is not None, near_duplicates.ties(alike, usable))
+    _fill_mirrored(config, frozen, usable, split, tested, progress)
+    as_given = [usable.photos[i] for i in (split.test if len(split.test) else split.validation)]
+    usable, split, cleaned = _cleaned(config, decisions, usable, split)
+    _check_classes(usable, tested, config)  # a list may leave a class out altogether
+    _fill_views(config, frozen, usable, split, tested, progress)
+    known = set(skipped)
+    return Prepared(
+        config=config,
+        photos=usable,
+        near_twins=near_duplicates.near(alike, usable),
+        split=split,
+        others=tested,
+        skipped=[*skipped, *(s for s in usable.skipped if s not in known)],
+        frozen=frozen,
+        precision=loop.settle(config.precision, frozen.runtime.device),
+        prefix_seconds=time.perf_counter() - started,
+        training_seed=config.seed,
+        as_given=as_given if cleaned and tested is None else [],
+        cleaned=cleaned,
+    )
+
+
+def _not_trained_on(tested: Manifest, usable: Manifest, alike: Sequence[TwinGroup], config: Config) -> Manifest:
+    """The photos of `config.test` without those that are also in `config.data`."""
+    tested = tested.without(seen(usable, tested, near_duplicates.ties(alike, usable, tested)))
+    _check_classes(usable, tested, config)
+    if not tested.photos:
+        raise DataError(f"every photo of {config.test} is also in {config.data}: give photos that were not trained on")
+    return tested
+
+
+def _skipped_in(tested: Manifest | None, folder: str) -> list[Skip]:
+    """The photos left out of the folder of test photos, under their full path."""
+    return [Skip(str(Path(folder) / s.path), s.why) for s in tested.skipped] if tested is not None else []
+
+
+def _fill_views(
+    config: Config, frozen: Frozen, usable: Manifest, split: Split, tested: Manifest | None, progress: Progress
+) -> None:
+    """Compute the augmented views of all photos to train on."""
     refits = _may_join(usable, split, tested=tested is not None)
     joining = [s for s in config.strategies if s.refit and refits]
     rest = [s for s in config.strategies if s not in joining]
     for some, indices in ((joining, np.concatenate([split.train, split.validation])), (rest, split.train)):
-        fill_views(some, networks, taps, usable, indices, len(split.train), engine)
-    _fill_mirrored(config, networks, taps, usable, split, tested, engine)
-    seconds = time.perf_counter() - started
-    precision = loop.settle(config.precision, device)
-    as_given = [usable.photos[i] for i in (split.test if len(split.test) else split.validation)]
-    usable, split, cleaned = _cleaned(config, decisions, usable, split)
-    _check_classes(usable, tested, config)  # a list may leave a class out altogether
-    alike = near_duplicates.near(alike, usable)
-    known = set(skipped)
-    skipped += [s for s in usable.skipped if s not in known]
-    return Prepared(
-        config, usable, alike, split, tested, skipped, networks, taps, device, precision, seconds, config.seed,
-        as_given=as_given if cleaned and tested is None else [], cleaned=cleaned,
-    )  # fmt: skip
+        frozen.fill_views(some, usable, indices, len(split.train), progress)
+
+
+def _fill_mirrored(
+    config: Config, frozen: Frozen, usable: Manifest, split: Split, tested: Manifest | None, progress: Progress
+) -> None:
+    """Compute the mirror images of all photos to predict, for the strategies that look at those too."""
+    if mirrored := frozen.mirrored_taps(config.strategies):
+        asked = np.unique(np.concatenate([split.validation, split.test]))
+        frozen.fill(mirrored, usable, asked, (MIRROR,), progress)
+        if tested is not None:
+            frozen.fill(mirrored, tested, None, (MIRROR,), progress)
 
 
 def _cleaned(
     config: Config, decisions: Sequence[corrections.Decision], photos: Manifest, split: Split
 ) -> tuple[Manifest, Split, Row]:
-    """The photos without those to leave out, and with the labels put right. The split was made before: parts only shrink, so figures
-    with and without the list are of the same photos.
+    """The photos without those to leave out, and with corrected labels. The split was made before, so its parts only shrink:
+    figures with and without the list are of the same photos.
     """
     if not config.exclude:
         return photos, split, {}
@@ -264,52 +405,3 @@ def _lines(strategy: Strategy, network: Backbone, photos: int) -> dict[int, int]
         top = network.layer_count
         lines[top] = max(lines.get(top, 1), loop.stretched(strategy.head_recipe, photos).views)
     return lines
-
-
-def _taps(config: Config, networks: dict[str, Backbone], device: torch.device) -> dict[tuple[str, int], Tap]:
-    return {
-        (network_name(s), line): tap(networks[network_name(s)], line, config.engine, device, config.stored_as)
-        for s in config.strategies
-        for line in _lines(s, networks[network_name(s)], 1)
-    }
-
-
-def fill_views(
-    strategies: Sequence[Strategy], networks: dict[str, Backbone], taps: dict[tuple[str, int], Tap], usable: Manifest,
-    indices: np.ndarray, count: int, engine: dict[str, Any],
-) -> None:  # fmt: skip
-    """The augmented views of these photos that the strategies learn from, as many as they make of `count` training photos."""
-    for views, places in _views(strategies, networks, count):
-        fill([taps[p] for p in places], usable, indices=indices.tolist(), views=views, **engine)
-
-
-def _views(
-    strategies: Sequence[Strategy], networks: dict[str, Backbone], photos: int
-) -> list[tuple[range, list[tuple[str, int]]]]:
-    """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want it."""
-    most: dict[tuple[str, int], int] = {}
-    for s in strategies:
-        for line, views in _lines(s, networks[network_name(s)], photos).items():
-            if views > 1:
-                most[network_name(s), line] = max(views, most.get((network_name(s), line), 1))
-    ends = sorted({1, *most.values()})
-    return [(range(low, high), [p for p, views in most.items() if views >= high]) for low, high in pairwise(ends)]
-
-
-def _fill_mirrored(
-    config: Config, networks: dict[str, Backbone], taps: dict[tuple[str, int], Tap], usable: Manifest, split: Split,
-    tested: Manifest | None, engine: dict[str, Any],
-) -> None:  # fmt: skip
-    """The mirror images of the photos that a model is asked about, for the strategies that look at those too."""
-    places = [
-        (network_name(s), resolve(s.line, networks[network_name(s)].layer_count))
-        for s in config.strategies
-        if s.test_views > 1
-    ]
-    if not places:
-        return
-    wanted = [taps[place] for place in dict.fromkeys(places)]
-    asked = np.concatenate([split.validation, split.test])
-    fill(wanted, usable, indices=np.unique(asked).tolist(), views=(MIRROR,), **engine)
-    if tested is not None:
-        fill(wanted, tested, views=(MIRROR,), **engine)

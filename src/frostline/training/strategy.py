@@ -35,7 +35,7 @@ from frostline.stats.class_balance import class_mean, photo_weights, represented
 from frostline.stats.predictions import Prediction, write_predictions
 from frostline.stats.probabilities import softmax
 from frostline.training import loop
-from frostline.training.prepare import Prepared, fill_views, network_name
+from frostline.training.prepare import Prepared, network_name
 
 Log = Callable[..., None]
 Row = dict[str, Any]
@@ -129,7 +129,7 @@ def fit(
         figures={},
         **_shares(trained_on),
     )
-    model = bundle.assembled(about, trained.parts, prepared.config.engine, prepared.device.type)
+    model = bundle.assembled(about, trained.parts, prepared.runtime)
     asked = partial(_logits, model)
     row, reported, validation = evaluate(trained, prepared, asked, watched if refitted else asked)
     row.update(refitted)
@@ -185,15 +185,6 @@ def train_strategy(
     """
     network = prepared.backbones[network_name(strategy)]
     cut = freeze_line.cut(network.traced, resolve(strategy.line, network.layer_count))
-    engine = {
-        "seed": prepared.config.seed,
-        "kind": prepared.config.engine,
-        "device": prepared.device,
-        "progress": progress,
-    }
-    # all there already, unless this is a part of the photos, of which each has more views
-    train_photos = prepared.split.train
-    fill_views([strategy], prepared.backbones, prepared.taps, prepared.photos, train_photos, len(train_photos), engine)
     layers = trainable.make_head(network.features, len(prepared.classes), strategy.recipe, prepared.training_seed)
 
     # -- the head first, on the whole frozen network
