@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 import frostline
+from frostline import documents
 from frostline.bundles import neighbours
 from frostline.cache.folder import cache_dir
 from frostline.config import EngineKind
 from frostline.errors import BundleError, ConfigError, FrostlineError
-from frostline.files import replacing, write_json, write_text
+from frostline.files import replacing, write_text
 from frostline.networks.engine import EXPORT, Engine, opened, settle
 from frostline.photos.decoding import Pixels, Transform
 from frostline.recipes import Recipe, Strategy
@@ -266,7 +267,7 @@ def save(folder: Path, about: About, parts: Parts, card: str, known: bytes = b""
         (temporary / "model.safetensors").write_bytes(model)  # safetensors' own writer hides why a disk refuses
         digest = hashlib.sha256(model).hexdigest()
         document = {"frostline": frostline.__version__, "schema": SCHEMA, "sha256": digest, **asdict(about)}
-        write_json(temporary / "bundle.json", document)
+        documents.write(temporary, documents.Bundle, document)
         write_text(temporary / "README.md", card)
         if known:
             (temporary / neighbours.FILE).write_bytes(known)

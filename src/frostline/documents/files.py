@@ -73,7 +73,7 @@ def read_object(file: Path) -> dict[str, Any]:
     return value
 
 
-def write(folder: Path, kind: type[T], document: T) -> Path:
+def write(folder: Path, kind: type, document: Mapping[str, object]) -> Path:
     """Write a document into its folder, whole or not at all; returns the file.
 
     Raises
@@ -81,8 +81,8 @@ def write(folder: Path, kind: type[T], document: T) -> Path:
     RunError
         No room on the disk, or the folder can't be written.
     """
-    if os.environ.get(CHECKED) and (wrong := problems(kind, cast("Mapping[str, Any]", document))):
-        raise TypeError(f"{FILES[kind]} is not what docs says: {'; '.join(wrong[:5])}")
+    if os.environ.get(CHECKED) and (wrong := problems(kind, document)):
+        raise TypeError(f"{FILES[kind]} does not fit its type: {'; '.join(wrong[:5])}")
     write_json(folder / FILES[kind], document)
     return folder / FILES[kind]
 

@@ -26,7 +26,7 @@ FILES: dict[type, str] = {
 _MODULES = (shared, strategy, study, sweep, seeds, check, bundle)
 
 
-def problems(kind: type, document: Mapping[str, Any]) -> list[str]:
+def problems(kind: type, document: Mapping[str, object]) -> list[str]:
     """What of a document is not as its type says, each as ``place: what is wrong``; empty where all is."""
     from pydantic import ValidationError
 

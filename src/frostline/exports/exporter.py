@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import frostline
+from frostline import documents
 from frostline.bundles import bundle as bundles
 from frostline.bundles import card
 from frostline.bundles.bundle import Bundle
 from frostline.errors import BundleError, ConfigError, DataError, PhotoError, RunError, nearest
 from frostline.exports import example_code, formats, proof
-from frostline.files import replacing, write_json, write_text
+from frostline.files import replacing, write_text
 from frostline.networks import engine
 from frostline.parallel import thread_count
 from frostline.photos import manifest, scan
@@ -102,7 +103,7 @@ def export(
         else:
             write_text(temporary / "README.md", card.exported(document, source))
         document |= {"status": "failed" if why else "proved", "why": why}
-        write_json(temporary / FILE, document)
+        documents.write(temporary, documents.Export, document)
         if target.exists():
             shutil.rmtree(target)
     if why:

@@ -11,7 +11,8 @@ from typing import Any
 
 from markupsafe import Markup
 
-from frostline.files import write_json, write_text
+from frostline import documents
+from frostline.files import write_text
 from frostline.photos import corrections
 from frostline.reports import html
 from frostline.reports.gallery import Pictures
@@ -38,7 +39,7 @@ def write(out: Path, document: Row, kinds: Sequence[tuple[str, str, str]]) -> No
     RunError
         `out` can't be written.
     """
-    write_json(out / "check.json", document)
+    documents.write(out, documents.Check, document)
     write_text(out / "check.csv", _table(document["findings"]))
     html.write(out / "check.html", _page(document, kinds))
 

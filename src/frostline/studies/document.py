@@ -14,10 +14,9 @@ import numpy as np
 import torch
 
 import frostline
-from frostline import wording
+from frostline import documents, wording
 from frostline.config import Config
 from frostline.evidence import leakage
-from frostline.files import write_json
 from frostline.networks.engine import processor
 from frostline.parallel import thread_count
 from frostline.photos import sample
@@ -117,7 +116,7 @@ def _paths(photos: Manifest) -> list[list[str]]:
 def write_document(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
     """study.json; strategies stand in the configured order."""
     document["strategies"] = [rows[s.name] for s in config.strategies if s.name in rows]
-    write_json(run / "study.json", document)
+    documents.write(run, documents.Study, document)
 
 
 def comparisons(predictions: dict[str, list[Prediction]]) -> list[dict[str, Any]]:

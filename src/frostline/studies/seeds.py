@@ -20,9 +20,10 @@ from typing import NamedTuple
 import numpy as np
 
 import frostline
+from frostline import documents
 from frostline.config import Config
 from frostline.errors import ConfigError, RunError
-from frostline.files import write_json, write_text
+from frostline.files import write_text
 from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, best_of, draw, read
 from frostline.stats import across_seeds
@@ -156,7 +157,7 @@ def _told(folder: Path, document: Document, fresh: bool) -> Iterator[None]:
     """Say in seeds.json what is going on, so that it can be resumed; where a `fresh` study can't even begin, all is as before."""
     file = folder / FILE
     before = file.read_text(encoding="utf-8") if file.exists() else None
-    write_json(file, document)
+    documents.write(folder, documents.Seeds, document)
     try:
         yield
     except BaseException:
@@ -319,7 +320,7 @@ def _write(folder: Path, document: Document, done: bool) -> None:
     write_text(folder / TABLE, _table(document))
     document = {**document, "status": "finished" if done else "running"}
     draw(folder, document)
-    write_json(folder / FILE, document)
+    documents.write(folder, documents.Seeds, document)
 
 
 def _table(document: Document) -> str:

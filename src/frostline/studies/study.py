@@ -12,19 +12,19 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 import frostline
+from frostline import documents
 from frostline.cache.store import Store
 from frostline.checks import check
 from frostline.config import Config
 from frostline.errors import RunError
 from frostline.evidence import domain_shift, explanations, gather, leakage
-from frostline.files import write_json
 from frostline.photos.head_start import HeadStart
 from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
 from frostline.studies.document import answer, begin, comparisons, files_of, say_near_twins, write_document
-from frostline.studies.run_folder import DOCUMENT, Existing, held, look, read, start
+from frostline.studies.run_folder import Existing, held, look, read, start
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.strategy import Row, discard_checkpoints, fit
 
@@ -161,7 +161,7 @@ def _measure_more(
 
     def write() -> None:
         document["evidence_seconds"] = round(spent + time.perf_counter(), 3)
-        write_json(run / DOCUMENT, document)
+        documents.write(run, documents.Study, document)
 
     predictions = _predictions(run, prepared.config, {row["name"]: row for row in document["strategies"]})
     gather.gather(run, prepared, document, predictions, progress=progress, log=log, write=write, photos=photos)

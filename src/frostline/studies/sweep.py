@@ -17,10 +17,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from frostline import documents
 from frostline.config import Config, configure
 from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
-from frostline.files import write_json, write_text
+from frostline.files import write_text
 from frostline.networks import backbone as backbones
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
@@ -285,7 +286,7 @@ def _run(
 
     def write() -> None:
         document["seconds"] = round(spent + time.perf_counter(), 3)
-        write_json(run / SWEEP, document)
+        documents.write(run, documents.Sweep, document)
 
     write()
     points = _lines if plan.kind == "lines" else _photos
