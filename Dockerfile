@@ -29,7 +29,7 @@ RUN python -c "from frostline import load; load('/bundle', 'onnx')" \
 # What serving never imports goes. PyTorch's dist-info stays: its version is part of the compiled files' names.
 RUN cd /opt/frostline/lib/python3.11/site-packages \
  && rm -rf torch torchgen functorch torchvision torchvision.libs timm triton nvidia sympy networkx mpmath \
-    scipy scipy.libs sklearn scikit_learn.libs onnx onnxscript onnx_ir ml_dtypes altair vl_convert narwhals usearch \
+    scipy scipy.libs sklearn scikit_learn.libs onnx onnxscript onnx_ir ml_dtypes narwhals usearch \
     huggingface_hub hf_xet fsspec pip setuptools \
  && find . -name tests -type d -prune -exec rm -rf {} +
 

@@ -36,7 +36,7 @@ from frostline.files import write_json, write_text
 
 HERE = Path(__file__).resolve().parent
 LIMIT = 30 * 60.0  # seconds; a peer that would take longer is stopped after its third epoch
-ANSWER = re.compile(r"(\S+): [\d.]+ % right \(95 % interval")
+ANSWER = re.compile(r"(\S+): accuracy [\d.]+ % \(95 % CI")
 ALL_JOBS = ("frozen", "fine-tuned", "baseline", "study", "predict")
 SCRIPTS = {"keras": "keras_tutorial.py", "torch": "torch_tutorial.py", "fastai": "fastai_learner.py"}
 NAMES = {"keras": "Keras", "torch": "PyTorch", "fastai": "fastai"}
@@ -526,66 +526,54 @@ def first_answer(document: Record, rows: list[Row]) -> Iterator[str]:
 
 
 def words(seconds: float) -> str:
-    from frostline.progress import duration
+    from frostline.wording import duration
 
     return duration(seconds)
 
 
-def picture(document: Record, path: Path) -> None:
-    """Bars of seconds, two for each race, readable on light and on dark."""
-    import altair as alt
-    import vl_convert
+@dataclass(frozen=True)
+class Bars:
+    """One job in the picture: the peer's seconds and frostline's."""
 
-    grey, blue, text = "#9a9a9a", "#2f81c7", "#808080"
-    values: list[Record] = []
-    for row in rows_of(document):
-        times = f"{row.ratio:.0f}" if row.ratio >= 9.95 else f"{row.ratio:.1f}"
-        mark = " (reckoned)" if row.reckoned else ""
-        name = (
-            f"{row.race.job} / {NAMES[row.race.peer]}" if row.race.job != "study" else f"study / {NAMES[row.race.peer]}"
+    job: str
+    peer: str
+    theirs: float
+    ours: float
+    reckoned: bool = False
+
+
+def picture(document: Record, path: Path) -> None:
+    """Write the bars of all races as an SVG."""
+    jobs = [
+        Bars(
+            row.race.job, NAMES[row.race.peer], middle(row.theirs, "seconds"), middle(row.ours, "seconds"), row.reckoned
         )
-        peer, own = middle(row.theirs, "seconds"), middle(row.ours, "seconds")
-        values.append(
-            {
-                "job": name,
-                "who": "a",
-                "seconds": peer,
-                "text": f"{NAMES[row.race.peer]} {words(peer)}{mark}",
-                "colour": grey,
-            }
-        )
-        values.append(
-            {
-                "job": name,
-                "who": "b",
-                "seconds": own,
-                "text": f"frostline {words(own)}: {times} times as fast",
-                "colour": blue,
-            }
-        )
-    if not values:
-        return
-    longest = max(v["seconds"] for v in values)
-    base = alt.Chart({"values": values}).encode(
-        x=alt.X("seconds:Q", axis=None, scale=alt.Scale(domain=[0, longest * 1.45])),
-        y=alt.Y(
-            "job:N",
-            sort=None,
-            title=None,
-            axis=alt.Axis(domain=False, ticks=False, labelPadding=8),
-            scale=alt.Scale(padding=0.25),
-        ),
-        yOffset=alt.YOffset("who:N", scale=alt.Scale(paddingInner=0.1)),
-    )
-    bars = base.mark_bar().encode(color=alt.Color("colour:N", scale=None))
-    labels = base.mark_text(align="left", dx=5, color=text, fontSize=12).encode(text="text:N")
-    chart = (bars + labels).properties(width=520, height=alt.Step(19), background="transparent")
-    chart = (
-        chart.configure(font="sans-serif")
-        .configure_view(stroke=None)
-        .configure_axis(labelColor=text, labelFontSize=12, labelLimit=260)
-    )
-    write_text(path, vl_convert.vegalite_to_svg(chart.to_dict()))
+        for row in rows_of(document)
+    ]
+    if jobs:
+        write_text(path, drawn(jobs))
+
+
+def drawn(jobs: list[Bars]) -> str:
+    """Two bars for each job, each with its name and time beside it; lengths are seconds on one scale."""
+    from frostline.reports.svg import COLOURS, GREY, Canvas
+
+    left, row_height, longest = 120, 44, max(max(job.theirs, job.ours) for job in jobs)
+    canvas = Canvas(660, row_height * len(jobs) + 8, "Seconds of Keras, PyTorch, fastai and of frostline, job by job.")
+    for index, job in enumerate(jobs):
+        top, ratio = row_height * index + 8, job.theirs / job.ours
+        times = f"{ratio:.0f}" if ratio >= 9.95 else f"{ratio:.1f}"
+        peer = f"{job.peer} {words(job.theirs)}{' (reckoned)' if job.reckoned else ''}"
+        own = f"frostline {words(job.ours)}: {times} times as fast"
+        canvas.text(left - 10, top + 20, f"{job.job} / {job.peer}", anchor="end")
+        for y, seconds, text, colour, kind in (
+            (top, job.theirs, peer, GREY, "soft"),
+            (top + 17, job.ours, own, COLOURS[1], "strong"),
+        ):
+            width = 350 * seconds / longest
+            canvas.draw("rect", x=left, y=y, width=width, height=15, rx=2, fill=colour)
+            canvas.text(left + width + 6, y + 12, text, kind)
+    return canvas.render(alone=True)
 
 
 # ---- the command -----------------------------------------------------------------------------------------------------

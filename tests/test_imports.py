@@ -10,7 +10,7 @@ import pytest
 
 from support.runs import Run
 
-HEAVY = {"torch", "torch._dynamo", "torchvision", "timm", "scipy", "sklearn", "altair"}
+HEAVY = {"torch", "torch._dynamo", "torchvision", "timm", "scipy", "sklearn"}
 
 
 def imported(code: str) -> set[str]:

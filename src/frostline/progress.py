@@ -20,6 +20,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.text import Text
 
+from frostline.wording import duration
+
 LINE_SECONDS = 10.0  # in a log: at most one line about a running task in this time
 Unit = Literal["", "B"]
 
@@ -205,15 +207,3 @@ def _end_line(task: rich.progress.Task) -> str:
         return f"{task.description}: {time_taken}{detail}"
     count = _number(task.completed, task) if whole else f"stopped at {_count(task)}"
     return f"{task.description}: {count} in {time_taken}{detail}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds in words: "0.4 s", "34 s", "2 min 05 s", "1 h 02 min"."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

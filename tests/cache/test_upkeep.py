@@ -75,7 +75,7 @@ def aged(folder: Path, age: float) -> Path:
 
 def of_all_kinds(cache: Path) -> None:
     stored(cache, 1)
-    for name, size in (("engines/ab.onnx", 500), ("engines/vega-v6.1-1.8.js", 40), ("weights/own.pth", 900)):
+    for name, size in (("engines/ab.onnx", 500), ("engines/leftover.bin", 40), ("weights/own.pth", 900)):
         (cache / name).parent.mkdir(exist_ok=True)
         (cache / name).write_bytes(bytes(size))
     (cache / "weights" / KNOWN["mobilenet_v2"].filename).write_bytes(bytes(700))

@@ -183,7 +183,7 @@ def test_figures_and_their_numbers(tmp_path: Path) -> None:
         assert "var(--" not in (run / "figures" / f"{name}.svg").read_text(encoding="utf-8")
     rows = table(run / "figures" / "accuracy.csv")
     assert rows[2] == {"strategy": "fine-tuned", "accuracy": "0.9123", "low": "0.8913", "high": "0.9303"}
-    assert "91.2\u00a0%" in (run / "figures" / "accuracy.svg").read_text(encoding="utf-8")
+    assert "91.2 %" in (run / "figures" / "accuracy.svg").read_text(encoding="utf-8")
     cells = {(r["true"], r["predicted"]): r["photos"] for r in table(run / "figures" / "confusion-frozen.csv")}
     assert cells["daisy", "daisy"] == "23" and cells["daisy", "rose"] == "3"
 
@@ -192,7 +192,7 @@ def test_markdown_holds_the_tables_and_its_links_lead_somewhere(tmp_path: Path) 
     run = make_run(tmp_path, claims=[{"claim": "a | b <script> *c*", "measured": "it\ndid", "verdict": "holds"}])
     assert must("report", run, "--format", "md").out.startswith(f"Report: {run / 'report.md'}")
     text = (run / "report.md").read_text(encoding="utf-8")
-    assert "**Fine-tune: 91.2\u00a0% right (95\u00a0% interval 89.1\u00a0to\u00a093.0).**" in text
+    assert "**Fine-tune: accuracy 91.2\u00a0% (95\u00a0% CI 89.1\u00a0to\u00a093.0).**" in text
     assert "| fine-tuned − frozen | +2.9 | −0.1 to 5.2 |" in text
     assert "| a \\| b \\<script\\> \\*c\\* | holds | it did |" in text
     links = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", text)

@@ -34,7 +34,7 @@ def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
     assert page == tmp_path / "run" / "report.html"
     text = read(page)
     for expected in (
-        "Fine-tune: 91.2 % right (95 % interval 89.1 to 93.0).",
+        "Fine-tune: accuracy 91.2 % (95 % CI 89.1 to 93.0).",
         "Figures are on 12 test photos in 3 classes.",
         "89.1 to 93.0",
         "11,169,605",
@@ -230,10 +230,10 @@ def test_it_grows_as_strategies_end(tmp_path: Path) -> None:
     assert "rose/torn.jpg" in text
     run = make_run(tmp_path, names=("baseline",), status="running", answer=None, comparisons=[], claims=[])
     text = read(study_page.build(run))
-    assert "First result, baseline: 67.1 % right (95 % interval 65.0 to 68.9)." in text
+    assert "First result, baseline: accuracy 67.1 % (95 % CI 65.0 to 68.9)." in text
     assert "1 strategy has ended so far; to come: frozen, fine-tuned" in text
     run = make_run(tmp_path, names=("baseline", "frozen"), status="running", answer=None, comparisons=[], claims=[])
-    assert "So far frozen leads: 88.3 % right (95 % interval 86.2 to 90.1)." in read(study_page.build(run))
+    assert "So far frozen leads: accuracy 88.3 % (95 % CI 86.2 to 90.1)." in read(study_page.build(run))
     assert "Still running" not in read(study_page.build(make_run(tmp_path)))
 
 

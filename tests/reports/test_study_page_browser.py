@@ -152,7 +152,7 @@ def test_figures_show_under_the_pointer(page: Path, chromium: Any) -> None:
     with Visit(chromium, page, viewport={"width": 1280, "height": 900}) as visit:
         tip = visit.page.locator("#tip")
         visit.page.locator("#curves .band").nth(2).hover()
-        assert tip.inner_text().splitlines() == ["epoch 3", "training 83.3\u00a0%", "validation 76.7\u00a0%"]
+        assert tip.inner_text().splitlines() == ["epoch 3", "training 83.3 %", "validation 76.7 %"]
         visit.page.locator("#confusion td").first.hover()
         assert "23 of true daisy" in tip.inner_text()
         visit.page.mouse.move(2, 2)

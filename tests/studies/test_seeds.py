@@ -130,7 +130,7 @@ def test_terminal_page_and_picture_say_what_seeds_json_says(over_seeds: Run) -> 
     hollow = [part for part in picture.iter() if part.get("fill") == "none" and part.get("stroke-width") == "1.8"]
     assert len(hollow) == len(SEEDS) * len(NAMES)
     for row in found["strategies"]:
-        assert f"{100 * row['mean']:.1f}\u00a0%" in "".join(picture.itertext())
+        assert f"{100 * row['mean']:.1f} %" in "".join(picture.itertext())
 
 
 def test_report_builds_page_and_picture_again(over_seeds: Run, tmp_path: Path) -> None:

@@ -128,7 +128,7 @@ def make_run(
              "verdict": "fine-tuned beats frozen by 2.9 points, 95 % interval -0.1 to 5.2"}
         ],
         "claims": [{"claim": "Training from scratch overfits.", "measured": "It did.", "verdict": "holds"}],
-        "answer": "Fine-tune: 91.2 % right (95 % interval 89.1 to 93.0).",
+        "answer": "Fine-tune: accuracy 91.2 % (95 % CI 89.1 to 93.0).",
         "seconds": 402.7,
         "machine": {"cpu": "Test CPU", "cores": 2, "python": "3.11", "torch": "2.9", "platform": "Linux"},
     }  # fmt: skip

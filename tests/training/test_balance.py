@@ -341,7 +341,7 @@ def test_macro_figures_come_first_everywhere(trained: Callable[[str], Path]) -> 
     assert row["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(true, said))
     assert row["balanced_accuracy_ci"][0] <= row["balanced_accuracy"] <= row["balanced_accuracy_ci"][1]
     macro = f"{100 * row['balanced_accuracy']:.1f} %"
-    assert f": macro recall {macro} (95 % interval " in found["answer"]
+    assert f": macro recall {macro} (95 % CI " in found["answer"]
     printed = run.with_suffix(".txt").read_text(encoding="utf-8")
     assert re.search(r"strategy +macro recall +95 % interval +macro F1 +accuracy ", printed)
     assert re.search(rf"frozen +{re.escape(macro)} ", printed)
@@ -378,9 +378,9 @@ def test_the_answer_goes_by_macro_recall_on_validation_photos() -> None:
     dataset = {"test": 40, "test_root": None, "sample": False}
     rest = {"reported_on": "test", "comparisons": [{"a": "frozen", "b": "fine-tuned", "verdict": "frozen is ahead"}]}
     for unequal, said in (
-        (True, ("Fine-tune the upper layers: macro recall 70.0 % (95 % interval 60.0 to 80.0), 90.0 % right on 40 photos it had "
+        (True, ("Fine-tune the upper layers: macro recall 70.0 % (95 % CI 60.0 to 80.0), accuracy 90.0 % on 40 photos it had "
                 "never seen.", "By plain accuracy: Frozen is ahead.")),
-        (False, ("Freeze the pretrained network and train a head: 90.0 % right (95 % interval 80.0 to 95.0) on 40 photos it had "
+        (False, ("Freeze the pretrained network and train a head: accuracy 90.0 % (95 % CI 80.0 to 95.0) on 40 photos it had "
                  "never seen.", "Frozen is ahead.")),
     ):  # fmt: skip
         assert answer(rows, {**rest, "dataset": {**dataset, "unequal": unequal}}) == said
@@ -442,7 +442,7 @@ def test_evaluate_takes_other_shares(trained: Callable[[str], Path], tmp_path: P
     assert found["estimate"]["prior"]["bark"] < found["train"]["prior"]["bark"]
     said = must("evaluate", bundle, asked, "--prior", "equal", "--out", tmp_path / "p.csv").out
     assert "Class shares assumed: bark 33.3 %, moss 33.3 %, reed 33.3 %" in said
-    assert " % right (95 % interval " in said.splitlines()[0]  # these classes are equal
+    assert "accuracy " in said.splitlines()[0] and " % (95 % CI " in said.splitlines()[0]  # these classes are equal
     for line in table(tmp_path / "p.csv"):
         assert float(line["confidence"]) == max(float(line[f"p_{c}"]) for c in CLASSES)
     uneven_set = tmp_path / "uneven"

@@ -242,9 +242,14 @@ def _run(network: Any, where: Sequence[Grid], seen: dict[str, Tensor], *inputs: 
 
 # ---- pictures --------------------------------------------------------------------------------------------------------
 
-_COLOURS = np.array(  # black, purple, orange, yellow: lighter as it gets hotter, so that it reads without colour vision
-    [(10, 5, 40), (90, 20, 110), (190, 55, 85), (245, 135, 30), (255, 225, 60)], dtype=np.float32
-)
+# black, purple, orange, yellow: lighter as it gets hotter, so that it reads without colour vision
+_COLOURS = np.array([(10, 5, 40), (90, 20, 110), (190, 55, 85), (245, 135, 30), (255, 225, 60)], dtype=np.float64)
+
+
+def coloured(heat: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.float64]:
+    """The colour of each place of a heat map: (H, W) of 0..1 to (H, W, 3) of 0..255."""
+    steps = np.linspace(0, 1, len(_COLOURS))
+    return np.stack([np.interp(heat, steps, _COLOURS[:, channel]) for channel in range(3)], axis=2)
 
 
 def overlay(photo: Pixels, heat: npt.NDArray[Any]) -> Image.Image:
@@ -262,8 +267,7 @@ def overlay(photo: Pixels, heat: npt.NDArray[Any]) -> Image.Image:
     height, width = photo.shape[:2]
     fine = Image.fromarray(values).resize((width, height), Image.Resampling.BICUBIC)
     hot = np.clip(np.asarray(fine), 0, 1)[..., None]  # (H, W, 1)
-    steps = np.linspace(0, 1, len(_COLOURS))
-    colour = np.concatenate([np.interp(hot, steps, _COLOURS[:, channel]) for channel in range(3)], axis=2)
+    colour = coloured(hot[..., 0])
     grey = photo.mean(2, keepdims=True) * 0.8
     base = hot * photo + (1 - hot) * grey
     share = 0.55 * hot

@@ -174,10 +174,7 @@ def _rows(folder: Path, per_row: int | None) -> int | None:
 
 
 def _engine(path: Path, now: float) -> Entry | None:
-    what = (
-        "compiled layers" if path.suffix == ".onnx" else "charts' script" if path.suffix == ".js" else "compiled file"
-    )
-    return _file("engines", path, what, now)
+    return _file("engines", path, "compiled layers" if path.suffix == ".onnx" else "compiled file", now)
 
 
 def _download(path: Path, now: float) -> Entry | None:

@@ -99,7 +99,7 @@ def _print_comparison(document: dict[str, Any], page: Path | None) -> None:
     console().print(table)
     pairs = right_aligned("on shared photos", "photos", "points", "95 % interval", "p")
     for pair in document["pairs"]:
-        p = wording.p_value(pair["p_value"]).removeprefix("p\u00a0=\u00a0").removeprefix("p\u00a0")
+        p = wording.p_value(pair["p_value"]).removeprefix("p = ").removeprefix("p ")
         pairs.add_row(
             f"{pair['a']} \u2212 {pair['b']}",
             f"{pair['shared']:,}",

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from frostline.bundles.heat_maps import coloured
 from frostline.errors import PhotoError
 from frostline.parallel import thread_count
 from frostline.photos import decoding
@@ -221,7 +222,6 @@ def lookalikes(record: Record, pictures: Pictures, most: int) -> list[Row]:
 
 # ---- explanations ----------------------------------------------------------------------------------------------------
 
-_HEAT = np.array([(20, 24, 82), (92, 24, 120), (190, 55, 92), (246, 140, 40), (252, 240, 150)], dtype=float)
 _ENLARGED = 8
 
 
@@ -255,7 +255,5 @@ def heat(grid: Sequence[Sequence[int]]) -> str:
     coarse = Image.fromarray(np.clip(np.asarray(grid, dtype=float), 0, 255).astype(np.uint8))
     wide, tall = (_ENLARGED * side for side in coarse.size)
     share = np.asarray(coarse.resize((wide, tall), Image.Resampling.BICUBIC), dtype=float) / 255
-    steps = np.linspace(0, 1, len(_HEAT))
-    channels = [np.interp(share, steps, _HEAT[:, channel]) for channel in range(3)]
-    pixels = np.dstack([*channels, 255 * (0.1 + 0.75 * share)]).astype(np.uint8)
+    pixels = np.dstack([coloured(share), 255 * (0.1 + 0.75 * share)]).astype(np.uint8)
     return _encoded(Image.fromarray(pixels).quantize(64), "PNG")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,25 @@ PAGE = "report.html"
 Row = dict[str, Any]
 
 
-# ---------------------------------------------------------------- the page
+_ONE_LINE = (wording.duration, wording.gigabytes, wording.p_value, wording.percent, wording.short)
+_WORDS = (
+    wording.change,
+    wording.count,
+    wording.decimal,
+    wording.moment,
+    wording.photos_learnt_from,
+    wording.points,
+    wording.span,
+    wording.tied,
+)
+
+
+def _unbroken(words: Callable[..., str]) -> Callable[..., str]:
+    """The same words, which a line doesn't break."""
+    return lambda *values: words(*values).replace(" ", "\u00a0")
+
+
+# ---- the page --------------------------------------------------------------------------------------------------------
 
 
 def furniture() -> Row:
@@ -61,7 +80,8 @@ def template(name: str) -> Template:
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined
     )
-    environment.filters |= {function.__name__: function for function in wording.FILTERS}
+    environment.filters |= {function.__name__: function for function in _WORDS}
+    environment.filters |= {function.__name__: _unbroken(function) for function in _ONE_LINE}
     environment.filters["data"] = htmlsafe_json_dumps
     environment.globals["symbol"] = svg.symbol
     return environment.get_template(name)

@@ -59,10 +59,10 @@ def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
     canvas = Canvas(_SIDE, 46 * len(rows) + 30, f"{title.capitalize()} of each strategy with its 95 % interval.")
     low, high = domain([100 * end for _, *ends in rows for end in ends], 5, 100)
     frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 26, 0))
-    frame.across(frame.x.ticks(5 if high - low <= 20 else 6), form=lambda v: f"{plain(v)}\u00a0%", grid=True)
+    frame.across(frame.x.ticks(5 if high - low <= 20 else 6), form=lambda v: f"{plain(v)} %", grid=True)
     for index, (s, value, left, right) in enumerate(rows):
         y = 46 * index + 30
-        tip = f"{s['name']}\n{title} {wording.percent(value)}\n95\u00a0% interval {wording.span((left, right))}"
+        tip = f"{s['name']}\n{title} {wording.percent(value)}\n{wording.interval((left, right))}"
         canvas.text(6, y - 14, shortened(s["name"], 40))
         canvas.bar(frame.x(100 * left), y, frame.x(100 * right), y, s["colour"], 7)
         canvas.sign(frame.x(100 * value), y, s["colour"], s["shape"], 6)
@@ -102,7 +102,7 @@ def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure
         y = 46 * index + 30
         clear = left > 0 or right < 0
         pair = f"{shortened(c['a'], 28)} \u2212 {shortened(c['b'], 28)}"
-        interval = f"95\u00a0% interval {wording.span((left, right))}"
+        interval = wording.interval((left, right))
         tip = "\n".join((pair, f"{wording.points(value)} points", interval, wording.p_value(c.get("p_value"))))
         canvas.text(6, y - 14, pair)
         canvas.bar(frame.x(100 * left), y, frame.x(100 * right), y, "#0b78bd" if clear else GREY, 7)

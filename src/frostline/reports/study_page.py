@@ -163,10 +163,7 @@ def provisional_answer(record: Record) -> str:
     best = record.best
     if best is None:
         return "No strategy has ended yet: the figures will stand here when the first one does."
-    figures = f"{wording.percent(best['accuracy'])} right (95 % interval {wording.span(best.get('accuracy_ci'))})"
-    if record.unequal:
-        span = wording.span(best.get("balanced_accuracy_ci"))
-        figures = f"macro recall {wording.percent(best.get('balanced_accuracy'))} (95 % interval {span})"
+    figures = wording.headline(best, record.unequal)
     return (
         f"So far {best['name']} leads: {figures}."
         if len(record.strategies) > 1

@@ -245,9 +245,9 @@ def domain(values: Iterable[float], step: float, top: float = math.inf, bottom: 
 def plain(value: float) -> str:
     """A tick in as few digits as it has: 0.5, 20, 1,000, 1M."""
     if abs(value) >= 999_500:
-        return f"{value / 1e6:g}\u00a0M"
+        return f"{value / 1e6:g} M"
     if abs(value) >= 1000:
-        return f"{value:,.0f}" if abs(value) < 10_000 else f"{value / 1e3:g}\u00a0k"
+        return f"{value:,.0f}" if abs(value) < 10_000 else f"{value / 1e3:g} k"
     return f"{value:g}".replace("-", "\u2212")
 
 

@@ -85,8 +85,8 @@ def _line_accuracy(rows: Sequence[Row]) -> Figure:
         canvas.sign(x, y, colour, "circle", 6)
         canvas.text(x + 10, y + 4, f"{row['value']:.1f}", "strong")
     frame.bands([
-        (i, f"line {row['name']}\naccuracy {row['value']:.1f}\u00a0% ({row['low']:.1f} to {row['high']:.1f})\n"
-            f"validation {row['validation']:.1f}\u00a0%")
+        (i, f"line {row['name']}\naccuracy {row['value']:.1f} % ({row['low']:.1f} to {row['high']:.1f})\n"
+            f"validation {row['validation']:.1f} %")
         for i, row in enumerate(rows)
     ])  # fmt: skip
     numbers: list[tuple[Any, ...]] = [
