@@ -25,7 +25,7 @@ from typing import IO
 
 from frostline.errors import DataError
 from frostline.files import sha256
-from frostline.photos.decoding import MAX_BYTES
+from frostline.photos.decoding import too_large
 from frostline.photos.names import is_litter, printable, unusable
 from frostline.photos.tables import one_line
 from frostline.progress import Progress
@@ -214,9 +214,7 @@ def _fault(name: str, size: int) -> str:
         return "its path leads out of the archive"
     if "\0" in name:
         return "the name holds a zero byte"
-    if size > MAX_BYTES:
-        return f"too large: {size / 1024**2:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB"
-    return unusable(name)
+    return too_large(size) or unusable(name)
 
 
 def _zip_fault(info: zipfile.ZipInfo) -> str:

@@ -67,6 +67,7 @@ MAX_BYTES = 512 * 1024**2
 """Files of more bytes are refused, and never read into memory by `manifest.scan`."""
 
 Pixels = npt.NDArray[np.uint8]
+"""Of shape (height, width, 3), RGB."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -82,6 +83,11 @@ _QUIET = ("ignore", None, Warning, re.compile(r"(PIL|pillow_heif)\."), 0)  # as 
 
 # Some of Pillow's modules log to the "last resort" handler, i.e. stderr, when nobody has set logging up.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+def too_large(size: int) -> str:
+    """Why a file of `size` bytes is refused; "" when it is not."""
+    return f"too large: {size / 1024**2:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB" if size > MAX_BYTES else ""
 
 
 @dataclass(frozen=True)
@@ -256,8 +262,8 @@ def _open(data: bytes, max_pixels: int = 0) -> tuple[ImageFile.ImageFile, int]:
     """The opened photo and its EXIF orientation (1..8). All but JPEG are decoded already: JPEG may be drafted first."""
     if not data:
         raise PhotoError("empty file")
-    if len(data) > MAX_BYTES:
-        raise PhotoError(f"too large: {len(data) / 1024**2:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB")
+    if why := too_large(len(data)):
+        raise PhotoError(why)
     # The classes and not Image.open: it warns of large photos, tries every decoder it knows, and reads MPO's index.
     stream = io.BytesIO(data)
     image = _reader(data)(stream)

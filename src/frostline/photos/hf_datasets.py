@@ -1,10 +1,12 @@
-"""Photos that lie as bytes in a table: data sets that Hugging Face's `datasets` saved (`save_to_disk`), and Parquet files of the same form,
+"""Photos stored as rows: data sets that Hugging Face's `datasets` saved (`save_to_disk`), and Parquet files with photos in them,
 alone or in a folder as the hub has them (``data/train-00000-of-00001.parquet``, ``data/test-...``).
 
-Read with pyarrow alone, row by row: `datasets` itself is not needed. The photo is the column that the file's own notes call an
-image, else `image`, `img` or `photo`, with the bytes or with ``{bytes, path}``. The label is the column `label`, `labels` or
-`class`, else the one that those notes call class labels (numbers with names). A `group` column counts as in any table. Saved
-splits (train, validation, test) are kept.
+The photo is the column with the feature `Image`, else `image`, `img` or `photo` with the file's bytes or ``{bytes, path}``. The
+label is the column `label`, `labels` or `class`, else the one with the feature `ClassLabel`. A `group` column counts as in any
+table. Saved splits (train, validation, test) are kept.
+
+`datasets` (an extra) is imported only when there are rows to unpack. It opens one local file at a time (`Dataset.from_file`).
+`load_dataset` would count the load over the network and write into the home folder, and `load_from_disk` reads paths as URLs.
 """
 
 from __future__ import annotations
@@ -15,37 +17,158 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from frostline.errors import DataError
+from frostline.errors import DataError, FrostlineError, MissingExtraError
 from frostline.files import sha256
 from frostline.photos import tables
-from frostline.photos.decoding import MAX_BYTES
+from frostline.photos.decoding import too_large
+from frostline.photos.loading import raw
 from frostline.photos.names import is_litter, natural, printable, unusable
 from frostline.progress import Progress
 
+if TYPE_CHECKING:
+    from datasets import Features
+
 TABLE = "manifest.csv"
-"""What `Saved.unpack` writes beside the photos: path,label,split,group."""
+"""What `SavedDataset.unpack` writes beside the photos: path,label,split,group."""
+
+MAX_RATIO = 100
+"""A data set of over a gigabyte of photos may hold so many times its own bytes, no more."""
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _PHOTOS = ("image", "img", "photo")
 _LABELS = ("label", "labels", "class")
-_BATCH = 16  # rows of a Parquet file at a time
-MAX_RATIO = 100
+_BYTES = ("binary", "large_binary")
+_BATCH = 16  # rows in memory at a time: photos are large
 _FREE = 1_000_000_000  # bytes below which no ratio is looked at
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder holds rows in place of photos: `save_to_disk` wrote it, or all that lies in it is Parquet files."""
+    """Whether a folder holds rows in place of photos: `save_to_disk` wrote it, or it holds Parquet files and nothing else."""
     try:
         if (folder / _SPLITS).is_file() or all((folder / name).is_file() for name in (_STATE, _INFO)):
             return True
         return bool(_parquets(folder))
     except OSError:
         return False
+
+
+def holds_photos(path: Path) -> bool:
+    """Whether a Parquet file has a column of photos, as bytes. Raises DataError or MissingExtraError."""
+    schema = tables.open_parquet(path).schema_arrow
+    if not any(
+        "binary" in str(column.type) for column in schema
+    ):  # saves lists of photos the import of `datasets`: 2 s
+        return False
+    with _read_errors(path):
+        return _photo_column(_datasets().Features.from_arrow_schema(schema)) != ""
+
+
+class SavedDataset:
+    """A folder that `save_to_disk` wrote, a Parquet file with photos in it, or a folder of such files."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def name(self) -> str:
+        """The folder's or file's name."""
+        return printable(self.path.resolve().name)
+
+    def digest(self) -> str:
+        """64 hex digits, of all files of rows and of the splits' names. Raises DataError when a file can't be read."""
+        whole = hashlib.sha256()
+        for split, file in self._files:
+            with _read_errors(file):
+                whole.update(f"{split}\0{sha256(file)}\0".encode())
+        return whole.hexdigest()
+
+    def size(self) -> int:
+        """Bytes of the files of rows: photos hardly shrink."""
+        return sum(file.stat().st_size for _, file in self._files)
+
+    def unpack(self, folder: Path, progress: Progress) -> list[tuple[str, str]]:
+        """Write the photos and `TABLE` into `folder`; returns the rows left out: (which, why).
+
+        Raises
+        ------
+        DataError
+            A file can't be read, has no column of photos or labels, or unpacks to over `MAX_RATIO` times its size.
+        MissingExtraError
+            `datasets` is not installed.
+        """
+        left: list[tuple[str, str]] = []
+        written, most = 0, max(_FREE, MAX_RATIO * self.size())
+        with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
+            table = csv.writer(file, lineterminator="\n")
+            table.writerow(["path", "label", "split", "group"])
+            for number, (split, row) in enumerate(self._rows(progress), 1):
+                data = self._bytes(row)
+                if fault := _fault(data, row):
+                    left.append((f"{split} row {number}".strip(), fault))
+                    continue
+                written += len(data)
+                if written > most:  # a dictionary can name one value a billion times
+                    raise DataError(
+                        f"{self.name} unpacks to over {most / 1e9:,.0f} GB: a bomb, since photos don't shrink"
+                    )
+                path = f"{number // 1000:04d}/{number:07d} {_file_name(row.path)}"
+                (folder / path).parent.mkdir(exist_ok=True)
+                (folder / path).write_bytes(data)
+                table.writerow([path, row.label, split or row.split, row.group])
+        return left
+
+    def _rows(self, progress: Progress) -> Iterator[tuple[str, _Row]]:
+        """(split by the file, row) of every file."""
+        task = progress.task(f"Unpacking {self.name}", self.size(), unit="B")
+        try:
+            for split, file in self._files:
+                for row in _rows(file):
+                    task.advance(len(row.data or b""))
+                    yield split, row
+        finally:
+            task.finish()
+
+    @cached_property
+    def _files(self) -> list[tuple[str, Path]]:
+        """(split, file of rows); the split is "" where the file doesn't say it."""
+        if self.path.is_file():
+            return [("", self.path)]
+        if files := _parquets(self.path):
+            return [(_split_in(file.name), file) for file in files]
+        if not (self.path / _SPLITS).is_file():
+            return [("", file) for file in _arrow_files(self.path)]
+        splits = _listed(self.path / _SPLITS, "splits")
+        return [(str(name), file) for name in splits for file in _arrow_files(self.path / _inside(self.path, name))]
+
+    def _bytes(self, row: _Row) -> bytes:
+        """A row's photo; b"" where there is none."""
+        if row.data is None and row.path:  # photos that were saved by their path alone
+            found = raw((self.path if self.path.is_dir() else self.path.parent) / row.path)
+            return found if isinstance(found, bytes) else b""
+        return row.data or b""
+
+
+def _fault(data: bytes, row: _Row) -> str:
+    """Why a row is left out; "": it is not."""
+    if not data:
+        return f"no bytes, and no such file: {printable(row.path)}" if row.path else "no photo"
+    return (
+        too_large(len(data)) or unusable(row.label) or unusable(row.group) or ("" if row.label.strip() else "no label")
+    )
+
+
+def _file_name(path: str) -> str:
+    """The last part of a path, for a file name on any system."""
+    base = PurePosixPath(path.replace("\\", "/")).name
+    return re.sub(r"[^\w.\- ]", "_", base, flags=re.ASCII)[-80:].strip() or "photo"
+
+
+# --- files -----------------------------------------------------------------------------------------------------------
 
 
 def _parquets(folder: Path) -> list[Path]:
@@ -58,262 +181,119 @@ def _parquets(folder: Path) -> list[Path]:
     return [folder / name for name in sorted(names, key=natural)]
 
 
-def holds_photos(path: Path) -> bool:
-    """Whether a Parquet file has a column of photos, as bytes. Raises DataError or MissingExtraError, as `tables.open_parquet` does."""
-    return _image_column(tables.open_parquet(path).schema_arrow) != ""
-
-
-@dataclass(frozen=True)
-class _Part:
-    """A file of rows, and the part of the data set that it belongs to."""
-
-    file: Path
-    split: str
-
-
-@dataclass(frozen=True)
-class _Columns:
-    photo: str
-    label: str
-    names: list[str]  # of the classes, where the labels are numbers
-    group: str
-    split: str
-
-
-class Saved:
-    """A folder that `save_to_disk` wrote, or a Parquet file with photos in it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        tables.arrow("data sets of photos")
-
-    @property
-    def name(self) -> str:
-        """The folder's or file's name."""
-        return printable(self.path.resolve().name)
-
-    def digest(self) -> str:
-        """Of all files of rows, and of the splits' names."""
-        whole = hashlib.sha256()
-        for part in self._parts:
-            try:
-                whole.update(f"{part.split}\0{sha256(part.file)}\0".encode())
-            except OSError as error:
-                raise DataError(f"can't read {printable(str(part.file))}: {error.strerror}") from error
-        return whole.hexdigest()
-
-    def size(self) -> int:
-        """Bytes of the files of rows: photos hardly shrink."""
-        return sum(part.file.stat().st_size for part in self._parts)
-
-    def unpack(self, folder: Path, progress: Progress) -> list[tuple[str, str]]:
-        """Write the photos and `TABLE` into `folder`; returns the rows left out: (which, why).
-
-        Raises DataError when a file can't be read, or has no column of photos or labels.
-        """
-        left: list[tuple[str, str]] = []
-        written, most = 0, max(_FREE, MAX_RATIO * self.size())
-        with (folder / TABLE).open("w", encoding="utf-8", newline="") as file:
-            table = csv.writer(file, lineterminator="\n")
-            table.writerow(["path", "label", "split", "group"])
-            for number, (split, row) in enumerate(self._all(progress), 1):
-                data, name = self._photo(row["photo"])
-                if fault := _fault(data, name, row["label"], row["group"]):
-                    left.append((f"{split} row {number}".strip(), fault))
-                    continue
-                written += len(data)
-                if written > most:  # a dictionary can name one value a billion times
-                    raise DataError(
-                        f"{self.name} unpacks to over {most / 1e9:,.0f} GB: a bomb, since photos don't shrink"
-                    )
-                path = f"{number // 1000:04d}/{number:07d} {_plain(name)}"
-                (folder / path).parent.mkdir(exist_ok=True)
-                (folder / path).write_bytes(data)
-                table.writerow([path, row["label"], split or row["split"], row["group"]])
-        return left
-
-    def _all(self, progress: Progress) -> Iterator[tuple[str, dict[str, Any]]]:
-        """(part, row) of every file."""
-        task = progress.task(f"Unpacking {self.name}", sum(_count(part.file) for part in self._parts))
-        try:
-            for part in self._parts:
-                for row in _rows(part.file):
-                    task.advance(1)
-                    yield part.split, row
-        finally:
-            task.finish()
-
-    @cached_property
-    def _parts(self) -> list[_Part]:
-        if self.path.is_file():
-            return [_Part(self.path, "")]
-        if files := _parquets(self.path):
-            return [_Part(file, _split_in(file.name)) for file in files]
-        if not (self.path / _SPLITS).is_file():
-            return [_Part(file, "") for file in _files(self.path)]
-        names = _json(self.path / _SPLITS).get("splits", [])
-        return [_Part(file, str(name)) for name in names for file in _files(self.path / _inside(self.path, name))]
-
-    def _photo(self, value: Any) -> tuple[bytes, str]:
-        """The bytes and the name of one photo; b"" where there are none."""
-        if isinstance(value, bytes):
-            return value, ""
-        if not isinstance(value, dict):
-            return b"", ""
-        data, name = value.get("bytes"), str(value.get("path") or "")
-        if data is None and name:  # photos that were saved by their path alone
-            file = (self.path if self.path.is_dir() else self.path.parent) / name
-            try:
-                data = file.read_bytes() if file.is_file() and file.stat().st_size <= MAX_BYTES else None
-            except (OSError, ValueError):
-                data = None
-        return data or b"", name
-
-
 def _split_in(name: str) -> str:
     """The split that a Parquet file of the hub is named after: "train-00000-of-00002.parquet"."""
     found = re.match(r"(train|validation|valid|val|test)\b", name.lower())
     return found[1] if found else ""
 
 
-def _fault(data: bytes, name: str, label: str, group: str) -> str:
-    if not data:
-        return f"no bytes, and no such file: {printable(name)}" if name else "no photo"
-    if len(data) > MAX_BYTES:
-        return f"too large: {len(data) / 1024**2:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB"
-    return unusable(label) or unusable(group) or ("" if label.strip() else "no label")
+def _arrow_files(folder: Path) -> list[Path]:
+    """The files of rows of one saved data set, in order, as its state.json lists them."""
+    files = _listed(folder / _STATE, "_data_files")
+    return [folder / _inside(folder, file.get("filename") if isinstance(file, dict) else file) for file in files]
 
 
-def _plain(name: str) -> str:
-    """The last part of a path, for a file name on any system."""
-    base = PurePosixPath(name.replace("\\", "/")).name
-    return re.sub(r"[^\w.\- ]", "_", base, flags=re.ASCII)[-80:].strip() or "photo"
-
-
-# --- files -----------------------------------------------------------------------------------------------------------
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(
-            f"{printable(str(path))} can't be read: {tables.one_line(error)}; save the data set again"
-        ) from error
-    if not isinstance(value, dict):
-        raise DataError(f"{printable(str(path))} holds no object: save the data set again")
-    return value
+def _listed(path: Path, key: str) -> list[object]:
+    """The list at `key` of a JSON file that `save_to_disk` wrote."""
+    with _read_errors(path):
+        document = json.loads(path.read_text(encoding="utf-8"))
+    listed = document.get(key) if isinstance(document, dict) else None
+    if not isinstance(listed, list):
+        raise DataError(f"{printable(str(path))} has no list '{key}': save the data set again")
+    if document.get("_indices_data_files"):  # until version 1.6; read without it, the rows would be others
+        raise DataError(f"{printable(str(path))} names an index: call flatten_indices() and save the data set again")
+    return listed
 
 
 def _inside(folder: Path, name: object) -> str:
-    """A file's or folder's plain name, as the data set's own notes give it."""
+    """A file's or folder's plain name, as the data set's own notes give it. Raises DataError when it leads elsewhere."""
     if not isinstance(name, str) or not name or name in (".", "..") or re.search(r"[/\\\0]", name):
-        raise DataError(
-            f"{printable(str(folder))} names a file '{printable(str(name))}' outside it: save the data set again"
-        )
+        shown = printable(str(folder))
+        raise DataError(f"{shown} names a file '{printable(str(name))}' outside it: save the data set again")
     return name
-
-
-def _files(folder: Path) -> list[Path]:
-    """The files of rows of one saved data set, in order."""
-    state = _json(folder / _STATE)
-    if state.get("_indices_data_files"):
-        raise DataError(f"{printable(str(folder))} was saved with an index: call flatten_indices() and save it again")
-    listed = state.get("_data_files")
-    if not isinstance(listed, list) or not all(isinstance(entry, dict) for entry in listed):
-        raise DataError(f"{printable(str(folder / _STATE))} names no files: save the data set again")
-    return [folder / _inside(folder, entry.get("filename")) for entry in listed]
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------
 
 
-def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    """{photo, label, group, split} of each row; the label is its class's name, "" where it has none."""
-    pyarrow = tables.arrow("data sets of photos")
+class _Row(NamedTuple):
+    data: bytes | None
+    path: str
+    label: str  # the class's name
+    group: str
+    split: str
+
+
+def _datasets() -> Any:
+    """The package `datasets`. Raises MissingExtraError, with the pip line, when it is not there."""
     try:
-        if path.suffix.lower() == ".parquet":
-            file = tables.open_parquet(path)
-            columns = _columns(path, file.schema_arrow)
-            wanted = [name for name in (columns.photo, columns.label, columns.group, columns.split) if name]
-            for batch in file.iter_batches(_BATCH, columns=wanted):
-                yield from _of_batch(batch, columns)
-            return
-        with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
-            columns = _columns(path, stream.schema)
-            for batch in stream:
-                yield from _of_batch(batch, columns)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{printable(str(path))} can't be read: {tables.one_line(error)}; save the data set again"
-        ) from error
+        import datasets
+    except ImportError as error:
+        raise MissingExtraError("datasets for data sets of photos", tables.EXTRA) from error
+    return datasets
 
 
-def _count(path: Path) -> int:
-    """How many rows a file has."""
-    pyarrow = tables.arrow("data sets of photos")
-    if path.suffix.lower() == ".parquet":
-        return int(tables.open_parquet(path).metadata.num_rows)
+@contextmanager
+def _read_errors(path: Path) -> Iterator[None]:
+    """Turn what `datasets`, pyarrow and json raise on damaged files (over ten kinds of exceptions) into a DataError."""
     try:
-        with pyarrow.memory_map(str(path)) as source, pyarrow.ipc.open_stream(source) as stream:
-            return sum(batch.num_rows for batch in stream)
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise DataError(
-            f"{printable(str(path))} can't be read: {tables.one_line(error)}; save the data set again"
-        ) from error
+        yield
+    except FrostlineError:
+        raise
+    except Exception as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or tables.one_line(error)
+        raise DataError(f"{printable(str(path))} can't be read: {why}; save the data set again") from error
 
 
-def _of_batch(batch: Any, columns: _Columns) -> Iterator[dict[str, Any]]:
-    batch.validate(full=True)  # pyarrow would follow a damaged offset to wherever it leads
-    photos, labels = batch.column(columns.photo), batch.column(columns.label)
-    others = {
-        key: batch.column(name) if name else None for key, name in (("group", columns.group), ("split", columns.split))
-    }
-    for i in range(batch.num_rows):
-        row = {key: "" if column is None else tables.words(column[i].as_py()) for key, column in others.items()}
-        yield {"photo": photos[i].as_py(), "label": _named(labels[i].as_py(), columns.names), **row}
+def _rows(file: Path) -> Iterator[_Row]:
+    """Each row of a file. Raises DataError."""
+    datasets = _datasets()
+    with _read_errors(file):
+        if file.suffix.lower() == ".parquet":
+            source = tables.open_parquet(file)
+            features = datasets.Features.from_arrow_schema(source.schema_arrow)
+        else:
+            source = datasets.Dataset.from_file(str(file)).with_format("arrow")
+            features = source.features
+        photo, label = _columns(file, features)
+        names = list(dict.fromkeys([photo, label, *(name for name in ("group", "split") if name in features)]))
+        classes = features[label].names if isinstance(features[label], datasets.ClassLabel) else None
+        parquet = file.suffix.lower() == ".parquet"
+        for batch in (
+            source.iter_batches(_BATCH, columns=names) if parquet else source.select_columns(names).iter(_BATCH)
+        ):
+            batch.validate(full=True)  # pyarrow would follow a damaged offset to wherever it leads
+            for row in batch.to_pylist():
+                content = row[photo] if isinstance(row[photo], dict) else {"bytes": row[photo]}
+                group, split = tables.words(row.get("group")), tables.words(row.get("split"))
+                path = str(content.get("path") or "")
+                yield _Row(content.get("bytes"), path, _class_name(row[label], classes), group, split)
 
 
-def _named(value: object, names: list[str]) -> str:
-    if isinstance(value, int) and names:
-        return names[value] if 0 <= value < len(names) else ""  # -1 is how `datasets` says that a label is not known
-    return tables.words(value)
+def _class_name(label: object, classes: list[str] | None) -> str:
+    if isinstance(label, int) and classes:
+        return classes[label] if 0 <= label < len(classes) else ""  # -1: `datasets` has it for "not known"
+    return tables.words(label)
 
 
-def _columns(path: Path, schema: Any) -> _Columns:
-    shown = printable(str(path))
-    features = _features(schema)
-    photo = _image_column(schema)
-    came = printable(", ".join(schema.names)) or "no columns"
+def _columns(file: Path, features: Features) -> tuple[str, str]:
+    """The columns of photos and of labels. Raises DataError where one is missing."""
+    shown, came = printable(str(file)), printable(", ".join(features)) or "no columns"
+    photo = _photo_column(features)
     if not photo:
         raise DataError(f"{shown} has no column of photos (image, with their bytes); it has: {came}")
-    classes = [name for name, about in features.items() if about.get("_type") == "ClassLabel" and name in schema.names]
-    label = next((name for name in [*_LABELS, *classes] if name in schema.names), "")
+    noted = [name for name, feature in features.items() if isinstance(feature, _datasets().ClassLabel)]
+    label = next((name for name in [*_LABELS, *noted] if name in features), "")
     if not label:
         raise DataError(f"{shown} has no column of labels ({', '.join(_LABELS)}); it has: {came}")
-    names = features.get(label, {}).get("names")
-    plain = [str(name) for name in names] if isinstance(names, list) else []
-    also = (name if name in schema.names else "" for name in ("group", "split"))
-    return _Columns(photo, label, plain, *also)
+    return photo, label
 
 
-def _image_column(schema: Any) -> str:
+def _photo_column(features: Features) -> str:
     """The column of photos; "" when there is none."""
-    features = _features(schema)
-    noted = [name for name, about in features.items() if about.get("_type") == "Image"]
-    known = [name for name in [*noted, *_PHOTOS] if name in schema.names and _may_hold_bytes(schema.field(name).type)]
-    return known[0] if known else ""
+    noted = [name for name, feature in features.items() if isinstance(feature, _datasets().Image)]
+    return next((name for name in [*noted, *_PHOTOS] if name in noted or _holds_bytes(features.get(name))), "")
 
 
-def _may_hold_bytes(kind: Any) -> bool:
-    text = str(kind)
-    return text in ("binary", "large_binary") or (text.startswith("struct<") and "bytes: " in text)
-
-
-def _features(schema: Any) -> dict[str, dict[str, Any]]:
-    """What `datasets` notes about its columns inside the file; {} where another program wrote it."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {name: about for name, about in features.items() if isinstance(about, dict)}
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError):
-        return {}
+def _holds_bytes(feature: object) -> bool:
+    return "bytes" in feature if isinstance(feature, dict) else getattr(feature, "dtype", "") in _BYTES

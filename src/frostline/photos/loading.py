@@ -6,7 +6,7 @@ import stat
 from pathlib import Path
 
 from frostline.errors import PhotoError
-from frostline.photos.decoding import MAX_BYTES, Pixels, Transform, View, prepare
+from frostline.photos.decoding import Pixels, Transform, View, prepare, too_large
 
 
 def raw(path: Path) -> bytes | PhotoError:
@@ -15,9 +15,8 @@ def raw(path: Path) -> bytes | PhotoError:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would hang
             return PhotoError("not a regular file")
-        if status.st_size > MAX_BYTES:  # before a film of 40 GB fills the memory
-            size = status.st_size / 1024**2
-            return PhotoError(f"too large: {size:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB")
+        if why := too_large(status.st_size):  # before a film of 40 GB fills the memory
+            return PhotoError(why)
         return path.read_bytes()
     except FileNotFoundError:
         return PhotoError("no such file")

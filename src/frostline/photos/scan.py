@@ -18,7 +18,7 @@ from urllib.parse import unquote
 
 from frostline.errors import DataError, FrostlineError
 from frostline.photos import archives, hf_datasets, tables, unpacking
-from frostline.photos.decoding import MAX_BYTES
+from frostline.photos.decoding import too_large
 from frostline.photos.manifest import Manifest, Photo, Skip, in_order, place_of
 from frostline.photos.names import is_litter, natural, printable, unusable
 from frostline.progress import Progress
@@ -77,7 +77,7 @@ def scan(
     if stat.S_ISREG(mode) and not packed:
         root = data.parent
         _from_table(data, finds)
-    elif isinstance(found, hf_datasets.Saved):
+    elif isinstance(found, hf_datasets.SavedDataset):
         _from_table(root / hf_datasets.TABLE, finds)
     else:
         _from_folder(root, finds, data)
@@ -89,11 +89,11 @@ def scan(
 def _packed(data: Path, mode: int) -> unpacking.Packed | None:
     """What has to be unpacked before it can be looked through; None: a folder or a table."""
     if stat.S_ISDIR(mode):
-        return hf_datasets.Saved(data) if hf_datasets.is_saved(data) else None
+        return hf_datasets.SavedDataset(data) if hf_datasets.is_saved(data) else None
     suffix = data.suffix.lower()
     if stat.S_ISREG(mode):
         if suffix == ".parquet":
-            return hf_datasets.Saved(data) if hf_datasets.holds_photos(data) else None
+            return hf_datasets.SavedDataset(data) if hf_datasets.holds_photos(data) else None
         if suffix in tables.SUFFIXES:
             return None
         if archives.is_archive(data):
@@ -378,8 +378,8 @@ def _digest(candidate: _Candidate) -> Photo | Skip:
     try:
         with candidate.file.open("rb") as stream:
             size = os.fstat(stream.fileno()).st_size
-            if size > MAX_BYTES:
-                return Skip(candidate.path, f"too large: {size / 1024**2:.0f} MiB, at most {MAX_BYTES // 1024**2} MiB")
+            if why := too_large(size):
+                return Skip(candidate.path, why)
             if not size:
                 return Skip(candidate.path, "empty file")
             digest = hashlib.file_digest(stream, "sha256").hexdigest()
