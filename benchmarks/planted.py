@@ -3,17 +3,18 @@
     python benchmarks/planted.py twins [DATA] [--photos 300] [--seed 0] [--show] [--out twins.json]
     python benchmarks/planted.py rows [DATA] [--rows 100000] [--seed 0]
 
-DATA is a folder of class folders; without it the built-in sample is used. It is only read: the copy is a temporary folder of links.
+DATA is a folder of class folders; without it the built-in sample is used. It is only read: the copy is a temporary
+folder of links.
 
-**twins** makes a copy of each kind below of some of the photos, puts it into the same class, and looks for twins with
+**twins** makes a copy of each kind below of some of the photos, puts it into the same class, and looks for them with
 `frostline.checks.near_duplicates.find`. A copy is found when it is in one group with its photo. *Unrelated pairs* are
-all pairs of photos, no two of which are copies of one photo: those in one group are counted as called twins. Some of
-these are no error: DATA has twins of its own, which can't be known beforehand; ``--show`` lists them, to be looked
+all pairs of photos, no two of which are copies of one photo: those in one group are counted as false. Some of
+these are no error: DATA has near-duplicates of its own, which can't be known beforehand; ``--show`` lists them, to be looked
 at. `hard` is the same share among the pairs that a search has to look at: each photo with its three nearest ones.
 
-**rows** fills a temporary cache with small pictures of so many photos (two of DATA's laid over each other, each moved at random,
-so that all differ; one in a hundred is repeated, dimmed and with noise) and finds their twins. It shows time, memory and recall without
-decoding 100,000 files, which takes 0.4 ms each on two cores.
+**rows** fills a temporary cache with small pictures of so many photos (two of DATA's laid over each other, each moved
+at random, so that all differ; one in a hundred is repeated, dimmed and with noise) and finds the near-duplicates. It shows
+time, memory and recall without decoding 100,000 files, which takes 0.4 ms each on two cores.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ COPIES: dict[str, tuple[Change, int]] = {
     "resized to two thirds, PNG": (lambda p, _: scaled(p, 0.66), 0),
     "quality 40": (lambda p, _: p, 40),
     "10 % cropped, middle": (lambda p, _: cropped(p, 0.9, 0.5, 0.5), 90),
-    "10 % cropped, anywhere": (lambda p, dice: cropped(p, 0.9, dice.random(), dice.random()), 90),
+    "10 % cropped, anywhere": (lambda p, rng: cropped(p, 0.9, rng.random(), rng.random()), 90),
     "10 % cropped off each side": (lambda p, _: cropped(p, 0.8, 0.5, 0.5), 90),
     "mirrored": (lambda p, _: p.transpose(MIRROR), 90),
     "brighter by 30 %": (lambda p, _: bright(p, 1.3), 90),
@@ -78,7 +79,7 @@ COPIES: dict[str, tuple[Change, int]] = {
     "grey": (lambda p, _: p.convert("L").convert("RGB"), 90),
     "blurred a little": (lambda p, _: p.filter(ImageFilter.GaussianBlur(max(p.size) / 300)), 90),
     "mirrored, cropped, brighter, half": (
-        lambda p, dice: scaled(bright(cropped(p.transpose(MIRROR), 0.9, dice.random(), dice.random()), 1.2), 0.5),
+        lambda p, rng: scaled(bright(cropped(p.transpose(MIRROR), 0.9, rng.random(), rng.random()), 1.2), 0.5),
         40,
     ),
 }
@@ -90,7 +91,7 @@ def encoded(photo: Image.Image, quality: int) -> bytes:
     return stream.getvalue()
 
 
-# ---- twins -----------------------------------------------------------------------------------------------------------
+# ---- near-duplicates -------------------------------------------------------------------------------------------------
 
 
 def plant(data: Path, folder: Path, count: int, seed: int) -> tuple[Manifest, dict[str, tuple[str, str]]]:
@@ -109,10 +110,10 @@ def plant(data: Path, folder: Path, count: int, seed: int) -> tuple[Manifest, di
         except OSError:
             continue
         for kind, (change, quality) in COPIES.items():
-            dice = np.random.default_rng([seed, number])
+            rng = np.random.default_rng([seed, number])
             name = f"planted {number} {list(COPIES).index(kind)}.{'jpg' if quality else 'png'}"
             path = folder / photos[i].label / name
-            path.write_bytes(encoded(change(original, dice), quality))
+            path.write_bytes(encoded(change(original, rng), quality))
             planted[path.relative_to(folder).as_posix()] = (kind, photos[i].path)
     return scan(folder), planted
 
@@ -145,7 +146,7 @@ def find_planted(data: Path, count: int, seed: int, show: bool) -> dict[str, obj
     print(f"  {'all':36} {100 * np.mean(every):6.1f} %")
     pairs = sources * (sources - 1) // 2
     print(
-        f"unrelated pairs called twins: {len(called)} of {pairs:,} ({100 * len(called) / pairs:.5f} %); "
+        f"unrelated pairs called near-duplicates: {len(called)} of {pairs:,} ({100 * len(called) / pairs:.5f} %); "
         f"of the nearest ones: {100 * len(called) / (3 * sources):.2f} %"
     )
     for a, b in sorted(called) if show else []:
@@ -162,9 +163,9 @@ def find_planted(data: Path, count: int, seed: int, show: bool) -> dict[str, obj
 # ---- many rows -------------------------------------------------------------------------------------------------------
 
 
-def moved(pictures: np.ndarray, dice: np.random.Generator) -> np.ndarray:
+def moved(pictures: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Each picture rolled by an eighth to seven eighths both ways: further than an alignment reaches."""
-    shifts = dice.integers(8, alignment.SIDE - 8, size=(len(pictures), 2))
+    shifts = rng.integers(8, alignment.SIDE - 8, size=(len(pictures), 2))
     return np.stack([np.roll(p, tuple(s), (0, 1)) for p, s in zip(pictures, shifts, strict=True)])
 
 
@@ -173,18 +174,19 @@ def many_rows(data: Path, rows: int, seed: int) -> None:
     with Progress() as progress:
         near_duplicates.find(manifest, progress=progress)  # fills the cache with DATA's own
     digests = sorted({photo.sha256 for photo in manifest.photos})
-    pictures = near_duplicates.small_pictures(digests).astype(np.float32)
-    dice = np.random.default_rng(seed)
+    (pictures,) = near_duplicates.store().read([Key(digest, 0, 0) for digest in digests])
+    pictures = pictures.astype(np.float32)
+    rng = np.random.default_rng(seed)
     with tempfile.TemporaryDirectory() as folder:
         os.environ["FROSTLINE_CACHE"] = folder
         photos, pairs = [], []
         for start in range(0, rows, 2000):
             count = min(2000, rows - start)
-            one, other = (pictures[dice.integers(len(pictures), size=count)] for _ in range(2))
-            one, other = moved(one, dice), moved(other, dice)
+            one, other = (pictures[rng.integers(len(pictures), size=count)] for _ in range(2))
+            one, other = moved(one, rng), moved(other, rng)
             mixed = 0.5 * one + 0.5 * other
             copies = np.flatnonzero(np.arange(count) % 100 == 99)
-            mixed[copies] = 0.8 * mixed[copies - 50] + dice.normal(0, 2, mixed[copies].shape)
+            mixed[copies] = 0.8 * mixed[copies - 50] + rng.normal(0, 2, mixed[copies].shape)
             names = [hashlib.sha256(f"{seed} {start + i}".encode()).hexdigest() for i in range(count)]
             near_duplicates.store().append(
                 [Key(n, 0, 0) for n in names], [np.clip(np.rint(mixed), 0, 255).astype(np.uint8)]
@@ -200,8 +202,8 @@ def many_rows(data: Path, rows: int, seed: int) -> None:
     hits = np.mean([a in of and b in of[a] for a, b in pairs])
     wrong = sum(len(group.indices) for group in groups) - 2 * sum(a in of and b in of[a] for a, b in pairs)
     print(
-        f"{rows:,} rows: {seconds:.0f} s ({spent:.0f} s of processor), peak {peak * 1024 / 1e6:,.0f} MB ({before * 1024 / 1e6:,.0f} MB "
-        f"before the search); {100 * hits:.1f} % of {len(pairs)} copies found, {wrong} other photos in groups"
+        f"{rows:,} rows: {seconds:.0f} s ({spent:.0f} s of processor), "
+        f"peak {peak * 1024 / 1e6:,.0f} MB ({before * 1024 / 1e6:,.0f} MB before the search); {100 * hits:.1f} % of {len(pairs)} copies found, {wrong} other photos in groups"
     )
 
 

@@ -69,12 +69,12 @@ def labels(data: Path, folder: Path, share: float, seed: int, look: Look) -> dic
     listed = scan(data)
     doubted = paths(look(data), "label", "junk", "conflict", "unreadable")
     clean = [p for p in listed.photos if p.path not in doubted]
-    dice = np.random.default_rng(seed)
-    chosen = set(dice.choice(len(clean), round(share * len(clean)), replace=False).tolist())
+    rng = np.random.default_rng(seed)
+    chosen = set(rng.choice(len(clean), round(share * len(clean)), replace=False).tolist())
     planted = set()
     for i, photo in enumerate(clean):
         others = [c for c in listed.classes if c != photo.label]
-        label = others[dice.integers(len(others))] if i in chosen else photo.label
+        label = others[rng.integers(len(others))] if i in chosen else photo.label
         name = f"{label}/{i} {Path(photo.path).name}"
         linked(folder / "labels" / name, data / photo.path)
         if i in chosen:

@@ -27,10 +27,10 @@ CLASSES = ("ash", "birch")
 
 def scene(seed: int, side: int = 160) -> Image.Image:
     """A picture with detail of all sizes, as photos have: another seed, another one."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     layers = np.zeros((side, side, 3))
     for cells in (4, 9, 20, 45, 90):
-        noise = Image.fromarray(dice.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
         layers += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), dtype=float) * cells**-0.5
     layers -= layers.min()
     return Image.fromarray((layers * 255 / layers.max()).astype(np.uint8))
@@ -136,32 +136,23 @@ def test_bytes_classes_and_splits_are_told(tmp_path: Path) -> None:
     assert max(across.indices) >= len(mine.photos)
 
 
-def test_features_may_add_candidates(tmp_path: Path) -> None:
-    """Whatever is proposed, the pictures decide."""
-    scenes(tmp_path, 8)
-    write(tmp_path, "ash/copy.jpg", COPIES["brighter"](scene(1)))
-    manifest = scan(tmp_path)
-    features = np.random.default_rng(0).normal(size=(len(manifest.photos), 12)).astype(np.float32)
-    assert [set(group.paths) for group in near_duplicates.find(manifest, features)] == [{"ash/1.jpg", "ash/copy.jpg"}]
-
-
 def test_textures_are_not_twins_of_their_kind(tmp_path: Path) -> None:
     for kind in range(3):
         for i in range(25):
             write(tmp_path, f"kind {kind}/{i}.png", photos.encoded(photos.textured(kind, 100 * kind + i), "PNG"))
     down, across = np.mgrid[:96, :96]
     for i in range(25):  # clean stripes: any two lie over each other once moved
-        dice = np.random.default_rng(i)
-        wave = np.sin(across * dice.uniform(0.5, 1) + dice.uniform(0, 6.3))
-        grey = (128 + 100 * np.sign(wave) * 0.7 + dice.normal(0, 3, down.shape)).clip(0, 255).astype(np.uint8)
+        rng = np.random.default_rng(i)
+        wave = np.sin(across * rng.uniform(0.5, 1) + rng.uniform(0, 6.3))
+        grey = (128 + 100 * np.sign(wave) * 0.7 + rng.normal(0, 3, down.shape)).clip(0, 255).astype(np.uint8)
         write(tmp_path, f"stripes/{i}.png", photos.encoded(Image.fromarray(grey), "PNG"))
     assert sum(len(group) for group in groups_of(tmp_path)) <= 6  # of 25 stripes a few are the same by chance
 
 
 def test_near_uniform_pictures_are_nobodys_twins(tmp_path: Path) -> None:
     for i in range(30):
-        dice = np.random.default_rng(i)
-        flat = np.full((90, 120, 3), 100 + i, float) + dice.normal(0, 1, (90, 120, 3)) + np.linspace(0, i, 120)[:, None]
+        rng = np.random.default_rng(i)
+        flat = np.full((90, 120, 3), 100 + i, float) + rng.normal(0, 1, (90, 120, 3)) + np.linspace(0, i, 120)[:, None]
         write(tmp_path, f"{CLASSES[i % 2]}/{i}.jpg", photos.encoded(Image.fromarray(flat.astype(np.uint8)), quality=85))
     write(tmp_path, "ash/flat copy.jpg", (tmp_path / "ash/0.jpg").read_bytes())
     assert groups_of(tmp_path) == [{"ash/0.jpg", "ash/flat copy.jpg"}]

@@ -1,12 +1,14 @@
-"""Whether two small grey pictures show the same photo: one is laid over the other, then their detail is compared place by place.
+"""Whether two small grey pictures show the same photo: they are aligned, then their detail is compared place by place.
 
-`align` finds the box of one picture that fits the other best (Gauss-Newton over the box's four edges, from coarse to fine, blind to
-brightness and contrast: Lucas and Kanade 1981, in the inverse order of Baker and Matthews 2004 made simple by boxes being
-separable). `agreement` then correlates what is left without the coarse forms, block by block, and takes the mean over the blocks that
-have any detail. Look-alikes (two seed heads on dark ground, two pictures in the same frame) agree in their outline alone, which is a few
-blocks; twins agree nearly everywhere. Near-uniform pictures have no blocks to agree in.
+`align` finds the box of one picture that fits the other best (Gauss-Newton over the box's four edges, from coarse to
+fine, blind to brightness and contrast: Lucas and Kanade 1981, in the inverse order of Baker and Matthews 2004 made
+simple by boxes being separable). `agreement` then correlates what is left without the coarse forms, block by block, and
+takes the mean over the blocks that have any detail. Look-alikes (two seed heads on dark ground, two pictures in the
+same frame) agree in their outline alone, which is a few blocks; near-duplicates agree nearly everywhere. Near-uniform
+pictures have no blocks to agree in.
 
-All take many pairs at once: pictures are float32 (P, S, S) in grey levels, boxes (P, 4) as left, right, top, bottom in fractions.
+All take many pairs at once: pictures are float32 (P, S, S) in grey levels, boxes (P, 4) as left, right, top, bottom in
+fractions.
 """
 
 from __future__ import annotations
@@ -29,7 +31,7 @@ _LEAST_OVERLAP = 0.5  # of the picture
 
 
 def align(moved: Floats, fixed: Floats, boxes: Floats, side: int, steps: int) -> tuple[Floats, Floats]:
-    """The boxes of `moved` that show what `fixed` shows, from the `boxes` to begin with, and the correlation (P,) in each.
+    """The boxes of `moved` that show what `fixed` shows, starting from `boxes`, and the correlation (P,) in each.
 
     Works at side x side pixels. A box may stick out of `moved`: then the pictures overlap in part.
     """
@@ -57,7 +59,8 @@ def agreement(
     Parameters
     ----------
     common
-        Detail that all photos of a set have (the same background), for `moved` and for `fixed`: left out of the comparison.
+        Detail that all photos of a set have (the same background), for `moved` and for `fixed`: left out of the
+        comparison.
     """
     here, there = detail(moved), detail(fixed)
     if common is not None:
@@ -83,7 +86,7 @@ def agreement_at(moved: Floats, fixed: Floats, boxes: Floats, side: int) -> Floa
 
 
 def repetition(pictures: Floats) -> Floats:
-    """How well pictures agree with themselves when moved by over 5 pixels, 0 to 1 (P,): high for stripes, checks and weaves."""
+    """How well pictures agree with themselves when moved by over 5 pixels, 0 to 1 (P,): high for stripes and weaves."""
     spectrum = np.fft.rfft2(detail(pictures))
     same = np.fft.irfft2(np.abs(spectrum) ** 2)
     side = pictures.shape[1]
@@ -100,14 +103,14 @@ def detail(pictures: Floats) -> Floats:
 
 @cache
 def _smoothing(side: int) -> Floats:
-    """The Gaussian filter of a column as a matrix (side, side): five times as quick as SciPy's on pictures this small."""
-    from scipy.ndimage import gaussian_filter1d  # 0.2 s, for those who look for near-twins
+    """The Gaussian filter of a column as a matrix (side, side): five times as fast as SciPy's for pictures this small."""
+    from scipy.ndimage import gaussian_filter1d  # 0.2 s, for those who look for near-duplicates
 
     return np.asarray(gaussian_filter1d(np.eye(side, dtype=np.float32), _FINE, axis=0, mode="nearest", truncate=3))
 
 
 def area_means(side: int, low: float, high: float, count: int) -> Floats:
-    """Matrix (count, side) that averages the stretch low..high (fractions) of `side` pixels into `count` equal cells."""
+    """Matrix (count, side) that averages the pixels from low to high (fractions of `side`) into `count` equal cells."""
     edges = side * (low + (high - low) * np.arange(count + 1) / count)
     pixels = np.arange(side)
     shares = np.minimum(edges[1:, None], pixels + 1) - np.maximum(edges[:-1, None], pixels)
@@ -122,7 +125,7 @@ def _pooled(pictures: Floats, side: int) -> Floats:
 
 
 def _cut(pictures: Floats, boxes: Floats) -> tuple[Floats, Floats]:
-    """What the boxes show, at the pictures' own size, and 1 where that lies inside the picture. Boxes are separable: two products."""
+    """What the boxes show, at the pictures' own size, and 1 where that is inside the picture. Separable: two products."""
     across, inside_across = _samples(boxes[:, 0], boxes[:, 1], pictures.shape[2])
     down, inside_down = _samples(boxes[:, 2], boxes[:, 3], pictures.shape[1])
     inside = inside_down[:, :, None] * inside_across[:, None, :]
@@ -130,7 +133,7 @@ def _cut(pictures: Floats, boxes: Floats) -> tuple[Floats, Floats]:
 
 
 def _samples(low: Floats, high: Floats, side: int) -> tuple[Floats, Floats]:
-    """Matrices (P, side, side) of linear interpolation at the middle of `side` cells from low to high; 1 where that is inside."""
+    """Matrices (P, side, side) of linear interpolation at the middle of `side` cells from low to high; 1 where inside."""
     at = (np.arange(side, dtype=np.float32) + 0.5) / side
     place = (low[:, None] + (high - low)[:, None] * at) * side - 0.5
     near = np.clip(place, 0, side - 1)
@@ -147,7 +150,7 @@ def _standard(pictures: Floats, inside: Floats) -> Floats:
 
 
 def _update(x: Floats, y: Floats, inside: Floats, box: Floats, across: Floats) -> Floats:
-    """The step (P, 4) of the edges that brings the shown `x` nearest to `y` where pictures are linear."""
+    """The move (P, 4) of the edges that brings the shown `x` nearest to `y` where pictures are linear."""
     width, height = (box[:, 1] - box[:, 0])[:, None, None], (box[:, 3] - box[:, 2])[:, None, None]
     right, down = np.zeros_like(x), np.zeros_like(x)
     side = len(across)

@@ -29,7 +29,7 @@ import torch
 import frostline
 from frostline.cache.store import Key, Store
 from frostline.checks import label_errors, near_duplicates, photo_quality, shortcuts
-from frostline.checks.near_duplicates import TwinGroup
+from frostline.checks.near_duplicates import DuplicateGroup
 from frostline.config import EngineKind
 from frostline.errors import WeightsError
 from frostline.networks import backbone as backbones
@@ -126,7 +126,7 @@ class Looked:
     """(N, measures), by `quality`."""
     features: label_errors.Floats | None = None
     """(N, D), by `suspects.compress`."""
-    near: list[TwinGroup] = field(default_factory=list)
+    near: list[DuplicateGroup] = field(default_factory=list)
     """Twins by their bytes and by what they show."""
     preferred: dict[str, tuple[str, float]] = field(default_factory=dict)
     """What the head says of photos that stand in several classes, by their bytes: a class and its share."""
@@ -211,7 +211,7 @@ def _look(
     return looked
 
 
-def quick(photos: Manifest, store: Store | None, near: Sequence[TwinGroup] = (), seed: int = 0) -> Row:
+def quick(photos: Manifest, store: Store | None, near: Sequence[DuplicateGroup] = (), seed: int = 0) -> Row:
     """What a study can say of its photos for nothing: `{"lines": [three sentences], "kinds": {kind: n}, "labels": [...]}`.
 
     `store`: what a pretrained network makes of the photos at its top, all of them in it; None: labels are not judged. `labels` lists the
@@ -313,7 +313,7 @@ def _of_measures(looked: Looked, seed: int) -> Iterator[Finding]:
         photo = photos[fault.index]
         yield Finding(fault.kind, [photo.path], [photo.label], fault.confidence, detail=fault.said)
     for s in shortcuts.find(looked.table, labels, _groups(looked), seed):
-        detail = f"{s.said} alone tells {printable(looked.photos.classes[s.index])} from the others in {s.accuracy:.0%} (chance is 50 %)"
+        detail = f"{s.words} alone tells {printable(looked.photos.classes[s.index])} from the others in {s.accuracy:.0%} (chance is 50 %)"
         detail += f": {s.typical}" if s.typical else ""
         yield Finding("shortcut", [], [looked.photos.classes[s.index]], s.low, detail=detail)
     names = [*photo_quality.FORMATS, "other"]
@@ -334,20 +334,20 @@ def _of_features(looked: Looked, seed: int, repeats: int = 2) -> Iterator[Findin
     once, labels = _once(looked.photos)
     features, groups = looked.features[once], groups[once]
     strange = label_errors.strangeness(features, groups, seed=seed)
-    opinion = label_errors.judge(features, labels, groups, seed=seed, repeats=repeats) if len(classes) > 1 else None
-    doubt = label_errors.with_strangeness(opinion.confidence, strange) if opinion is not None else strange
+    judgement = label_errors.judge(features, labels, groups, seed=seed, repeats=repeats) if len(classes) > 1 else None
+    doubt = label_errors.with_strangeness(judgement.confidence, strange) if judgement is not None else strange
     for row, index in enumerate(once.tolist()):
         photo = photos[index]
-        if opinion is not None and labels[row] < 0:
-            best = int(opinion.probabilities[row].argmax())
-            looked.preferred[photo.sha256] = (classes[best], float(opinion.probabilities[row, best]))
+        if judgement is not None and labels[row] < 0:
+            best = int(judgement.probabilities[row].argmax())
+            looked.preferred[photo.sha256] = (classes[best], float(judgement.probabilities[row, best]))
         if strange[row] > _STRANGE:
             confidence = min(1.0, float(strange[row]) / (2 * _STRANGE))
             detail = f"{strange[row]:.1f} standard deviations farther from its nearest photos than usual"
             yield Finding("junk", [photo.path], [photo.label], confidence, detail=detail)
-        if opinion is not None and opinion.confidence[row] >= SUSPECT:
-            suggested = classes[opinion.suggested[row]]
-            own, other = opinion.probabilities[row, [labels[row], opinion.suggested[row]]]
+        if judgement is not None and judgement.confidence[row] >= SUSPECT:
+            suggested = classes[judgement.suggested[row]]
+            own, other = judgement.probabilities[row, [labels[row], judgement.suggested[row]]]
             detail = f"trained without it, a head says {printable(suggested)} {other:.0%}, {printable(photo.label)} {own:.0%}"
             yield Finding("label", [photo.path], [photo.label], float(doubt[row]), suggested, detail)
 

@@ -1,14 +1,16 @@
-"""Near-twins: photos that are other copies of one photo (resized, recompressed, cropped, mirrored, brightened) or shots of one burst.
+"""Near-duplicates: photos that are copies of one photo (resized, recompressed, cropped, mirrored, brightened) or shots
+of one burst.
 
-    small grey pictures (cache) -> candidates by a nearest-neighbour index -> laid over each other and compared in detail -> groups
+    small grey pictures (cache) -> candidates by a nearest-neighbour index -> aligned and compared in detail -> groups
 
-A photo's candidates are found by what is left of it at 8 x 8 pixels, brightness and contrast taken out: as it is, mirrored, and as
-seven crops. The index is a graph (HNSW, Malkov and Yashunin 2018), so no photo is held against all others. A candidate is a twin only
-when the detail agrees once one picture is laid over the other (`alignment`): look-alikes share outlines, twins share detail. Pictures
-without detail are nobody's twins, and detail that a whole class shares (the same background) doesn't count.
+A photo's candidates are found by its picture at 8 x 8 pixels, brightness and contrast taken out: as it is, mirrored,
+and as seven crops. The index is a graph (HNSW, Malkov and Yashunin 2018), so no photo is compared with all others. A
+candidate is a near-duplicate only if the detail of the two pictures agrees once they are aligned (`alignment`):
+look-alikes share outlines, near-duplicates share detail. A picture without detail has no near-duplicates, and detail
+that a whole class shares (the same background) doesn't count.
 
-What is found depends on the photos' bytes and classes alone, not on names, order or the network that is studied. Memory: 64 numbers
-a photo and the index on them, about 0.6 kB; the small pictures stay on disk (4 kB a photo).
+The result depends on the photos' bytes and classes alone, not on names, order or the network that is studied. Memory:
+64 numbers a photo and the index on them, about 0.6 kB; the small pictures stay on disk (4 kB a photo).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice, pairwise
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -52,7 +54,7 @@ _BOXES = (
 )  # fmt: skip
 _CANDIDATES = 3  # nearest photos that are looked at for each photo
 _LIKELY = 0.6  # correlation of the coarse pictures below which nothing is a candidate
-_FITTING = 0.75  # and once laid over each other at 16 x 16, below which detail is not looked at
+_FITTING = 0.75  # and once aligned at 16 x 16, below which detail is not compared
 _BLOCK = 256  # pairs compared at a time: 4 MB for each picture of them
 _ROWS = 1024  # small pictures read at a time: 17 MB as numbers
 _AHEAD = 32  # photos
@@ -61,23 +63,23 @@ _PATTERN = 0.5  # repetition from which a picture fits many others by being move
 _SURE, _STILL = 0.9, 0.01  # agreement, and by how much of a side it may lie elsewhere, then
 _ROUNDS = 4  # of looking further, from what was found, past those found already
 _FAINT = 1.5  # grey levels of detail, on average, from which one of 8 x 8 cells has any
-_CELLS = 6  # of them that a picture needs to be anybody's twin
+_CELLS = 6  # of them that a picture needs to have near-duplicates
 _MANY = 20  # photos of a class from which such a mean means anything
 
 
 @dataclass(frozen=True)
 class Link:
-    """Two photos that are twins."""
+    """Two photos that are duplicates or near-duplicates of each other."""
 
     a: int
     b: int
     kind: Kind
     confidence: float
-    """How far the detail of the two agrees, 0 to 1; twins from 0.6 or 0.7."""
+    """How far the detail of the two agrees, 0 to 1; near-duplicates from 0.6 or 0.7."""
 
 
 @dataclass(frozen=True)
-class TwinGroup:
+class DuplicateGroup:
     """Photos that show one photo (or one burst), in ascending order of their indices."""
 
     indices: tuple[int, ...]
@@ -113,27 +115,25 @@ class TwinGroup:
 
     @property
     def across_classes(self) -> bool:
-        """Whether its photos stand in more than one class: at least one of the labels is wrong, or the photo shows both."""
+        """Whether its photos are in more than one class: at least one label is wrong, or the photo shows both."""
         return len(set(self.classes)) > 1
 
 
 def find(
     manifest: Manifest,
-    features: Floats | None = None,
     *,
     others: Manifest | None = None,
     progress: Progress | None = None,
-) -> list[TwinGroup]:
-    """All groups of twins among the photos, byte-identical ones included, in the order of their first photos.
+) -> list[DuplicateGroup]:
+    """All groups of near-duplicates among the photos, byte-identical ones included, in the order of their first photos.
 
-    Reads each photo once and keeps 4 kB of it in the cache; photos that can't be decoded have only byte-identical twins.
+    Reads each photo once and keeps 4 kB of it in the cache; photos that can't be decoded have only byte-identical
+    duplicates.
 
     Parameters
     ----------
-    features
-        Of a pretrained network, (N, D), one row a photo: further candidates. Not needed; what is a twin is judged the same way.
     others
-        The photos of a second folder, which join in: see `TwinGroup.indices`.
+        The photos of a second folder, which join in: see `DuplicateGroup.indices`.
 
     Raises
     ------
@@ -146,12 +146,11 @@ def find(
     for photo in photos:
         label[photo.sha256] = min(photo.label, label.get(photo.sha256, photo.label))
     digests = sorted(digest for digest in label if digest in known)
-    extra = _by_features(digests, photos, features) if features is not None else ()
-    links = _linked(str(cache_dir()), tuple(digests), tuple(label[d] for d in digests), extra)
+    links = _linked(str(cache_dir()), tuple(digests), tuple(label[d] for d in digests))
     return _grouped(photos, digests, links)
 
 
-def ties(groups: Iterable[TwinGroup], *manifests: Manifest) -> list[list[int]]:
+def ties(groups: Iterable[DuplicateGroup], *manifests: Manifest) -> list[list[int]]:
     """The groups as indices into these photos, counted on from manifest to manifest: what `split` is to keep together.
 
     Photos are known by their bytes, so the manifests may have lost some since the groups were found.
@@ -163,7 +162,7 @@ def ties(groups: Iterable[TwinGroup], *manifests: Manifest) -> list[list[int]]:
     return [indices for indices in found if len(indices) > 1]
 
 
-def near(groups: Iterable[TwinGroup], manifest: Manifest) -> list[TwinGroup]:
+def near(groups: Iterable[DuplicateGroup], manifest: Manifest) -> list[DuplicateGroup]:
     """The groups that are more than byte-identical photos, as far as they still stand in the manifest."""
     place: defaultdict[str, list[int]] = defaultdict(list)
     for index, photo in enumerate(manifest.photos):
@@ -173,11 +172,11 @@ def near(groups: Iterable[TwinGroup], manifest: Manifest) -> list[TwinGroup]:
         digests = [photo.sha256 for photo in group.photos if photo.sha256 in place]
         if len(set(digests)) > 1:
             indices = sorted({i for digest in digests for i in place[digest]})
-            found.append(TwinGroup(tuple(indices), tuple(manifest.photos[i] for i in indices), group.links))
+            found.append(DuplicateGroup(tuple(indices), tuple(manifest.photos[i] for i in indices), group.links))
     return sorted(found, key=lambda group: group.indices)
 
 
-def _grouped(photos: Sequence[Photo], digests: Sequence[str], links: Iterable[Link]) -> list[TwinGroup]:
+def _grouped(photos: Sequence[Photo], digests: Sequence[str], links: Iterable[Link]) -> list[DuplicateGroup]:
     """Groups of photos from links between digests."""
     places: defaultdict[str, list[int]] = defaultdict(list)
     for index, photo in enumerate(photos):
@@ -193,7 +192,7 @@ def _grouped(photos: Sequence[Photo], digests: Sequence[str], links: Iterable[Li
         members[int(roots[link.a])] |= {link.a, link.b}
         held[int(roots[link.a])].append(link)
     return [
-        TwinGroup(tuple(sorted(members[r])), tuple(photos[i] for i in sorted(members[r])), tuple(held[r]))
+        DuplicateGroup(tuple(sorted(members[r])), tuple(photos[i] for i in sorted(members[r])), tuple(held[r]))
         for r in sorted(members)
     ]
 
@@ -232,7 +231,7 @@ def _pictures(manifests: Sequence[Manifest], progress: Progress) -> set[str]:
     todo = [key.sha256 for key in kept.missing(Key(digest, 0, 0) for digest in files)]
     if not todo:
         return set(files)
-    task = progress.task("Looking for near-twins", len(todo))
+    task = progress.task("Looking for near-duplicates", len(todo))
     transform = Transform(SIDE)
     failed: set[str] = set()
 
@@ -248,11 +247,6 @@ def _pictures(manifests: Sequence[Manifest], progress: Progress) -> set[str]:
             kept.append([Key(digest, 0, 0) for digest, _ in rows], [np.stack([picture for _, picture in rows])])
         task.advance(sum(len(some) for some, _ in several))
     return set(files) - failed
-
-
-def small_pictures(digests: Sequence[str]) -> npt.NDArray[np.uint8]:
-    """The small pictures (N, SIDE, SIDE) of photos that were looked at before."""
-    return _Pictures(digests).read(range(len(digests)))
 
 
 def _grey(photo: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
@@ -283,7 +277,7 @@ class _Pictures:
 _NONE = np.zeros((0, SIDE, SIDE), np.uint8)
 
 
-# ---- who may be a twin -----------------------------------------------------------------------------------------------
+# ---- candidates ------------------------------------------------------------------------------------------------------
 
 
 class _Candidates(NamedTuple):
@@ -296,7 +290,7 @@ class _Candidates(NamedTuple):
 
 
 def _coarse(pictures: Floats, view: int) -> Floats:
-    """What is left of pictures (N, S, S) at a few pixels, mean 0 and length 1: (N, 64). A picture without contrast: zeros."""
+    """Pictures (N, S, S) at 8 x 8 pixels, mean 0 and length 1: (N, 64). Zeros for a picture without contrast."""
     left, right, top, bottom = _BOXES[view % len(_BOXES)]
     shown = pictures[:, :, ::-1] if view >= len(_BOXES) else pictures
     across, down = (alignment.area_means(SIDE, *ends, _COARSE) for ends in ((left, right), (top, bottom)))
@@ -306,24 +300,23 @@ def _coarse(pictures: Floats, view: int) -> Floats:
     return np.asarray(np.where(length > 1, small / np.maximum(length, 1e-6), 0), dtype=np.float32)
 
 
-def _candidates(
-    pictures: _Pictures, asked: Places, chosen: Places, roots: Places, extra: Sequence[tuple[int, int]]
-) -> _Candidates:
-    """Those of the `chosen` photos that are nearest to each of those `asked`, in whatever view comes nearest, each pair once.
+def _candidates(pictures: _Pictures, asked: Places, chosen: Places, roots: Places) -> _Candidates:
+    """Pairs of each photo in `asked` and its nearest ones among the `chosen`, in the nearest view; each pair once.
 
     Of each group, known by its root in `roots` (by place), only one is there to be found.
     """
-    index_of = np.unique(roots[chosen], return_index=True)[1]
-    index_of = chosen[index_of]
-    index = _index(_COARSE**2, "ip")
-    for some in groups(index_of.tolist(), _ROWS):  # one thread: several would build another graph each time
+    from usearch.index import Index  # brings its own compiled library: loaded when it is needed
+
+    representatives = chosen[np.unique(roots[chosen], return_index=True)[1]]
+    index = Index(ndim=_COARSE**2, metric="ip", dtype="f32", connectivity=16, expansion_add=64, expansion_search=48)
+    for some in groups(representatives.tolist(), _ROWS):  # one thread: several would build another graph each time
         index.add(np.array(some, np.uint64), _coarse(pictures.read(some).astype(np.float32), 0), threads=1)
-    found: list[npt.NDArray[np.float64]] = [_viewed(pictures, extra)]
+    found: list[npt.NDArray[np.float64]] = []
     for some in groups(asked.tolist(), _ROWS):
         read = pictures.read(some).astype(np.float32)
         nearest = []
         for view in range(2 * len(_BOXES)):
-            matches = index.search(_coarse(read, view), min(_CANDIDATES + 1, len(index_of)))
+            matches = index.search(_coarse(read, view), min(_CANDIDATES + 1, len(representatives)))
             keys = np.asarray(matches.keys).reshape(len(some), -1).astype(np.int64)
             likeness = 1 - np.asarray(matches.distances).reshape(len(some), -1)
             mine = np.broadcast_to(np.array(some)[:, None], keys.shape)
@@ -339,12 +332,6 @@ def _candidates(
     return _Candidates(kept[:, 0], kept[:, 1], kept[:, 2])
 
 
-def _index(width: int, metric: str) -> Any:
-    from usearch.index import Index  # brings its own compiled library: loaded when it is needed
-
-    return Index(ndim=width, metric=metric, dtype="f32", connectivity=16, expansion_add=64, expansion_search=48)
-
-
 def _best(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Of rows (photo, other, view, likeness): for each photo the most alike others, each in its best view."""
     rows = rows[np.lexsort((rows[:, 2], -rows[:, 3], rows[:, 1], rows[:, 0]))]
@@ -356,54 +343,22 @@ def _best(rows: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return rows[np.arange(len(rows)) - starts < _CANDIDATES]
 
 
-def _viewed(pictures: _Pictures, pairs: Sequence[tuple[int, int]]) -> npt.NDArray[np.float64]:
-    """Rows (photo, other, view, likeness) for pairs that came from elsewhere."""
-    rows = [np.zeros((0, 4))]
-    for some in groups(pairs, _ROWS):
-        a, b = (np.array(side) for side in zip(*some, strict=True))
-        moved, fixed = (pictures.read(side.tolist()).astype(np.float32) for side in (a, b))
-        still = _coarse(fixed, 0)
-        likeness = np.stack([(_coarse(moved, view) * still).sum(1) for view in range(2 * len(_BOXES))], 1)
-        rows.append(np.stack([a, b, likeness.argmax(1), likeness.max(1)], 1).astype(np.float64))
-    return np.concatenate(rows)
-
-
-def _by_features(digests: Sequence[str], photos: Sequence[Photo], features: Floats) -> tuple[tuple[int, int], ...]:
-    """Pairs of photos that a network finds alike, as places in `digests`."""
-    place = {digest: i for i, digest in enumerate(digests)}
-    row: dict[int, int] = {}
-    for number, photo in enumerate(photos[: len(features)]):
-        if photo.sha256 in place:
-            row.setdefault(place[photo.sha256], number)
-    chosen = sorted(row)
-    if len(chosen) < 2:
-        return ()
-    values = np.asarray(features[[row[i] for i in chosen]], dtype=np.float32)
-    index = _index(values.shape[1], "cos")
-    index.add(np.array(chosen, np.uint64), values, threads=1)
-    keys = np.asarray(index.search(values, min(_CANDIDATES + 1, len(chosen))).keys).reshape(len(chosen), -1)
-    pairs = {tuple(sorted((i, int(j)))) for i, near in zip(chosen, keys, strict=True) for j in near if i != int(j)}
-    return tuple(sorted((a, b) for a, b in pairs))
-
-
-# ---- who is one ------------------------------------------------------------------------------------------------------
+# ---- comparison ------------------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=4)  # a study over several seeds, and the check before it, ask the same
-def _linked(
-    _cache: str, digests: tuple[str, ...], labels: tuple[str, ...], extra: tuple[tuple[int, int], ...]
-) -> tuple[Link, ...]:
+def _linked(_cache: str, digests: tuple[str, ...], labels: tuple[str, ...]) -> tuple[Link, ...]:
     """Links between places in `digests`, which are sorted, so that names and the order of files don't matter."""
     pictures = _Pictures(digests)
     first, links, detailed, common = _surveyed(pictures, labels)
     chosen = np.array([i for i in first if detailed[i]], dtype=np.int64)
-    roots, asked, rest = np.arange(len(digests)), chosen, [(a, b) for a, b in extra if detailed[a] and detailed[b]]
+    roots, asked = np.arange(len(digests)), chosen
 
     def work(pairs: _Candidates) -> list[Link]:
         return _judged(pictures, pairs, labels, common)
 
     for _ in range(_ROUNDS if len(chosen) > 1 else 0):
-        candidates = _candidates(pictures, asked, chosen, roots, rest)
+        candidates = _candidates(pictures, asked, chosen, roots)
         numbers = groups(range(len(candidates.moved)), _BLOCK)
         blocks = (_Candidates(*(column[some] for column in candidates)) for some in numbers)
         fresh = [link for _, found in ahead(work, blocks, depth=2) for link in found]
@@ -412,15 +367,17 @@ def _linked(
         links += fresh
         roots = _roots(len(digests), links)
         asked = chosen[np.isin(roots[chosen], roots[[link.a for link in fresh]])]
-        rest = []
     return tuple(links)
 
 
 def _surveyed(
     pictures: _Pictures, labels: Sequence[str]
 ) -> tuple[list[int], list[Link], npt.NDArray[np.bool_], dict[str, Floats]]:
-    """One look at all small pictures: of each different one the first; links from the others to those; which have any detail; and for
-    classes whose photos share much of their detail (one background), that detail (SIDE, SIDE)."""
+    """Read all small pictures once.
+
+    Returns the first of each different picture; links from its exact copies to it; which pictures have any detail; and for
+    classes whose photos share much of their detail (one background), that detail (SIDE, SIDE).
+    """
     seen: dict[bytes, int] = {}
     first, links, detailed = [], [], np.zeros(len(pictures), bool)
     energy = np.zeros(len(pictures))
@@ -455,7 +412,7 @@ def _common(
 
 
 def _judged(pictures: _Pictures, pairs: _Candidates, labels: Sequence[str], common: dict[str, Floats]) -> list[Link]:
-    """Those candidates that are twins. Costs 0.1 ms for a pair that is far from one, 0.6 ms for one that is near."""
+    """The candidates that are near-duplicates. Costs 0.1 ms for a pair that is clearly not one, else 0.6 ms."""
     moved, fixed = (pictures.read(side.tolist()).astype(np.float32) for side in (pairs.moved, pairs.fixed))
     mirrored = pairs.view >= len(_BOXES)
     moved[mirrored] = moved[mirrored][:, :, ::-1]
@@ -480,15 +437,15 @@ def _judged(pictures: _Pictures, pairs: _Candidates, labels: Sequence[str], comm
     return [
         Link(int(pairs.moved[i]), int(pairs.fixed[i]), _kind(box, bool(mirrored[i]), float(a)), round(float(a), 3))
         for i, box, a, c, r in zip(near, boxes, agreed, covered, repeated, strict=True)
-        if is_twin(float(a), float(c)) and (r < _PATTERN or (a > _SURE and _moved(box) < _STILL))
+        if is_near_duplicate(float(a), float(c)) and (r < _PATTERN or (a > _SURE and _moved(box) < _STILL))
     ]
 
 
-def is_twin(agreed: float, covered: float) -> bool:
+def is_near_duplicate(agreed: float, covered: float) -> bool:
     """The rule: 0.7 of the detail agrees, or 0.6 where there is detail nearly everywhere to compare; and there is some.
 
-    Planted copies reach 0.77 to 1, other photos of one set below 0.65, and above 0.5 only where a plain subject on plain ground leaves
-    little to compare; other shots of one burst lie anywhere.
+    Planted copies reach 0.77 to 1, other photos of one set below 0.65, and above 0.5 only where a plain subject on
+    plain ground leaves little to compare; other shots of one burst lie anywhere.
     """
     return covered >= 0.1 and agreed >= (0.6 if covered >= 0.9 else 0.7)
 

@@ -1,8 +1,8 @@
-"""Classes that something other than what the photos show gives away: their size, shape, format, camera, border or light.
+"""Shortcuts: traits such as size, format, camera, border or light that give a class away, whatever the photos show.
 
-A network learns whatever tells classes apart. Where all photos of one class come from another source, it learns the source, and
-fails on photos from anywhere else. So small trees are asked to tell the class from one trait alone, cross-validated; a trait that
-tells a class almost without fault is called.
+A network learns whatever separates the classes. Where all photos of one class come from another source, it learns the
+source, and fails on photos from anywhere else. So small decision trees predict the class from one trait alone,
+cross-validated; a trait that predicts a class almost without error is reported.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from frostline.checks.label_errors import deal
+from frostline.checks.label_errors import Indices, deal_folds
 from frostline.checks.photo_quality import COLUMNS, FORMATS
 
 Table = npt.NDArray[np.float32]
 
 LEAST = 8
-"""Photos of a class, and of the others, that it takes to call anything."""
+"""Photos of a class, and of the others, below which nothing is reported."""
 
-_MOST = 6000  # photos looked at
+_MOST = 6000  # photos that the trees are trained on and tested with
 _CAMERAS = 20  # the commonest ones, each a column of its own
 
 
 class _Trait(NamedTuple):
     name: str
-    said: str
-    strong: float  # balanced accuracy from which it is called
+    words: str
+    strong: float  # balanced accuracy from which it is reported
 
 
 _TRAITS = (
@@ -46,55 +46,53 @@ _TRAITS = (
 
 @dataclass(frozen=True)
 class Shortcut:
-    """A trait that tells a class."""
+    """A trait that gives a class away."""
 
     trait: str
-    said: str
+    words: str
     """The trait in words."""
     index: int
     """Of the class."""
     accuracy: float
-    """Mean of the shares of its photos and of the others' that the trait alone places rightly; 0.5 is chance."""
+    """Balanced accuracy of "this class or not", from the trait alone; 0.5 is chance."""
     low: float
     """Lower end of the accuracy's 95 % interval."""
     typical: str
-    """What most of its photos have there, in words; "" where it can't be said briefly."""
+    """The trait's usual value among the class's photos, in words; "" where it can't be said briefly."""
 
 
-def find(table: Table, labels: npt.NDArray[np.int64], groups: npt.NDArray[np.int64], seed: int = 0) -> list[Shortcut]:
-    """The shortcuts, the strongest first; for each class only the simplest trait of those that say the same.
+def find(table: Table, labels: Indices, groups: Indices, seed: int = 0) -> list[Shortcut]:
+    """The shortcuts, the strongest first; for each class only the simplest trait of those that follow from one another.
 
     Parameters
     ----------
     table
-        (N, len(quality.COLUMNS)), without NaN.
+        (N, len(photo_quality.COLUMNS)), without NaN.
     labels, groups
         (N,): class, and what stays in one fold.
     """
-    dice = np.random.default_rng(seed)
-    some = np.sort(dice.permutation(len(labels))[:_MOST])
+    rng = np.random.default_rng(seed)
+    some = np.sort(rng.permutation(len(labels))[:_MOST])
     table, labels, groups = table[some], labels[some], groups[some]
     if len(labels) < 2 * LEAST or len(np.unique(labels)) < 2:
         return []
-    folds = deal(labels, groups, dice)
+    folds = deal_folds(labels, groups, rng)
     found: list[Shortcut] = []
     for trait, columns in zip(_TRAITS, _columns(table).values(), strict=True):
         if not (columns != columns[0]).any():
             continue
-        told = _told(columns, labels, folds)
-        for label in np.unique(labels):
-            accuracy, low = _accuracy(told == label, labels == label)
+        predicted = _predicted(columns, labels, folds)
+        for label in np.unique(labels).tolist():
+            own = labels == label
+            accuracy, low = _accuracy(predicted == label, own)
             if low >= trait.strong - 0.1 and accuracy >= trait.strong:
-                found.append(
-                    Shortcut(
-                        trait.name, trait.said, int(label), accuracy, low, _typical(trait.name, table, labels == label)
-                    )
-                )
+                typical = _typical(trait.name, table[own])
+                found.append(Shortcut(trait.name, trait.words, label, accuracy, low, typical))
     return sorted(_simplest(found), key=lambda s: -s.accuracy)
 
 
 def _columns(table: Table) -> Mapping[str, Table]:
-    """What each trait's tree gets to see, (N, ...), by trait."""
+    """The inputs of each trait's tree, (N, ...), by trait."""
     of = {name: table[:, i] for i, name in enumerate(COLUMNS)}
     common = [c for c in np.unique(of["camera"]) if c]
     common = sorted(common, key=lambda c: -(of["camera"] == c).sum())[:_CAMERAS]
@@ -111,27 +109,21 @@ def _columns(table: Table) -> Mapping[str, Table]:
     return {name: np.stack(values, axis=1).astype(np.float32) for name, values in columns.items()}
 
 
-def _told(columns: Table, labels: npt.NDArray[np.int64], folds: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """(N,): the class that a small tree of the other folds tells from these columns."""
+def _predicted(columns: Table, labels: Indices, folds: Indices) -> Indices:
+    """(N,): the class that a small tree, trained on the other folds, predicts from these columns."""
+    from sklearn.model_selection import PredefinedSplit, cross_val_predict
     from sklearn.tree import DecisionTreeClassifier
 
-    told = np.full(len(labels), -1)
-    for fold in np.unique(folds):
-        train = folds != fold
-        if len(np.unique(labels[train])) > 1:
-            leaves = max(16, 4 * len(np.unique(labels)))
-            tree = DecisionTreeClassifier(
-                max_leaf_nodes=leaves, min_samples_leaf=3, class_weight="balanced", random_state=0
-            )
-            told[~train] = tree.fit(columns[train], labels[train]).predict(columns[~train])
-    return told
+    leaves = max(16, 4 * len(np.unique(labels)))
+    tree = DecisionTreeClassifier(max_leaf_nodes=leaves, min_samples_leaf=3, class_weight="balanced", random_state=0)
+    return np.asarray(cross_val_predict(tree, columns, labels, cv=PredefinedSplit(folds)), dtype=np.int64)
 
 
-def _accuracy(told: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Balanced accuracy and the lower end of its 95 % interval (each share with two successes and two failures more)."""
+def _accuracy(predicted: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> tuple[float, float]:
+    """Balanced accuracy and the lower end of its 95 % interval (Agresti and Coull: two successes and two failures more)."""
     if min(true.sum(), (~true).sum()) < LEAST:
         return 0.0, 0.0
-    shares = [float(told[true].mean()), float((~told)[~true].mean())]
+    shares = [float(predicted[true].mean()), float((~predicted)[~true].mean())]
     counts = [int(true.sum()), int((~true).sum())]
     near = [(share * count + 2) / (count + 4) for share, count in zip(shares, counts, strict=True)]
     variance = sum(p * (1 - p) / (count + 4) for p, count in zip(near, counts, strict=True)) / 4
@@ -139,7 +131,7 @@ def _accuracy(told: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> tuple
 
 
 def _simplest(found: list[Shortcut]) -> list[Shortcut]:
-    """Without those that follow from another of the same class: a size has a shape, a border has a colour and compresses well."""
+    """Without those that follow from another of the same class: a size has a shape, a border has a colour."""
     follows = {
         "shape": ("size",),
         "background": ("border",),
@@ -150,12 +142,12 @@ def _simplest(found: list[Shortcut]) -> list[Shortcut]:
     return [s for s in found if not any((s.index, cause) in named for cause in follows.get(s.trait, ()))]
 
 
-def _typical(trait: str, table: Table, own: npt.NDArray[np.bool_]) -> str:
-    of = {name: table[own, i] for i, name in enumerate(COLUMNS)}
+def _typical(trait: str, table: Table) -> str:
+    of = {name: table[:, i] for i, name in enumerate(COLUMNS)}
     if trait == "size":
         sizes, counts = np.unique(np.stack([of["width"], of["height"]], 1), axis=0, return_counts=True)
         most = counts.argmax()
-        return f"{sizes[most][0]:.0f} x {sizes[most][1]:.0f} in {100 * counts[most] / own.sum():.0f} % of them"
+        return f"{sizes[most][0]:.0f} x {sizes[most][1]:.0f} in {100 * counts[most] / len(table):.0f} % of them"
     if trait == "format":
         place = int(np.bincount(of["format"].astype(int)).argmax())
         return f"{[*FORMATS, 'other'][place]} in {100 * (of['format'] == place).mean():.0f} % of them"

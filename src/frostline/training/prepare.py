@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from frostline.checks import near_duplicates
-from frostline.checks.near_duplicates import TwinGroup
+from frostline.checks.near_duplicates import DuplicateGroup
 from frostline.config import Config, Precision
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.networks import backbone as backbones
@@ -127,7 +127,7 @@ class Prepared:
     config: Config
     photos: Manifest
     """The usable photos."""
-    near_twins: list[TwinGroup]
+    near_twins: list[DuplicateGroup]
     """Groups of near-duplicates among them beyond identical files, where the configuration asks for those."""
     split: Split
     others: Manifest | None
@@ -283,7 +283,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     )
 
 
-def _not_trained_on(tested: Manifest, usable: Manifest, alike: Sequence[TwinGroup], config: Config) -> Manifest:
+def _not_trained_on(tested: Manifest, usable: Manifest, alike: Sequence[DuplicateGroup], config: Config) -> Manifest:
     """The photos of `config.test` without those that are also in `config.data`."""
     tested = tested.without(seen(usable, tested, near_duplicates.ties(alike, usable, tested)))
     _check_classes(usable, tested, config)
