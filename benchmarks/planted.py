@@ -203,7 +203,8 @@ def many_rows(data: Path, rows: int, seed: int) -> None:
     wrong = sum(len(group.indices) for group in groups) - 2 * sum(a in of and b in of[a] for a, b in pairs)
     print(
         f"{rows:,} rows: {seconds:.0f} s ({spent:.0f} s of processor), "
-        f"peak {peak * 1024 / 1e6:,.0f} MB ({before * 1024 / 1e6:,.0f} MB before the search); {100 * hits:.1f} % of {len(pairs)} copies found, {wrong} other photos in groups"
+        f"peak {peak * 1024 / 1e6:,.0f} MB ({before * 1024 / 1e6:,.0f} MB before the search); "
+        f"{100 * hits:.1f} % of {len(pairs)} copies found, {wrong} other photos in groups"
     )
 
 
