@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import frostline
-from frostline.reports.seeds_page import best_of
 from frostline.stats import across_seeds, intervals
 from frostline.studies.seeds import several
 from support.commands import SMALL, call, document, events, figures, must, spawn, stop_when, table
@@ -141,14 +140,6 @@ def test_report_builds_page_and_picture_again(over_seeds: Run, tmp_path: Path) -
     assert "report.html" in must("report", out).out
     for name in ("report.html", "seeds.svg"):
         assert (out / name).read_bytes() == (over_seeds.out / name).read_bytes()
-
-
-def test_the_answer_is_drawn_by_validation_and_never_by_the_photos_reported_on() -> None:
-    def row(name: str, mean: float, validation: float, trainable: int) -> dict[str, Any]:
-        return {"name": name, "mean": mean, "validation_mean": validation, "parameters": {"trainable": trainable}}
-
-    rows = [row("baseline", 0.99, 0.6, 5), row("frozen", 0.8, 0.9, 2), row("fine-tuned", 0.9, 0.9, 3)]
-    assert best_of(rows)["name"] == "frozen"  # of two that validation holds equal, the one with less to train
 
 
 # ---- going on --------------------------------------------------------------------------------------------------------

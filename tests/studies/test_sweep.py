@@ -289,40 +289,6 @@ def test_subsets_are_nested_and_stratified(labels: list[str], wanted: set[int], 
 # ---- what follows from the figures -----------------------------------------------------------------------------------
 
 
-@given(st.integers(2, 5), st.integers(5, 40), st.integers(0, 10_000))
-@settings(max_examples=30, deadline=None)
-def test_the_recommended_line_is_the_highest_that_is_not_clearly_below_the_best(
-    count: int, photos_: int, seed: int
-) -> None:
-    dice = np.random.default_rng(seed)
-    lines = [
-        sweep_stats.Judged(str(i), dice.random(photos_) < dice.random(), dice.random(photos_) * 3) for i in range(count)
-    ]
-    found = sweep_stats.recommend(lines, 0)
-    best = max(lines, key=lambda line: (line.right.mean(), -line.loss.mean()))
-    assert found["best"] == best.name
-    assert sum(row["best_share"] for row in found["lines"]) == pytest.approx(1)
-    open_ = [row["name"] for row in found["lines"] if row["difference_ci"][1] >= 0]
-    assert found["recommended"] == open_[0]
-    for row in found["lines"]:
-        assert row["difference"] <= 0
-
-
-def test_between_equals_the_lower_log_loss_is_the_best() -> None:
-    right = np.array([True, False] * 20)
-    pair = [sweep_stats.Judged("top", right, np.full(40, 0.5)), sweep_stats.Judged("0", right, np.full(40, 0.4))]
-    found = sweep_stats.recommend(pair, 0)
-    assert [row["best_share"] for row in found["lines"]] == [0, 1]
-    assert (found["best"], found["recommended"]) == ("0", "top")  # equally accurate, so the one with less to train
-
-
-def test_a_wrong_photo_said_with_certainty_has_a_finite_loss() -> None:
-    said = sweep_stats.judged("top", ["a", "b"], [{"a": 0.0, "b": 1.0}, {"a": 0.25, "b": 0.75}])
-    assert said.right.tolist() == [False, True]
-    assert np.isfinite(said.loss).all()
-    assert said.loss[1] == pytest.approx(-np.log(0.75))
-
-
 def drawn(errors: list[list[float]], sizes: list[int], photos_: int = 3000, repeats: int = 3) -> sweep_stats.Grid:
     """A grid whose strategies have these errors; a photo that is hard for one is hard for all."""
     hardness = np.random.default_rng(0).random(photos_)

@@ -12,10 +12,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from frostline import wording
 from frostline.documents import trained_alike
 from frostline.errors import RunError
 from frostline.reports.svg import looks
+from frostline.stats import decision
 from frostline.stats.predictions import Prediction, read_predictions
 
 Row = dict[str, Any]
@@ -62,12 +62,8 @@ class Record:
 
     @cached_property
     def best(self) -> Row | None:
-        """The strategy that the study's answer names: chosen by validation photos, so never by those that are reported."""
-        by = "balanced_accuracy" if self.unequal else "accuracy"
-        if all(wording.known(s.get(f"validation_{by}")) for s in self.strategies):
-            by = f"validation_{by}"
-        scored = [s for s in self.strategies if wording.known(s.get(by))]
-        return max(scored, key=lambda s: (s[by], -((s.get("parameters") or {}).get("trainable") or 0)), default=None)
+        """The strategy that the study's answer names, chosen on the validation set; None while no strategy has ended."""
+        return decision.best_strategy(self.strategies, self.unequal)
 
     @cached_property
     def predictions(self) -> dict[str, list[Prediction]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from scipy import stats
 from frostline.errors import RunError
 from frostline.files import write_text
 from frostline.reports import html, svg, sweep_charts
+from frostline.stats import decision
 
 FILE, TABLE, PICTURE = "seeds.json", "seeds.csv", "seeds.svg"
 
@@ -39,11 +39,6 @@ def read(folder: Path) -> Document:
     except (ValueError, OSError, LookupError, TypeError) as error:
         raise RunError(f"{file} can't be read: {error}") from error
     return document
-
-
-def best_of(rows: Sequence[Document]) -> Document:
-    """The strategy that validation prefers on average; the photos that are reported have no say."""
-    return max(rows, key=lambda row: (row["validation_mean"], -row["parameters"]["trainable"]))
 
 
 def build(run: Path) -> Path:
@@ -74,7 +69,7 @@ def draw(folder: Path, document: Document) -> Path:
         study=document,
         dataset=document["dataset"],
         strategies=rows,
-        best=best_of(rows)["name"],
+        best=decision.best_over_seeds(document["strategies"])["name"],
         figure=figure,
         spread_factors=[float(f) for f in factors],
         sections=[("strategies", "Strategies"), ("covers", "What the intervals cover"), ("seeds", "The seeds")],

@@ -1,12 +1,11 @@
-"""What a sweep comes to: which freeze line to take, from how many photos on fine-tuning pays, and what more photos would bring.
+"""What follows from a sweep over numbers of photos: from how many on fine-tuning pays, and what more photos would bring.
 
-Everything here works on predictions and says how sure it is by resampling photos (and repeats). Nothing here trains.
+Everything here works on predictions, with intervals from resampling photos (and repeats). Nothing here trains.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,100 +13,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
-from frostline.stats import intervals
+from frostline.stats.resampling import photo_counts
 
 Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
-RESAMPLES = 4000
-_AT_A_TIME = 2_000_000  # counts of photos in memory at a time
-_LEAST_SHARE = 5e-7  # half of the last digit that predictions.csv holds
-
 FEWEST_SIZES, LEAST_SPAN = 4, 8
 """A power law of three numbers wants more sizes than that, over a wide span: fewer, or closer ones, fit any forecast."""
 _REFITS = 400
-
-
-# ---- which line ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Judged:
-    """What one line said of the validation photos."""
-
-    name: str
-    right: npt.NDArray[np.bool_]
-    """(N,) whether each photo was right."""
-    loss: Floats
-    """(N,) negative log probability of each photo's class, nats."""
-
-
-def judged(name: str, true: Sequence[str], shares: Sequence[Mapping[str, float]]) -> Judged:
-    """From what predictions.csv holds: each photo's class, and the probability of every class."""
-    of_true = np.array([share[label] for label, share in zip(true, shares, strict=True)])
-    right = np.array([max(share, key=share.__getitem__) == label for label, share in zip(true, shares, strict=True)])
-    return Judged(name, right, -np.log(np.clip(of_true, _LEAST_SHARE, 1)))
-
-
-def recommend(lines: Sequence[Judged], seed: int) -> Row:
-    """Choose a freeze line by validation photos alone.
-
-    Each line's `best_share` is the share of resamples of the photos in which it is the best: most photos right, and between
-    equals the lower log loss. The recommended line is the highest one (fewest trainable parameters) that is not clearly below
-    the best: the 95 % interval of their paired difference reaches zero.
-
-    Parameters
-    ----------
-    lines
-        From the top down, all on the same N photos.
-
-    Returns
-    -------
-    dict
-        ``recommended`` and ``best`` (names), ``photos`` (N), and ``lines``: for each its accuracy with a 95 % interval, log
-        loss, best_share, and the difference to the best with interval and p value.
-    """
-    best = max(range(len(lines)), key=lambda i: (lines[i].right.mean(), -lines[i].loss.mean()))
-    shares = _best_shares(lines, seed)
-    rows = []
-    for line, share in zip(lines, shares, strict=True):
-        behind = intervals.compare(line.name, line.right, lines[best].name, lines[best].right)
-        rows.append(
-            {
-                "name": line.name,
-                "accuracy": float(line.right.mean()),
-                "accuracy_ci": intervals.mean_interval(line.right),
-                "log_loss": float(line.loss.mean()),
-                "best_share": float(share),
-                "difference": behind.difference,
-                "difference_ci": behind.ci,
-                "p_value": behind.p_value,
-                "clearly_below": behind.ci[1] < 0,
-            }
-        )
-    recommended = next(row["name"] for row in rows if not row["clearly_below"])
-    return {"recommended": recommended, "best": lines[best].name, "photos": len(lines[best].right), "lines": rows}
-
-
-def _best_shares(lines: Sequence[Judged], seed: int) -> Floats:
-    """(L,) the share of resamples in which each line is the best."""
-    right = np.array([line.right for line in lines], dtype=float)
-    loss = np.array([line.loss for line in lines])
-    wins = np.zeros(len(lines))
-    for counts in _photo_counts(right.shape[1], seed):
-        score = right @ counts.T  # whole numbers: equals are equal
-        behind = score < score.max(0)
-        first = np.where(behind, np.inf, loss @ counts.T).argmin(0)
-        wins += np.bincount(first, minlength=len(lines))
-    return np.asarray(wins / wins.sum())
-
-
-def _photo_counts(photos: int, seed: int, resamples: int = RESAMPLES) -> Iterator[Floats]:
-    """How often each photo is drawn, (some, photos) at a time, in `resamples` resamples of all photos."""
-    rng = np.random.default_rng(seed)
-    step = max(1, _AT_A_TIME // photos)
-    for start in range(0, resamples, step):
-        yield rng.multinomial(photos, np.full(photos, 1 / photos), min(step, resamples - start)).astype(float)
 
 
 # ---- how many photos -------------------------------------------------------------------------------------------------
@@ -149,7 +62,7 @@ def resample(grid: Grid, seed: int) -> Resampled:
     flat = grid.right.reshape(-1, photos).astype(float)
     rng = np.random.default_rng([seed, 1])
     draws = []
-    for counts in _photo_counts(photos, seed):
+    for counts in photo_counts(photos, seed):
         cells = (counts @ flat.T / photos).reshape(len(counts), s, k, repeats)
         drawn = max(1, repeats - 1)
         weights = rng.multinomial(drawn, np.full(repeats, 1 / repeats), len(counts)) / drawn

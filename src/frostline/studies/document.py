@@ -23,7 +23,7 @@ from frostline.photos import sample
 from frostline.photos.manifest import Manifest
 from frostline.progress import Progress
 from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
-from frostline.stats import intervals
+from frostline.stats import decision, intervals
 from frostline.stats.class_balance import unequal
 from frostline.stats.predictions import Prediction
 from frostline.training.prepare import Prepared
@@ -130,8 +130,9 @@ def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
     """The question's answer in a sentence (the strategy that validation prefers, and how sure its figure is), and how it compares."""
     dataset = document["dataset"]
     unlike = dataset.get("unequal", False)  # an older run's rows have no macro recall
-    watched = "validation_balanced_accuracy" if unlike else "validation_accuracy"
-    best = max(rows, key=lambda row: (row[watched], -row["parameters"]["trainable"]))
+    best = decision.best_strategy(rows, unlike)
+    if best is None:
+        return "", ""
     count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
     text = f"{advice(best['name'])}: {wording.headline(best, unlike)} on {count:,} {photos_reported(document)}."
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]

@@ -25,8 +25,8 @@ from frostline.config import Config
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_text
 from frostline.progress import Progress, open_progress
-from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, best_of, draw, read
-from frostline.stats import across_seeds
+from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, draw, read
+from frostline.stats import across_seeds, decision
 from frostline.stats.predictions import read_predictions
 from frostline.studies.document import advice, photos_reported
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
@@ -300,7 +300,7 @@ def _answer(
     rows: Sequence[Document], comparisons: Sequence[Document], counts: np.ndarray, ended: Sequence[Document]
 ) -> tuple[str, str]:
     """The answer in a sentence, and how its strategy compares."""
-    best = best_of(rows)
+    best = decision.best_over_seeds(rows)
     low, high = (100 * x for x in best["ci"])
     text = (
         f"{advice(best['name'])}: {100 * best['mean']:.1f} % right on average over {len(ended)} seeds "

@@ -19,6 +19,7 @@ import numpy as np
 
 from frostline import documents
 from frostline.config import Config, configure
+from frostline.documents.sweep import Recommendation
 from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
 from frostline.files import write_text
@@ -30,6 +31,7 @@ from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import sweep_page
 from frostline.stats import sweep_stats
+from frostline.stats.decision import LineOnValidation, recommended_line
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.studies.document import begin
 from frostline.studies.run_folder import SWEEP, Existing, held, look, read, start
@@ -346,14 +348,14 @@ def _about(strategy: Strategy, prepared: Prepared) -> Row:
     return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
 
 
-def recommendation(run: Path, names: Sequence[str], seed: int) -> Row:
-    """What `findings.recommend` says of these lines of a run folder, from what they said of validation photos alone."""
+def recommendation(run: Path, names: Sequence[str], seed: int) -> Recommendation:
+    """What `decision.recommended_line` chooses of these lines of a run folder, from what they said of validation photos alone."""
     lines = []
     for name in names:
         file = run / name / "validation.csv"  # where there is none, the reported photos are the validation photos
         said = read_predictions(file if file.exists() else run / name / "predictions.csv")
-        lines.append(sweep_stats.judged(name, [p.true for p in said], [p.probabilities for p in said]))
-    return sweep_stats.recommend(lines, seed)
+        lines.append(LineOnValidation.of(name, [p.true for p in said], [p.probabilities for p in said]))
+    return recommended_line(lines, seed)
 
 
 # ---- over photos -----------------------------------------------------------------------------------------------------
