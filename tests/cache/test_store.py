@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from frostline.cache import marks, upkeep
+from frostline.cache import contents
 from frostline.cache import store as stores
 from frostline.cache.store import Store, open_store
 from frostline.errors import ConfigError, RunError
@@ -177,7 +177,6 @@ def test_a_store_is_found_by_what_shapes_its_rows(tmp_path: Path, monkeypatch: p
     assert made.folder == tmp_path / "activations" / "2bc0ea8891f63b58e1949fbdfdcb2268"  # of earlier versions, too
     assert_holds(open_store({"line": 3, "size": 8}, SHAPES, DTYPES, what="said otherwise"), 1)
     assert open_store({"line": 4, "size": 8}, SHAPES, DTYPES, what="a network at line 4").missing(keys(1)) == keys(1)
-    (entry,) = [entry for entry in upkeep.entries() if entry.path == made.folder]
+    (entry,) = [entry for entry in contents.entries() if entry.path == made.folder]
     assert (entry.what, entry.rows, entry.bytes_per_row) == ("a network at line 3", 1, made.row_bytes)
     assert entry.in_use
-    marks.release(made.folder)

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from frostline import configure
-from frostline.cache import marks, upkeep
+from frostline.cache import contents, marks, upkeep
 from frostline.errors import DataError, RunError
 from frostline.photos import archives
 from frostline.photos.decoding import MAX_BYTES
@@ -263,11 +263,11 @@ def test_the_caches_limit_holds_for_unpacked_photos(
     monkeypatch.setenv("FROSTLINE_CACHE_LIMIT", str(2 * size - 1000))
     with marks.session():
         scan(first)
-    (entry,) = upkeep.entries(["photos"])
+    (entry,) = contents.entries(["photos"])
     assert entry.what == "unpacked from 1.zip"
     with marks.session():
         scan(second)
-        (entry,) = upkeep.entries(["photos"])  # the first had to go
+        (entry,) = contents.entries(["photos"])  # the first had to go
         assert (entry.what, entry.in_use) == ("unpacked from 2.zip", True)
         assert upkeep.clear(["photos"]) == ([], [entry])
     assert len(upkeep.clear()[0]) == 1

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from frostline.cache import upkeep
+from frostline.cache import contents
 from frostline.photos import public_sets
 from frostline.photos.scan import scan
 from frostline.progress import Progress
@@ -119,7 +119,7 @@ def test_flowers_are_fetched_unpacked_and_licensed(
     assert {p.name for p in (tmp_path / "flowers").iterdir()} == {"rose", "tulip", "LICENSE.txt"}
     assert {p.name for p in tmp_path.iterdir()} == {"cache", "flowers"}
     assert scan(tmp_path / "flowers").counts() == {"rose": 2, "tulip": 2}
-    assert upkeep.entries() == []  # the archive is not kept
+    assert contents.entries() == []  # the archive is not kept
     assert call("data", "flowers", tmp_path / "flowers").error.endswith("give a new or an empty folder")
     assert "did you mean 'flowers'?" in call("data", "flower", tmp_path / "x").error
 
@@ -132,7 +132,7 @@ def test_a_broken_fetch_goes_on_where_it_stopped(serve: Callable[[bytes], Server
     assert server.starts == [0, 4000]
     server.starts.clear()
     (cache / "downloads" / ".flower_photos.tgz.part").write_bytes(whole[:5000])  # what a killed process left
-    (entry,) = upkeep.entries()
+    (entry,) = contents.entries()
     assert (entry.kind, entry.what) == ("downloads", "unfinished: archive flower_photos.tgz")
     said = json.loads(must("data", "flowers", tmp_path / "two", "--json").out)
     assert server.starts == [5000]

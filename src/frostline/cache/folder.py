@@ -1,16 +1,11 @@
-"""Where the cache folder is, and what it is marked by."""
+"""Where the cache folder is, and what marks the built-in sample in it."""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import platformdirs
-
-if TYPE_CHECKING:  # it takes seconds to import: only when it is needed
-    pass
-
 
 SAMPLE_MARKER = ".frostline-sample.json"
 """The file that says that a folder of photos is the built-in sample, and which."""

@@ -1,14 +1,22 @@
-"""Marks of use: who uses what of the cache folder, so that nobody removes it meanwhile."""
+"""Who uses what of the cache folder, so that nobody removes it meanwhile.
+
+    .upkeep.lock      held while a process marks, clears or makes room: these exclude one another
+    .users/ID/lock    held by a process for as long as it lives; the system frees it however the process ends
+    .users/ID/MARK    an empty file, named after an entry of the cache: that process uses it
+    KIND/NAME/.used   its time of change is the last use of that entry
+
+A mark is the name of a file, not its content: it can be set on a full disk, which is where others make room.
+"""
 
 from __future__ import annotations
 
 import atexit
 import os
+import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,127 +24,121 @@ from filelock import FileLock
 
 from frostline.cache.folder import cache_dir
 
-_USED_BY = ".used-by-"
+USED = ".used"
+PROMISE = "promise.json"
+"""Beside a process's marks: what it was promised, see `frostline.cache.upkeep`."""
 
+_USERS, _LOCK = ".users", "lock"
+_PATIENCE = 10.0  # seconds to wait for this process's own lock, which another process may be probing
 
-_USED = ".used"  # its time of change is the last use
-
-
-PROMISED = ".promised-"
-
-
-_PATIENCE = 10.0  # seconds for the lock on a mark of our own, which another process may be probing
-
-
-# ---- marks of use ----------------------------------------------------------------------------------------------------
-
-
-@dataclass
-class Mark:
-    """A file whose lock says that its process lives."""
-
-    lock: FileLock
-    path: Path
-    process: int
-    count: int = 0
-
-    @classmethod
-    def set(cls, folder: Path, prefix: str) -> Mark:
-        """Names are unique: in containers that share a cache, process numbers are not."""
-        path = folder / f"{prefix}{os.getpid()}-{uuid4().hex[:12]}.lock"
-        lock = FileLock(path, thread_local=False)  # whichever thread ends it
-        lock.acquire(timeout=_PATIENCE)
-        return cls(lock, path, os.getpid())
-
-    def lives(self) -> bool:
-        """Whether it still says so: not in a forked child, nor where someone deleted the folder."""
-        return self.process == os.getpid() and self.path.exists()
-
-    def end(self) -> None:
-        """Give the lock back; a forked child must not, it would free its parent's."""
-        if self.process == os.getpid():
-            with suppress(OSError):
-                self.lock.release()
-            discard(self.path.with_suffix(".json"))  # a promise has one
-            discard(self.path)
-
-
-_session: ContextVar[list[Path] | None] = ContextVar("_session", default=None)  # what the current `session` marked
-
-
-_marks: dict[Path, Mark] = {}  # of opened folders
-
-
-promises: dict[Path, Mark] = {}  # of cache folders
-
-
+_locks: dict[tuple[int, Path], FileLock] = {}  # by process number and cache folder: a forked child is a user of its own
+_marked: list[set[Path]] = [set()]  # entries: first those that no session marked, then those of each session that runs
+_session: ContextVar[set[Path] | None] = ContextVar("_session", default=None)
 registry = threading.RLock()
+"""Held by a thread that changes what this process uses or is promised."""
+
+
+def mark_used(folder: Path) -> None:
+    """Say that this process uses an entry of the cache, until the current `session` ends, or else the process.
+
+    Nobody removes the entry meanwhile. Call this before looking into its folder, so that what is seen there stays; the
+    folder is made where it is missing. Where the cache can't be written nothing is marked; neither is what lies behind
+    a link in it, which is never removed anyway.
+    """
+    place, cache = located(folder), cache_dir().resolve()
+    with registry, suppress(OSError, ValueError):  # a cache that others filled may be read-only here
+        mark = mark_of(place, cache)
+        user = own_user(cache)
+        if user is None or not (user / mark).exists() or not place.is_dir():
+            with exclusive():
+                place.mkdir(parents=True, exist_ok=True)
+                (make_user(cache) / mark).touch()
+        session_marks = _session.get()
+        (_marked[0] if session_marks is None else session_marks).add(place)
+        (place / USED).touch()
 
 
 @contextmanager
 def session() -> Iterator[None]:
-    """Take back at its end what `mark_used` said inside, and what was promised: a notebook goes on, its finished studies need nothing."""
-    marked: list[Path] = []
-    token = _session.set(marked)
+    """Take back at its end what was marked inside, and what was promised. A notebook lives on after its studies."""
+    marks: set[Path] = set()
+    token = _session.set(marks)
+    with registry:
+        _marked.append(marks)
     try:
         yield
     finally:
         _session.reset(token)
-        for folder in marked:
-            release(folder)
         with registry:
-            while promises:
-                promises.popitem()[1].end()
+            _marked[:] = [others for others in _marked if others is not marks]
+            unused = marks.difference(*_marked)
+            for user, cache in _own_users():
+                _discard(user / PROMISE)
+                for place in (p for p in unused if p.is_relative_to(cache)):
+                    with suppress(OSError):
+                        (place / USED).touch()
+                    _discard(user / mark_of(place, cache))
 
 
-def mark_used(folder: Path) -> None:
-    """Say that this process uses `folder`, now and until `release`, the end of a `session` or its own: nobody removes it meanwhile.
-
-    Call it before the folder is looked into, so that what is seen there stays. The folder is made where it is missing. May be
-    called again for the same folder; each call has a `release` of its own. Where the folder can't be written nothing is marked.
-    """
-    place = absolute(folder)
-    with registry, suppress(OSError):  # a cache that others filled may be read-only here
-        mark = _marks.get(place)
-        if mark is None or not mark.lives():
-            with alone():
-                place.mkdir(parents=True, exist_ok=True)
-                is_marked(place, sweep=True)
-                _marks[place] = Mark.set(place, _USED_BY)
-            _marks[place].count = mark.count if mark else 0
-        _marks[place].count += 1
-        marked = _session.get()
-        if marked is not None:
-            marked.append(place)
-        (place / _USED).touch()
+@contextmanager
+def exclusive() -> Iterator[Path]:
+    """Yield the cache folder while no other process marks, clears or makes room. Not to be nested."""
+    cache = cache_dir()
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(cache / ".upkeep.lock", thread_local=False):
+        yield cache.resolve()
 
 
-def release(folder: Path) -> None:
-    """Take one `mark_used` of this process back; after the last one the folder may be removed."""
-    with registry:
-        mark = _marks.get(absolute(folder))
-        if mark is not None:
-            mark.count -= 1
-            if mark.count < 1:
-                del _marks[absolute(folder)]
-                mark.end()
+def own_user(cache: Path) -> Path | None:
+    """The folder with the marks of this process; None where it has none, or someone deleted it."""
+    lock = _locks.get((os.getpid(), cache))
+    return Path(lock.lock_file).parent if lock is not None and Path(lock.lock_file).exists() else None
 
 
-@atexit.register
-def _end() -> None:
-    for mark in [*_marks.values(), *promises.values()]:
-        mark.end()
+def make_user(cache: Path) -> Path:
+    """The folder with the marks of this process, made where it is missing. Under `registry` and `exclusive`."""
+    folder = own_user(cache)
+    if folder is None:
+        users(cache, sweep=True)
+        folder = cache / _USERS / f"{os.getpid()}-{uuid4().hex[:12]}"  # containers that share a cache share numbers
+        folder.mkdir(parents=True)
+        lock = FileLock(folder / _LOCK, thread_local=False)  # any thread may free it
+        lock.acquire(timeout=_PATIENCE)
+        _locks[os.getpid(), cache] = lock
+        for place in set().union(*_marked):
+            if place.is_relative_to(cache):
+                (folder / mark_of(place, cache)).touch()
+    return folder
 
 
-def is_marked(folder: Path, *, sweep: bool = False) -> bool:
-    """Whether a living process has its mark in `folder`. With `sweep` (under `alone`) the marks of dead ones are removed."""
-    alive = False
-    for path in folder.glob(f"{_USED_BY}*.lock"):
-        if is_held(path):
-            alive = True
+def users(cache: Path, *, sweep: bool = False) -> list[Path]:
+    """The folders of marks of living processes. With `sweep`, under `exclusive`, those of dead ones are removed."""
+    living = []
+    for folder in cache.glob(f"{_USERS}/*"):
+        if is_held(folder / _LOCK):
+            living.append(folder)
         elif sweep:
-            discard(path)
-    return alive
+            shutil.rmtree(folder, ignore_errors=True)
+    return living
+
+
+def marks(cache: Path) -> set[str]:
+    """The marks of all that living processes use, this one included."""
+    found: set[str] = set()
+    for user in users(cache):
+        with suppress(OSError):  # that process has just ended
+            found.update(mark.name for mark in user.iterdir())
+    return found
+
+
+def mark_of(place: Path, cache: Path) -> str:
+    """What the mark of an entry is called that lies there (see `located`). Raises ValueError if not in the cache."""
+    return place.relative_to(cache).as_posix().replace("/", "+")
+
+
+def located(path: Path) -> Path:
+    """The path from the root; links on the way are followed, one at its end is kept."""
+    return path.parent.resolve() / path.name
 
 
 def is_held(path: Path) -> bool:
@@ -152,21 +154,19 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def discard(path: Path) -> None:
-    """Remove a file if the system lets it go."""
-    with suppress(OSError):  # gone already, or open on Windows: the next sweep takes it
-        path.unlink()
+def _discard(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
 
 
-def absolute(path: Path) -> Path:
-    """The path from the root, links kept as they are."""
-    return Path(os.path.abspath(path))  # noqa: PTH100 - resolve() would follow links
+def _own_users() -> list[tuple[Path, Path]]:
+    """This process's folders of marks, each with its cache folder; not those of the process it was forked from."""
+    return [(Path(lock.lock_file).parent, cache) for (pid, cache), lock in _locks.items() if pid == os.getpid()]
 
 
-@contextmanager
-def alone() -> Iterator[Path]:
-    """Yield the cache folder while no other process marks, clears or makes room. Not to be nested."""
-    folder = cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".upkeep.lock", thread_local=False):
-        yield folder
+@atexit.register
+def _end() -> None:
+    for folder, cache in _own_users():
+        with suppress(OSError):
+            _locks.pop((os.getpid(), cache)).release()
+        shutil.rmtree(folder, ignore_errors=True)

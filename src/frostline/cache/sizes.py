@@ -10,17 +10,10 @@ from frostline.errors import ConfigError
 
 LIMIT_VARIABLE = "FROSTLINE_CACHE_LIMIT"
 
-
-_UNITS = {"": 1, "b": 1}
-
-
-_UNITS |= {f"{p}b": 1000**n for n, p in enumerate("kmgt", 1)} | {f"{p}ib": 1024**n for n, p in enumerate("kmgt", 1)}
-
-
+_FACTORS = {"": 1, "b": 1}
+_FACTORS |= {f"{prefix}b": 1000**n for n, prefix in enumerate("kmgt", 1)}
+_FACTORS |= {f"{prefix}ib": 1024**n for n, prefix in enumerate("kmgt", 1)}
 _SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,18})?)\s*([a-z]*)\s*", re.IGNORECASE)
-
-
-# ---- sizes -----------------------------------------------------------------------------------------------------------
 
 
 def parse_size(text: str) -> int:
@@ -34,7 +27,7 @@ def parse_size(text: str) -> int:
         Anything else.
     """
     found = _SIZE.fullmatch(text)
-    factor = _UNITS.get(found[2].lower()) if found else None
+    factor = _FACTORS.get(found[2].lower()) if found else None
     if found is None or factor is None:
         raise ConfigError(
             f"size {text!r}: expected a number and a unit (kB, MB, GB, TB, KiB, MiB, GiB, TiB), e.g. 20GB"

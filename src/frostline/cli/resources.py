@@ -14,7 +14,7 @@ from frostline.cli.options import Json, Quiet
 from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from frostline.cache.upkeep import Entry
+    from frostline.cache.contents import Entry
 
 
 def backbones(
@@ -76,7 +76,7 @@ def cache(
     quiet: Quiet = False,
 ) -> None:
     """List what the cache folder holds, or clear it: all of it can be had again, at the cost of time."""
-    from frostline.cache import sizes, upkeep
+    from frostline.cache import contents, sizes, upkeep
     from frostline.cache.folder import cache_dir
     from frostline.errors import nearest
 
@@ -85,14 +85,14 @@ def cache(
     kinds = [k.strip() for k in kind.split(",") if k.strip()]
     result: dict[str, Any]
     if action == "clear":
-        removed, kept = upkeep.clear(kinds or upkeep.COMPUTED, older_than)
+        removed, kept = upkeep.clear(kinds or contents.COMPUTED, older_than)
         result = {"freed": sum(e.bytes for e in removed), "removed": _named(removed), "kept": _named(kept)}
     else:
-        found = upkeep.older_than(upkeep.entries(kinds or upkeep.KINDS), older_than)
+        found = contents.older_than(contents.entries(kinds or contents.KINDS), older_than)
         result = {"limit": sizes.limit(), "bytes": sum(e.bytes for e in found), "entries": _named(found)}
     result = {"folder": str(cache_dir()), **result}
     if as_json:
-        typer.echo(json.dumps(result, default=upkeep.Entry.to_dict, ensure_ascii=False))
+        typer.echo(json.dumps(result, default=contents.Entry.to_dict, ensure_ascii=False))
     elif not quiet:
         _print_cleared(result) if action == "clear" else _print_cache(result)
 

@@ -50,7 +50,7 @@ class Packed(Protocol):
 def folder(packed: Packed, progress: Progress) -> tuple[Path, Left]:
     """The folder that `packed` is unpacked in, and what was left out; unpacks it where that was not done before.
 
-    The folder stays as long as this process (or its `upkeep.session`) runs.
+    The folder stays as long as this process (or its `marks.session`) runs.
 
     Raises
     ------
@@ -61,12 +61,8 @@ def folder(packed: Packed, progress: Progress) -> tuple[Path, Left]:
     """
     home = cache_dir() / "photos" / f"{_RULES:02x}{packed.digest()[:30]}"
     marks.mark_used(home)
-    try:
-        left = _done(home)
-        return home / "photos", _unpack(packed, home, progress) if left is None else left
-    except BaseException:
-        marks.release(home)
-        raise
+    left = _done(home)
+    return home / "photos", _unpack(packed, home, progress) if left is None else left
 
 
 def _unpack(packed: Packed, home: Path, progress: Progress) -> Left:
