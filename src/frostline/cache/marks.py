@@ -53,9 +53,15 @@ def mark_used(folder: Path) -> None:
             with exclusive():
                 place.mkdir(parents=True, exist_ok=True)
                 (make_user(cache) / mark).touch()
-        session_marks = _session.get()
-        (_marked[0] if session_marks is None else session_marks).add(place)
+        _current().add(place)
         (place / USED).touch()
+
+
+def release(folder: Path) -> None:
+    """Take back that the current `session`, or what runs outside of any, uses an entry: it turned out to be of no use."""
+    with registry:
+        _current().discard(located(folder))
+        _unmark({located(folder)})
 
 
 @contextmanager
@@ -71,13 +77,9 @@ def session() -> Iterator[None]:
         _session.reset(token)
         with registry:
             _marked[:] = [others for others in _marked if others is not marks]
-            unused = marks.difference(*_marked)
-            for user, cache in _own_users():
+            _unmark(marks)
+            for user, _ in _own_users():
                 _discard(user / PROMISE)
-                for place in (p for p in unused if p.is_relative_to(cache)):
-                    with suppress(OSError):
-                        (place / USED).touch()
-                    _discard(user / mark_of(place, cache))
 
 
 @contextmanager
@@ -152,6 +154,22 @@ def is_held(path: Path) -> bool:
         return path.exists()
     probe.release()
     return False
+
+
+def _current() -> set[Path]:
+    """What was marked in the current session, or outside of any."""
+    marked = _session.get()
+    return _marked[0] if marked is None else marked
+
+
+def _unmark(places: set[Path]) -> None:
+    """Remove this process's marks of those places that no session, nor what runs outside of any, uses any longer."""
+    for user, cache in _own_users():
+        for place in places.difference(*_marked):
+            if place.is_relative_to(cache):
+                with suppress(OSError):
+                    (place / USED).touch()
+                _discard(user / mark_of(place, cache))
 
 
 def _discard(path: Path) -> None:

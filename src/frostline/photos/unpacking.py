@@ -61,8 +61,12 @@ def folder(packed: Packed, progress: Progress) -> tuple[Path, Left]:
     """
     home = cache_dir() / "photos" / f"{_RULES:02x}{packed.digest()[:30]}"
     marks.mark_used(home)
-    left = _done(home)
-    return home / "photos", _unpack(packed, home, progress) if left is None else left
+    try:
+        left = _done(home)
+        return home / "photos", _unpack(packed, home, progress) if left is None else left
+    except BaseException:
+        marks.release(home)
+        raise
 
 
 def _unpack(packed: Packed, home: Path, progress: Progress) -> Left:
