@@ -23,7 +23,10 @@ from frostline.networks.trainable import Above, make_head
 from frostline.recipes import Recipe, Strategy, resolve
 
 CLASSES = ["daisy", "rose", "tulipán"]
-FIGURES = {"reported_on": "test", "photos": 3, "accuracy": 0.9}
+FIGURES = {
+    "reported_on": "test", "photos": 3, "rendered": False, "refit": False, "accuracy": 0.9, "accuracy_ci": [0.4, 1.0],
+    "balanced_accuracy": 0.9, "balanced_accuracy_ci": [0.4, 1.0], "macro_f1": 0.9, "log_loss": 0.3, "ece_shipped": 0.1,
+}  # fmt: skip
 
 
 def photos(count: int) -> np.ndarray:
@@ -38,10 +41,10 @@ def made(name: str, line: str, weights: Any, hidden: int) -> Bundle:
     head = make_head(built.features, len(CLASSES), Recipe(hidden=hidden), 0)
     above = Above(bundle.detached(cut), head, learn_statistics=weights == "random")
     with torch.no_grad():
-        dice = torch.Generator().manual_seed(1)
+        rng = torch.Generator().manual_seed(1)
         for value in above.suffix.state_dict().values():
             if value.is_floating_point():
-                value.add_(torch.rand(value.shape, generator=dice) / 50)
+                value.add_(torch.rand(value.shape, generator=rng) / 50)
     above.to(memory_format=torch.channels_last)  # as training leaves it
     strategy = Strategy("mine", name, weights, line, recipe=Recipe(hidden=hidden))
     about = bundle.describe(

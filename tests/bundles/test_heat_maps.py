@@ -108,9 +108,9 @@ def blobs(root: Path, each: int = 60) -> Path:
     for kind, colour in (("blue", (30, 60, 230)), ("red", (230, 40, 30))):
         (root / kind).mkdir(parents=True)
         for number in range(each):
-            dice = np.random.default_rng((len(kind), number))
-            grey = dice.normal(128, 12, (64, 64, 1)).clip(0, 255) * np.ones(3)
-            row, column = dice.integers(0, 44, 2)
+            rng = np.random.default_rng((len(kind), number))
+            grey = rng.normal(128, 12, (64, 64, 1)).clip(0, 255) * np.ones(3)
+            row, column = rng.integers(0, 44, 2)
             grey[row : row + 20, column : column + 20] = colour
             name = f"{number}-{row}-{column}.png"
             Image.fromarray(grey.astype(np.uint8)).save(root / kind / name)

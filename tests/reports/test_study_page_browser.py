@@ -306,10 +306,10 @@ def test_names_that_turn_the_writing_about_stay_in_their_place(tmp_path: Path, c
 
 def test_nine_hundred_photos_stay_below_15_megabytes(tmp_path: Path) -> None:
     run = make_run(tmp_path, names=("frozen",), each=3)
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     # as busy as photos get: noise at four pixels a speck costs more bytes than any real photo
     for file in (tmp_path / "photos").glob("*/*"):
-        speckled = Image.fromarray(dice.integers(0, 255, (60, 80, 3), dtype=np.uint8)).resize(
+        speckled = Image.fromarray(rng.integers(0, 255, (60, 80, 3), dtype=np.uint8)).resize(
             (640, 480), Image.Resampling.BICUBIC
         )
         speckled.save(file, "JPEG", quality=90)

@@ -349,7 +349,7 @@ def test_macro_figures_come_first_everywhere(trained: Callable[[str], Path]) -> 
     places = [report.index(f'<th scope="col">{name}</th>') for name in ("Macro<br>recall", "Macro F1", "Accuracy")]
     assert places == sorted(places)
     card = (run / "frozen" / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "| macro recall | 95 % interval | macro F1 | accuracy |" in card
+    assert "| macro recall | 95 % CI | macro F1 | accuracy |" in card
     assert f"| {macro} | " in card
 
 
@@ -360,9 +360,9 @@ def test_equal_classes_keep_accuracy_first(run: Any) -> None:
     assert re.search(r"strategy +accuracy +95 % interval +macro F1 +calibration", run.said.out)
     report = (run.out / "report.html").read_text(encoding="utf-8")
     assert "Macro<br>recall" not in report
-    assert "| accuracy | 95 % interval | macro F1 | log loss |" in (
-        run.out / "frozen" / "bundle" / "README.md"
-    ).read_text(encoding="utf-8")
+    assert "| accuracy | 95 % CI | macro F1 | log loss |" in (run.out / "frozen" / "bundle" / "README.md").read_text(
+        encoding="utf-8"
+    )
     for row in found["strategies"]:
         assert set(row) >= {"balanced_accuracy", "balanced_accuracy_ci", "validation_balanced_accuracy"}
 

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_args
+from typing import get_args
 
 from frostline.config import StoredAs
-from frostline.errors import BundleError, FrostlineError
+from frostline.documents import read_object
+from frostline.documents.bundle import BundleFigures, NeighboursFile, ThresholdRow, TransformFigures
+from frostline.errors import BundleError, FrostlineError, RunError
 from frostline.photos.decoding import Transform
 from frostline.stats import thresholds
-
-if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or compiled for the first time
-    pass
-
 
 SCHEMA = 3
 
@@ -36,7 +33,7 @@ class About:
     """Layers in all."""
     classes: list[str]
     """In the order of the outputs."""
-    transform: dict[str, Any]
+    transform: TransformFigures
     """What a photo goes through first; see `frostline.photos.decoding.Transform`."""
     hidden: int
     """Width of the head's hidden layer; 0 = linear."""
@@ -44,7 +41,7 @@ class About:
     """Number format at the line in training, kept in prediction."""
     temperature: float
     """What logits are divided by."""
-    figures: dict[str, Any]
+    figures: BundleFigures
     """Accuracy and the like, with what they were measured on."""
     test_views: int = 1
     """1: a photo is looked at once; 2: its mirror image too, and the logits are averaged."""
@@ -52,10 +49,10 @@ class About:
     """Each class's share of the training photos; empty in bundles of schema 1, which don't tell."""
     stands_for: list[float] = field(default_factory=list)
     """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
-    thresholds: list[dict[str, Any]] = field(default_factory=list)
+    thresholds: list[ThresholdRow] = field(default_factory=list)
     """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no validation
     photos could tell."""
-    neighbours: dict[str, Any] = field(default_factory=dict)
+    neighbours: NeighboursFile = field(default_factory=NeighboursFile)
     """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
 
 
@@ -82,11 +79,13 @@ def read_about(path: Path) -> tuple[About, str]:
         hint = f": did you mean {path / 'bundle'}?" if (path / "bundle" / "bundle.json").is_file() else ""
         raise BundleError(f"{path} is not a bundle: expected a folder with bundle.json and model.safetensors{hint}")
     try:
-        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        document = read_object(file)
         schema = int(document["schema"])
         digest = str(document["sha256"])
         about = {k: v for k, v in document.items() if k not in ("frostline", "schema", "sha256")}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except RunError as error:
+        raise BundleError(f"{error}: copy the bundle again") from error
+    except (ValueError, KeyError, TypeError) as error:
         raise BundleError(f"{file} is damaged ({type(error).__name__}: {error}): copy the bundle again") from error
     if schema > SCHEMA:
         raise BundleError(

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from frostline.documents.bundle import NeighboursFile
 from frostline.errors import BundleError
 
 FILE = "neighbours.safetensors"
@@ -83,7 +84,7 @@ def to_bytes(features: Features, labels: npt.NDArray[np.integer[Any]], paths: li
     return save(tensors, metadata={"paths": json.dumps(paths, ensure_ascii=False)})
 
 
-def describe(data: bytes, photos: int) -> dict[str, Any]:
+def describe(data: bytes, photos: int) -> NeighboursFile:
     """What bundle.json says of the file."""
     return {"photos": photos, "sha256": hashlib.sha256(data).hexdigest()}
 

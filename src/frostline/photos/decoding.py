@@ -42,10 +42,10 @@ import logging
 import math
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, cast, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -58,6 +58,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from frostline.config import Resize
+from frostline.documents.bundle import TransformFigures
 from frostline.errors import ConfigError, MissingExtraError, PhotoError
 
 MAX_PIXELS = 100_000_000
@@ -131,12 +132,13 @@ class Transform:
         share = self.crop_pct if self.resize == "crop" else Transform.crop_pct
         return Transform(self.size, self.resize, interpolation=self.interpolation, crop_pct=share)
 
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form: ``{"size", "resize", "mean": [3], "std": [3], "interpolation", "crop_pct"}``."""
-        return {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+    def to_dict(self) -> TransformFigures:
+        """The JSON form."""
+        found = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(self).items()}
+        return cast(TransformFigures, found)
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Transform:
+    def from_dict(cls, value: Mapping[str, Any]) -> Transform:
         """The inverse of `to_dict`. Raises ConfigError when a key is missing, unknown or of a wrong kind.
 
         What came after size, resize, mean and std may be missing: an older frostline wrote it.

@@ -11,11 +11,11 @@ little. Where they joined the training photos in the end, it was the model befor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
+from frostline.documents.bundle import ThresholdRow
 from frostline.errors import ConfigError
 from frostline.stats.predictions import Prediction
 
@@ -23,15 +23,13 @@ PRECISIONS = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 RISK = 0.05
 """Chance that a threshold does not keep its promise."""
 
-Row = dict[str, Any]
 
-
-def of(validation: Sequence[Prediction]) -> list[Row]:
+def of(validation: Sequence[Prediction]) -> list[ThresholdRow]:
     """`table` from what a model says of validation photos that are not reported on."""
     return table([p.confidence for p in validation], [p.correct for p in validation])
 
 
-def table(confidence: Sequence[float], right: Sequence[bool]) -> list[Row]:
+def table(confidence: Sequence[float], right: Sequence[bool]) -> list[ThresholdRow]:
     """A row for each of `PRECISIONS` that these validation photos can show.
 
     Returns
@@ -46,7 +44,7 @@ def table(confidence: Sequence[float], right: Sequence[bool]) -> list[Row]:
     return [row for row in rows if row]
 
 
-def _row(wanted: float, sure: np.ndarray, good: np.ndarray) -> Row | None:
+def _row(wanted: float, sure: np.ndarray, good: np.ndarray) -> ThresholdRow | None:
     from scipy import stats
 
     count = len(sure)
@@ -72,7 +70,7 @@ def _row(wanted: float, sure: np.ndarray, good: np.ndarray) -> Row | None:
     }
 
 
-def for_precision(rows: Sequence[Mapping[str, Any]], wanted: float) -> Row:
+def for_precision(rows: Sequence[ThresholdRow], wanted: float) -> ThresholdRow:
     """The row of the table that promises `wanted` at least, at the least confidence.
 
     Raises
@@ -93,7 +91,7 @@ def for_precision(rows: Sequence[Mapping[str, Any]], wanted: float) -> Row:
         raise ConfigError(
             f"precision {wanted:g}: this bundle's validation photos can promise {most:g} at most; ask for that, or give --threshold"
         )
-    return dict(min(enough, key=lambda row: row["precision"]))
+    return min(enough, key=lambda row: row["precision"])
 
 
 def problems(rows: object) -> list[str]:

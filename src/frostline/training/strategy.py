@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import numpy as np
 import torch
@@ -22,6 +22,7 @@ from torch import nn
 
 from frostline.bundles import bundle, card, neighbours
 from frostline.cache.store import Key, Store
+from frostline.documents.bundle import BundleFigures, NeighboursFile
 from frostline.files import write_text
 from frostline.networks import freeze_line, trainable
 from frostline.networks.backbone import Backbone
@@ -424,7 +425,9 @@ def _seen(model: bundle.Bundle, photos: loop.Examples, view: int) -> Iterator[bu
     return (seen for _, seen in ahead(model.seen_at_line, read, depth=4))
 
 
-def _training_photos(trained: TrainedStrategy, prepared: Prepared, model: bundle.Bundle) -> tuple[bytes, Row]:
+def _training_photos(
+    trained: TrainedStrategy, prepared: Prepared, model: bundle.Bundle
+) -> tuple[bytes, NeighboursFile]:
     """The training photos as the bundle keeps them, for whoever asks which ones a new photo resembles; and what it says of them."""
     photos = prepared.part(prepared.split.train.tolist())
     most = neighbours.MOST if trained.parts.cut.line else neighbours.MOST_FROM_PIXELS
@@ -452,7 +455,7 @@ def _plain(value: float) -> str:
     return str(value) if isinstance(value, int) else f"{value:.6f}"
 
 
-def _headline(row: Row, prepared: Prepared) -> Row:
+def _headline(row: Row, prepared: Prepared) -> BundleFigures:
     names = (
         "accuracy",
         "accuracy_ci",
@@ -462,13 +465,13 @@ def _headline(row: Row, prepared: Prepared) -> Row:
         "log_loss",
         "ece_shipped",
     )
-    return {
+    about = {
         "reported_on": prepared.reported_on,
         "photos": len(prepared.reported()),
         "rendered": prepared.rendered,
         "refit": "refit" in row,
-        **{n: row[n] for n in names},
     }
+    return cast(BundleFigures, {**about, **{n: row[n] for n in names}})
 
 
 def discard_checkpoints(folder: Path) -> None:
