@@ -1,9 +1,12 @@
 """Archives of photos: zip and tar (plain, gz, bz2, xz). Whatever one may hold, nothing lands outside the folder it is unpacked in.
 
-A member is left out and listed when its path is absolute, has a drive letter or leads upwards, when it is a link or a device, when it
-is encrypted, damaged or larger than any photo may be. Folders and links are never made from what a member says but as its file needs
-them, so no member can redirect another. Refused as a whole: what is no archive, and what would unpack to a hundred times its size
-(a "zip bomb"; photos hardly shrink).
+A member is left out and listed when its path is absolute, has a drive letter or leads upwards, when it is a link or a device,
+when it is encrypted, damaged or larger than any photo may be. Only regular files are written, and only the folders that they
+need are made, so no member can redirect another. An archive is refused as a whole when it is none, or when it would unpack to a
+hundred times its size (a "zip bomb"; photos hardly shrink).
+
+The same rules hold for zip and tar on every system. That is why the extraction filters of the standard library are not used:
+`tarfile.data_filter` takes "/a.jpg" for "a.jpg" and keeps links that stay inside; `ZipFile.extract` renames in silence.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -100,7 +103,7 @@ class Archive:
 
     def size(self) -> int:
         """Bytes of the files that will be unpacked, by their headers. Raises DataError, as `unpack` does."""
-        return sum(member.size for member in self._members if not member.fault)
+        return sum(member.size for member in self._listing[0] if not member.fault)
 
     def unpack(self, folder: Path, progress: Progress) -> list[tuple[str, str]]:
         """Write the files into `folder`; returns those left out: (path, why).
@@ -112,35 +115,35 @@ class Archive:
         OSError
             The disk is full.
         """
-        left = [(member.name, member.fault) for member in self._members if member.fault]
-        good = [member for member in self._members if not member.fault]
+        members, end = self._listing
+        left = [(member.name, member.fault) for member in members if member.fault]
+        good = [member for member in members if not member.fault]
         task = progress.task(f"Unpacking {self.name}", sum(member.size for member in good), unit="B")
         try:
             with self._opened() as open_:
                 for number, member in enumerate(good):
                     try:
-                        fault = _write(folder / member.path, open_, member, task.advance)
+                        fault = _write(folder / member.path, _blocks(open_, member), task.advance)
                     except _BROKEN as error:
                         fault = f"damaged: {one_line(error)}"
                         if (
                             not self._zip
-                        ):  # what follows in the stream is lost too, and to look for it would read all of it again
+                        ):  # the rest of the stream is lost too; to look for it would read all of it again
                             left += [(later.name, fault) for later in good[number:]]
                             break
                     if fault:
                         left.append((member.name, fault))
         finally:
             task.finish()
-        return [*left, *([("", self._end)] if self._end else [])]
+        return [*left, ("", end)] if end else left
 
     @property
     def _shown(self) -> str:
         return printable(str(self.path))
 
     @cached_property
-    def _members(self) -> list[_Member]:
-        """The files in it that are no litter, in the archive's order."""
-        self._end = ""
+    def _listing(self) -> tuple[list[_Member], str]:
+        """The files in it that are no litter, in the archive's order; and what is wrong with its end, "" where nothing is."""
         found: list[_Member] = []
         total, seen = 0, set[str]()
         try:
@@ -155,11 +158,10 @@ class Archive:
                 found.append(member)
         except (*_BROKEN, OSError, RuntimeError) as error:
             if not found:
-                raise DataError(
-                    f"{self._shown} can't be opened as an archive: {one_line(error)}; is it whole? Fetch or pack it again"
-                ) from error
-            self._end = f"the archive is damaged after {len(found)} files: {one_line(error)}"
-        return found
+                why = f"can't be opened as an archive: {one_line(error)}; is it whole? Fetch or pack it again"
+                raise DataError(f"{self._shown} {why}") from error
+            return found, f"the archive is damaged after {len(found)} files: {one_line(error)}"
+        return found, ""
 
     def _passed_over(self, path: str) -> bool:
         parts = path.split("/")
@@ -173,7 +175,8 @@ class Archive:
             raise DataError(f"{self._shown} holds over {MAX_MEMBERS:,} files: unpack it yourself and give the folder")
         if total > _FREE and total > MAX_RATIO * packed:
             raise DataError(
-                f"{self._shown} would unpack from {packed / 1e6:,.1f} MB to over {total / 1e6:,.0f} MB: a bomb, since photos don't shrink"
+                f"{self._shown} would unpack from {packed / 1e6:,.1f} MB to over {total / 1e6:,.0f} MB: "
+                "a bomb, since photos don't shrink"
             )
 
     def _listed(self) -> Iterator[_Member]:
@@ -187,14 +190,8 @@ class Archive:
             with tarfile.open(self.path) as tar:
                 for entry in tar:
                     if not entry.isdir():
-                        fault = (
-                            ""
-                            if entry.isreg()
-                            else "a link"
-                            if entry.issym() or entry.islnk()
-                            else "not a regular file"
-                        )
-                        yield _Member(entry.name, entry.size, entry, _fault(entry.name, entry.size) or fault)
+                        fault = _fault(entry.name, entry.size) or _tar_fault(entry)
+                        yield _Member(entry.name, entry.size, entry, fault)
 
     @contextmanager
     def _opened(self) -> Iterator[Callable[[_Member], IO[bytes]]]:
@@ -217,6 +214,12 @@ def _fault(name: str, size: int) -> str:
     return too_large(size) or unusable(name)
 
 
+def _tar_fault(entry: tarfile.TarInfo) -> str:
+    if entry.issym() or entry.islnk():
+        return "a link"
+    return "" if entry.isreg() else "not a regular file"
+
+
 def _zip_fault(info: zipfile.ZipInfo) -> str:
     kind = stat.S_IFMT(info.external_attr >> 16)  # Unix's mode; 0 where another system packed it
     if kind == stat.S_IFLNK:
@@ -227,7 +230,7 @@ def _zip_fault(info: zipfile.ZipInfo) -> str:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name; Python takes one that is not marked as UTF-8 for cp437, though many packers write UTF-8 without the mark."""
+    """The name. Python reads one that is not marked as UTF-8 as cp437, though many packers write UTF-8 without the mark."""
     name = info.orig_filename
     if info.flag_bits & 0x800:
         return name
@@ -237,49 +240,34 @@ def _zip_name(info: zipfile.ZipInfo) -> str:
         return name
 
 
-def _write(target: Path, open_: Callable[[_Member], IO[bytes]], member: _Member, advance: Callable[[int], None]) -> str:
-    """Write one member; returns why that could not be, or "". A piece of a file is never left."""
+def _write(target: Path, blocks: Iterator[bytes], advance: Callable[[int], None]) -> str:
+    """Write one member; returns why that could not be, or "". A part of a file is never left."""
     try:
-        source = open_(member)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as undo, target.open("xb") as out:
+            undo.callback(target.unlink)
+            for block in blocks:
+                out.write(block)
+                advance(len(block))
+            undo.pop_all()
     except RuntimeError as error:  # a packing method, or an encryption, that Python does not know
         return f"can't be unpacked: {one_line(error)}"
-    except OSError as error:  # a place before the file's beginning
-        raise EOFError(one_line(error)) from error
-    made = whole = False
-    try:
-        with source:
-            target.parent.mkdir(parents=True, exist_ok=True)
-            with target.open("xb") as out:
-                made = True
-                _copy(source, out, member.size, advance)
-        whole = True
     except (FileExistsError, NotADirectoryError, IsADirectoryError):
         return "another file of the archive has its place (here capitals may make no difference)"
     except OSError as error:
         if error.errno in _FULL:
             raise
         return f"can't be written: {error.strerror}"
-    finally:
-        if made and not whole:
-            target.unlink(missing_ok=True)
     return ""
 
 
-def _copy(source: IO[bytes], out: IO[bytes], size: int, advance: Callable[[int], None]) -> None:
-    """Copy `size` bytes. Raises EOFError when they can't be read, or when there are fewer or more: the header lied."""
-    left = size
-    while block := _read(source, min(_CHUNK, left + 1)):
-        left -= len(block)
-        if left < 0:
-            raise EOFError("longer than its header says")
-        out.write(block)
-        advance(len(block))
-    if left:
-        raise EOFError("the end is missing")
-
-
-def _read(source: IO[bytes], size: int) -> bytes:
+def _blocks(open_: Callable[[_Member], IO[bytes]], member: _Member) -> Iterator[bytes]:
+    """What a member holds: never more than its header says. zipfile and tarfile raise one of `_BROKEN` when bytes are missing."""
     try:
-        return source.read(size)
-    except OSError as error:  # bz2's way to say that its data is damaged, and the system's that a place is none
+        with open_(member) as source:
+            while block := source.read(_CHUNK):
+                yield block
+    except (
+        OSError
+    ) as error:  # bz2's way to say that its data is damaged, and the system's that a place is before the file
         raise EOFError(one_line(error)) from error
