@@ -230,12 +230,12 @@ def test_near_twins_across_given_parts_leave_the_part_asked_less() -> None:
     manifest = Manifest(Path("x"), listed)
     said = {skip.path: skip.why for skip in leaks(manifest, [[0, 6], [7, 9], [1, 2]])}
     assert said == {
-        "0.jpg": "a near-twin of it stands in validation: 6.jpg",
-        "7.jpg": "a near-twin of it stands in test: 9.jpg",
+        "0.jpg": "a near-duplicate of it stands in validation: 6.jpg",
+        "7.jpg": "a near-duplicate of it stands in test: 9.jpg",
     }
     other = Manifest(Path("y"), [Photo("n.jpg", "a", "", "n"), Photo("m.jpg", "a", "", "3")])
     assert {s.path: s.why for s in seen(manifest, other, [[2, 10]])} == {
-        "n.jpg": "a near-twin of it is trained on: 2.jpg",
+        "n.jpg": "a near-duplicate of it is trained on: 2.jpg",
         "m.jpg": "the same photo is trained on: 3.jpg",
     }
 
@@ -296,8 +296,8 @@ def test_near_twins_of_reported_photos_are_left_out_of_training(tmp_path: Path) 
     must("study", tmp_path / "photos", "--out", tmp_path / "run", "--test", tmp_path / "new", *QUICK)
     skipped = {Path(s["path"]).name: s["why"] for s in document(tmp_path / "run")["dataset"]["skipped"]}
     assert skipped == {
-        "leak.jpg": "a near-twin of it stands in test: test/ash/51.jpg",
-        "known.jpg": "a near-twin of it is trained on: train/ash/5.jpg",
+        "leak.jpg": "a near-duplicate of it stands in test: test/ash/51.jpg",
+        "known.jpg": "a near-duplicate of it is trained on: train/ash/5.jpg",
     }
 
 

@@ -215,7 +215,7 @@ def test_damaged_exif_means_upright_and_nobody_is_warned(
 
 def test_warnings_stay_silent_in_threads_and_when_they_are_errors() -> None:
     script = (
-        "import sys, test_images as t\n"
+        "import photos.test_decoding as t\n"
         "from concurrent.futures import ThreadPoolExecutor\n"
         "data = [t.photos.encoded(t.photos.picture(6), 'JPEG', exif=e) for e in t.BAD_EXIF] * 20\n"
         "with ThreadPoolExecutor(2) as pool:\n"

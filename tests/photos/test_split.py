@@ -1,4 +1,4 @@
-"""The split: stratified, disjoint, complete, the same for the same seed, and no twin on two sides."""
+"""The split: stratified, disjoint, complete, the same for the same seed, and no duplicate in two parts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from frostline.errors import DataError
 from frostline.photos.manifest import Manifest, Photo
 from frostline.photos.scan import scan
-from frostline.photos.split import Protocol, Split, leaks, make_split, straddling
+from frostline.photos.split import Protocol, Split, leaks, make_split, together
 from support import photos
 
 
@@ -37,6 +37,16 @@ def plain(counts: dict[str, int], split: str = "", start: int = 0) -> list[tuple
 
 def parts_of(split: Split) -> dict[str, np.ndarray]:
     return {"train": split.train, "validation": split.validation, "test": split.test}
+
+
+def straddling(manifest: Manifest, split: Split) -> list[list[Photo]]:
+    """Groups of photos that belong together and stand in more than one part; only given parts can have them."""
+    places: defaultdict[int, set[str]] = defaultdict(set)
+    for name, part in parts_of(split).items():
+        for index in part:
+            places[int(index)].add(name)
+    groups = [group for group in together(manifest.photos) if any(places[i] != places[group[0]] for i in group)]
+    return [[manifest.photos[i] for i in group] for group in groups]
 
 
 def check_sound(manifest: Manifest, split: Split, needed: Sequence[str]) -> None:
@@ -99,7 +109,7 @@ def test_parts_are_disjoint_complete_and_hold_every_class(
     st.dictionaries(st.text("abc", min_size=1, max_size=3), st.integers(3, 200), min_size=2, max_size=5),
     st.integers(0, 99),
 )
-def test_without_twins_each_class_is_within_one_of_its_share(counts: dict[str, int], seed: int) -> None:
+def test_without_duplicates_each_class_is_within_one_of_its_share(counts: dict[str, int], seed: int) -> None:
     manifest = made(plain(counts))
     for (protocol, external), parts in NEEDED.items():
         split = make_split(manifest, protocol, seed, external)
@@ -136,9 +146,9 @@ def test_another_seed_gives_another_split_and_every_photo_its_turn() -> None:
     assert max(turns.values()) < 30  # 12 expected
 
 
-def test_twins_are_not_always_trained_on() -> None:
+def test_duplicates_are_not_always_trained_on() -> None:
     """A group goes to a part by chance, so the test photos resemble the rest in this too."""
-    rows = [*plain({"a": 40, "b": 40}), ("a", "twin", ""), ("a", "twin", "")]
+    rows = [*plain({"a": 40, "b": 40}), ("a", "same", ""), ("a", "same", "")]
     tested = sum(80 in make_split(made(rows), "tutorial", seed).validation for seed in range(100))
     assert 5 <= tested <= 40
 
@@ -241,9 +251,9 @@ def test_tutorial_with_given_parts() -> None:
     assert not len(split.test)
 
 
-def test_twins_across_given_parts_are_kept_and_told() -> None:
+def test_duplicates_across_given_parts_are_kept() -> None:
     rows = plain({"a": 30, "b": 30}, "train") + plain({"a": 8, "b": 8}, "validation", 100)
-    rows += [("a", "twin", "train"), ("a", "twin", "validation"), ("b", "pair", "train"), ("b", "pair", "train")]
+    rows += [("a", "same", "train"), ("a", "same", "validation"), ("b", "pair", "train"), ("b", "pair", "train")]
     manifest = made(rows)
     for seed in range(20):
         split = make_split(manifest, "rigorous", seed)
@@ -356,13 +366,11 @@ def test_patients_with_photos_of_every_class_are_shared_out() -> None:
     assert straddling(manifest, split) == []
 
 
-def test_twins_join_groups_and_ties_join_what_they_name() -> None:
+def test_duplicates_join_groups_and_ties_join_what_they_name() -> None:
     rows = [(label, f"{label}{n // 2}", "") for label in "ab" for n in range(40)]
     manifest = grouped(rows)
-    twin = Photo(
-        "a/copy.jpg", "a", "", manifest.photos[0].sha256, "a19"
-    )  # the photo of plant a0 stands among plant a19's
-    manifest = Manifest(manifest.root, [*manifest.photos, twin])
+    copy = Photo("a/copy.jpg", "a", "", manifest.photos[0].sha256, "a19")  # a photo of plant a0, as one of plant a19
+    manifest = Manifest(manifest.root, [*manifest.photos, copy])
     for seed in range(5):
         split = make_split(manifest, "rigorous", seed, ties=[[38, 20], [20, 22]])
         names = split.names()

@@ -23,19 +23,19 @@ FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 
 def picture(seed: int = 0, width: int = 60, height: int = 40) -> Image.Image:
     """A smooth colourful RGB picture with some noise; another seed gives another one."""
-    dice = np.random.default_rng(seed)
-    coarse = Image.fromarray(dice.integers(0, 256, (4, 6, 3), dtype=np.uint8))
+    rng = np.random.default_rng(seed)
+    coarse = Image.fromarray(rng.integers(0, 256, (4, 6, 3), dtype=np.uint8))
     pixels = np.asarray(coarse.resize((width, height), Image.Resampling.BICUBIC)).astype(int)
-    return Image.fromarray(np.clip(pixels + dice.integers(-12, 13, pixels.shape), 0, 255).astype(np.uint8))
+    return Image.fromarray(np.clip(pixels + rng.integers(-12, 13, pixels.shape), 0, 255).astype(np.uint8))
 
 
 def textured(kind: int, seed: int, side: int = 64) -> Image.Image:
     """A grating in noise; kinds differ in its direction alone, and each picture's own direction strays: neighbours look alike."""
-    dice = np.random.default_rng(seed)
-    angle = np.deg2rad(14 * kind + dice.normal(0, 8))
+    rng = np.random.default_rng(seed)
+    angle = np.deg2rad(14 * kind + rng.normal(0, 8))
     down, across = np.mgrid[:side, :side] * (2 * np.pi / 12)
-    wave = np.sin(np.cos(angle) * across + np.sin(angle) * down + dice.uniform(0, 2 * np.pi))
-    grey = 128 + 50 * wave[..., None] + dice.normal(0, 60, (side, side, 3))
+    wave = np.sin(np.cos(angle) * across + np.sin(angle) * down + rng.uniform(0, 2 * np.pi))
+    grey = 128 + 50 * wave[..., None] + rng.normal(0, 60, (side, side, 3))
     return Image.fromarray(np.clip(grey, 0, 255).astype(np.uint8))
 
 

@@ -93,11 +93,15 @@ def too_large(size: int) -> str:
 
 @dataclass(frozen=True)
 class Transform:
-    """What a network gets to see of a photo. Travels inside every bundle and export.
+    """How a photo becomes the input of a network. Part of every bundle and export.
 
     `mean` and `std` are in units of 0..1 per channel (RGB); the engine's graph normalises with them, this module only
-    resizes. Raises ConfigError for a size below 1, an unknown `resize` or `interpolation`, a `std` that is not positive, or
-    a `crop_pct` outside 0..1.
+    resizes.
+
+    Raises
+    ------
+    ConfigError
+        A size below 1, an unknown `resize` or `interpolation`, a `std` that is not positive, or a `crop_pct` outside 0..1.
     """
 
     size: int = 224
@@ -128,7 +132,7 @@ class Transform:
             raise ConfigError(f"std {self.std!r}: must be above 0")
 
     def frame(self) -> Transform:
-        """What of it shapes pixels: `mean` and `std` work inside the network, and `crop_pct` only where a square is cut."""
+        """The part of it that changes pixels: without `mean` and `std`, and without `crop_pct` where no square is cut."""
         share = self.crop_pct if self.resize == "crop" else Transform.crop_pct
         return Transform(self.size, self.resize, interpolation=self.interpolation, crop_pct=share)
 
@@ -156,12 +160,12 @@ class Transform:
 
 @dataclass(frozen=True)
 class View:
-    """A reproducible random augmentation of a photo: a pure function of (seed, index, the photo's bytes).
+    """An augmented view of a photo: a pure function of (seed, index, the photo's bytes).
 
     Index 0 is the clean photo. Any other: a random window of 50-100 % of the photo's area, its shape 3:4 to 4:3 (for
     "squash" relative to the photo's own shape, so that views are squashed about as much as the clean photo is), a
-    horizontal flip half of the time, brightness, contrast and saturation each times 0.8..1.2. `MIRROR` is no random one: the
-    clean photo with left and right exchanged.
+    horizontal flip half of the time, brightness, contrast and saturation each times 0.8..1.2. `MIRROR` is not random: it is
+    the clean photo with left and right exchanged.
     """
 
     seed: int
@@ -184,15 +188,15 @@ def prepare(data: bytes, transform: Transform, view: View | None = None, *, max_
     PhotoError
         Whatever is wrong with the bytes; the text is the reason alone.
     """
-    dice = _dice(data, view) if view is not None and view.index > 0 else None
+    rng = _view_rng(data, view) if view is not None and view.index > 0 else None
     with _readable(data):
         image, turn = _open(data, max_pixels)
-        box = _window(image, turn, transform, dice)
+        box = _window(image, turn, transform, rng)
         rgb = _pixels(image, turn, box, transform.size)
         size = (transform.size, transform.size)
         small = rgb.resize(size, _RESAMPLING[transform.interpolation], _scaled(box, rgb.size), _REDUCING_GAP)
-        if dice is not None:
-            small = _recoloured(small, dice)
+        if rng is not None:
+            small = _recoloured(small, rng)
         elif view is not None and view.index == MIRROR:
             small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         return np.array(small)  # a copy: np.asarray would be read-only
@@ -217,7 +221,7 @@ def _thumbnail(
 
 
 class Glance(NamedTuple):
-    """What a photo's file tells at a glance."""
+    """A thumbnail of a photo, and what its file says of it."""
 
     format: str
     """As Pillow names it: JPEG, PNG, ..."""
@@ -231,7 +235,7 @@ class Glance(NamedTuple):
 
 
 def glance(data: bytes, size: int) -> Glance:
-    """A thumbnail and what the file says of itself, from one decoding. Raises PhotoError for whatever is wrong with the bytes."""
+    """A thumbnail (longer side at most `size` pixels) and what the file says, from one decoding. Raises PhotoError."""
     with _readable(data):
         image, turn = _open(data)
         width, height = image.size if turn < 5 else image.size[::-1]
@@ -293,8 +297,8 @@ def _check_tail(image: ImageFile.ImageFile, data: bytes, start: int) -> None:
     if isinstance(image, JpegImageFile):
         cut = data.rfind(b"\xff\xd9", start) < 0  # the end mark, which can't occur inside the pixels
     elif isinstance(image, PngImageFile):
-        with PngImageFile(io.BytesIO(data)) as twin:  # a second one: `verify` uses it up
-            twin.verify()  # the checksums, which decoding passes over, and the end mark
+        with PngImageFile(io.BytesIO(data)) as second:  # `verify` uses it up
+            second.verify()  # the checksums, which decoding passes over, and the end mark
     elif isinstance(image, WebPImageFile):
         end = int.from_bytes(data[4:8], "little") + 8
         cut = end > 1024 and not data[end - 512 : end].strip(b"\0")
@@ -305,11 +309,11 @@ def _check_tail(image: ImageFile.ImageFile, data: bytes, start: int) -> None:
 
 
 def _ends_in_zeros(data: bytes) -> bool:
-    """Whether the box of pixels (mdat) in a HEIC or AVIF does."""
+    """Whether the pixels (the box "mdat") of a HEIC or AVIF file end in zeros."""
     place = 0
     while place + 8 <= len(data):
         size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
-        if size == 1:  # the size stands behind, in eight bytes
+        if size == 1:  # the size follows, in eight bytes
             size = int.from_bytes(data[place + 8 : place + 16], "big")
         end = len(data) if size == 0 else place + size
         if size == 0 or size >= 8:
@@ -338,7 +342,7 @@ def _reader(data: bytes) -> type[ImageFile.ImageFile]:
 
 
 def _boxed_reader(data: bytes) -> type[ImageFile.ImageFile] | None:
-    """AVIF's or HEIC's: both lie in the same kind of box as videos, which the brands on its lid tell apart."""
+    """The reader of AVIF or HEIC. Both use the container of videos (ISO base media); its brands tell them apart."""
     end = min(int.from_bytes(data[:4], "big"), 256)
     brands = [data[8:12], *(data[i : i + 4] for i in range(16, end - 3, 4))]
     if any(brand in (b"avif", b"avis") for brand in brands):
@@ -375,7 +379,7 @@ def _camera(image: Image.Image) -> str:
 
 @contextmanager
 def _readable(data: bytes) -> Iterator[None]:
-    """Turn whatever Pillow raises on bad bytes into a PhotoError, and keep its warnings about them to ourselves.
+    """Turn whatever Pillow raises on bad bytes into a PhotoError, and silence its warnings about them.
 
     Pillow's readers raise over ten kinds of exceptions on damaged files, hence `Exception`. Its warnings are about
     metadata that is not used here. `warnings.catch_warnings` is not thread-safe, so a filter for the modules of Pillow
@@ -417,16 +421,16 @@ def _reason(error: Exception, data: bytes) -> str:
 # --- geometry --------------------------------------------------------------------------------------------------------
 
 
-def _dice(data: bytes, view: View) -> np.random.Generator:
+def _view_rng(data: bytes, view: View) -> np.random.Generator:
     key = hashlib.sha256(f"{view.seed}:{view.index}:".encode() + hashlib.sha256(data).digest())
     return np.random.default_rng(int.from_bytes(key.digest(), "big"))
 
 
-def _window(image: Image.Image, turn: int, transform: Transform, dice: np.random.Generator | None) -> Box:
+def _window(image: Image.Image, turn: int, transform: Transform, rng: np.random.Generator | None) -> Box:
     """The part of the upright photo that will fill the square."""
     width, height = image.size if turn < 5 else image.size[::-1]
-    if dice is not None:
-        return _random_window(dice, 1.0 if transform.resize == "squash" else height / width)
+    if rng is not None:
+        return _random_window(rng, 1.0 if transform.resize == "squash" else height / width)
     if transform.resize == "squash":
         return _WHOLE
     side = transform.crop_pct * min(width, height)
@@ -434,20 +438,20 @@ def _window(image: Image.Image, turn: int, transform: Transform, dice: np.random
     return (0.5 - x, 0.5 - y, 0.5 + x, 0.5 + y)
 
 
-def _random_window(dice: np.random.Generator, square: float) -> Box:
+def _random_window(rng: np.random.Generator, square: float) -> Box:
     """50-100 % of the area, shape 3:4 to 4:3 of a window `square` times as wide as high (in fractions of the photo).
 
     As torchvision does: ten tries, then the nearest shape that fits, which very long photos need.
     """
     for _ in range(10):
-        area = dice.uniform(0.5, 1.0)
-        shape = square * math.exp(dice.uniform(math.log(3 / 4), math.log(4 / 3)))
+        area = rng.uniform(0.5, 1.0)
+        shape = square * math.exp(rng.uniform(math.log(3 / 4), math.log(4 / 3)))
         width, height = math.sqrt(area * shape), math.sqrt(area / shape)
         if width <= 1 and height <= 1:
             break
     else:
         width, height = min(1.0, square * 4 / 3), min(1.0, 4 / 3 / square)
-    left, top = dice.uniform(0, 1 - width), dice.uniform(0, 1 - height)
+    left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     return (left, top, left + width, top + height)
 
 
@@ -457,12 +461,12 @@ def _scaled(box: Box, size: tuple[int, int]) -> Box:
     return (max(0.0, left * width), max(0.0, top * height), min(width, right * width), min(height, bottom * height))
 
 
-def _recoloured(small: Image.Image, dice: np.random.Generator) -> Image.Image:
+def _recoloured(small: Image.Image, rng: np.random.Generator) -> Image.Image:
     """The flip and the colours of a view; small: (size, size) RGB."""
-    if dice.random() < 0.5:
+    if rng.random() < 0.5:
         small = small.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
     for kind in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
-        small = kind(small).enhance(dice.uniform(0.8, 1.2))
+        small = kind(small).enhance(rng.uniform(0.8, 1.2))
     return small
 
 

@@ -1,4 +1,4 @@
-"""Who trains and who is asked: a stratified split that neither byte-identical photos nor groups of photos ever straddle.
+"""Which photos train, validate and test: a stratified split that keeps byte-identical photos and groups of photos together.
 
 ========  ==========================================  =================================================
 protocol  no split given by the data set              given in part
@@ -10,9 +10,9 @@ rigorous  65 / 15 / 20 train / validation / test;     what is missing is cut fro
           test
 ========  ==========================================  =================================================
 
-What belongs together is one group and stays on one side: byte-identical photos, photos that a table's `group` column unites (the
-same plant, the same patient), and whatever `ties` add (near-twins); all of it transitively. Parts that the data set gives are used as
-they are; `leaks` names the photos that they separate from their group, `straddling` says which groups those are.
+What belongs together is one group and stays in one part: byte-identical photos, photos of the same `group` in a table (the same
+plant, the same patient), and what `ties` add (near-duplicates). This is transitive. Parts that the data set gives are used as they
+are; `leaks` names the photos that they separate from their group.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class Split:
     test: Indices
 
     def names(self) -> list[str]:
-        """The part of each photo in manifest order, for `Manifest.write`; a photo in both is told as "test"."""
+        """The part of each photo in manifest order, for `Manifest.write`; "test" for a photo of two parts."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         of = {int(i): part for part, indices in parts.items() for i in indices}
         return [of[i] for i in range(len(of))]
@@ -68,13 +68,13 @@ def make_split(
     """Split the photos, class by class, at random by `seed` (any whole number from 0).
 
     Photos with the same bytes, photos of the same `Photo.group` and photos that stand in one of `ties` (indices into
-    `manifest.photos`) are one group and stay together; a photo whose bytes stand in two classes counts for neither of
-    them, and a group of such photos alone is placed as one of its classes. In each part that is cut here, each class has
-    its share of photos to within one (groups permitting) and at least one group. The outcome depends on the seed and on
-    the photos' bytes, classes and groups, not on names or file order.
+    `manifest.photos`) are one group and stay together. A photo whose bytes are found in two classes counts for neither of
+    them; a group of such photos alone is placed as one of its classes. In each part that is cut here, each class has its
+    share of photos to within one (groups permitting) and at least one group. The outcome depends on the seed and on the
+    photos' bytes, classes and groups, not on names or file order.
 
-    With `external_test` no test part is cut, another folder being the test. A test part that the data set gives is
-    kept apart nonetheless: it is not trained on.
+    With `external_test` no test part is cut, since another folder is the test. A test part that the data set gives is
+    still kept out of training.
 
     Raises
     ------
@@ -92,9 +92,8 @@ def make_split(
     try:
         cut = _cut(manifest, pool, united, {part: shares[part] for part in ("train", *missing)}, seed, protocol)
     except DataError as error:
-        raise (
-            DataError(f"{error}; near-twins count as one photo, unless you say --twins bytes") if tied else error
-        ) from None
+        hint = "; near-duplicates count as one photo, unless you give --twins bytes" if tied else ""
+        raise DataError(f"{error}{hint}") from None
     parts = {part: np.array(sorted(indices), dtype=np.intp) for part, indices in {**given, **cut}.items()}
     none = np.array([], dtype=np.intp)
     test = parts.get("test", none)
@@ -102,7 +101,10 @@ def make_split(
 
 
 def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> list[list[int]]:
-    """Indices of photos that belong together, for every photo, in ascending order inside: connected by bytes, group or `ties`."""
+    """The groups of photos that belong together, as indices in ascending order: connected by bytes, `Photo.group` or `ties`.
+
+    Every photo is in exactly one group; a group may be a single photo.
+    """
     parent = list(range(len(photos)))
 
     def root(index: int) -> int:
@@ -125,30 +127,31 @@ def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> lis
 
 
 def leaks(manifest: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
-    """Photos that a given part can't keep, because the same bytes, the same group or a photo tied to them stand in a part that is asked
-    more: test before validation before train. With them in training, a figure would be of photos (plants, patients) that the network
-    had seen.
+    """Photos that leak from one given part into another: the same photo, group or near-duplicate is in a part that matters more.
+
+    Test matters more than validation, validation more than train. If the network trained on such photos, the figures would be
+    of photos (plants, patients) that it has already seen. `ties` are groups of indices into `manifest.photos`.
     """
     rank = {"": 0, "train": 0, "validation": 1, "test": 2}
     untied = {i: number for number, group in enumerate(together(manifest.photos)) for i in group}
     found = []
     for indices in together(manifest.photos, ties):
-        asked_most = max(indices, key=lambda i: rank[manifest.photos[i].split])
-        part = manifest.photos[asked_most].split
+        foremost = max(indices, key=lambda i: rank[manifest.photos[i].split])
+        part = manifest.photos[foremost].split
         for i in indices:
             photo = manifest.photos[i]
             if rank[photo.split] < rank[part]:
-                # of what stands there, rather something that it shares bytes or a group with
+                # name a photo of that part with the same bytes or group, if there is one
                 close = [j for j in indices if manifest.photos[j].split == part and untied[j] == untied[i]]
-                other = manifest.photos[next(iter(close), asked_most)]
+                other = manifest.photos[next(iter(close), foremost)]
                 group = [manifest.photos[j] for j in indices if untied[j] == untied[i]]
-                what = _what_stands(photo, group, part) if close else "a near-twin of it"
+                what = _what_stands(photo, group, part) if close else "a near-duplicate of it"
                 found.append(Skip(photo.path, f"{what} stands in {part}: {printable(other.path)}"))
     return found
 
 
 def _what_stands(photo: Photo, group: list[Photo], part: str) -> str:
-    """What of a photo stands in another part: the very photo, or another one of its group."""
+    """What of a photo is in another part: the same photo, or another one of its group."""
     if any(other.sha256 == photo.sha256 for other in group if other.split == part):
         return "the same photo"
     name = photo.group or next((other.group for other in group if other.group), "")
@@ -156,9 +159,9 @@ def _what_stands(photo: Photo, group: list[Photo], part: str) -> str:
 
 
 def seen(photos: Manifest, others: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
-    """Those of `others` that are, byte for byte or by `ties`, among the `photos` of a run: a figure on them would flatter.
+    """Those of `others` (a test folder) that are among the `photos` of a run: figures on them would be too good.
 
-    `ties` count the others on from the photos' last.
+    The same bytes count, and what `ties` connect: indices into ``photos.photos + others.photos``.
     """
     both = [replace(photo, group="") for photo in (*photos.photos, *others.photos)]
     found = []
@@ -166,23 +169,9 @@ def seen(photos: Manifest, others: Manifest, ties: Iterable[Sequence[int]] = ())
         known = [both[i] for i in indices if i < len(photos.photos)]
         for photo in (both[i] for i in indices if known and i >= len(photos.photos)):
             same = next((p for p in known if p.sha256 == photo.sha256), None)
-            what, where = ("the same photo", same) if same else ("a near-twin of it", known[0])
+            what, where = ("the same photo", same) if same else ("a near-duplicate of it", known[0])
             found.append(Skip(photo.path, f"{what} is trained on: {printable(where.path)}"))
     return found
-
-
-def straddling(manifest: Manifest, split: Split) -> list[list[Photo]]:
-    """Groups of photos that belong together and stand in more than one part; only given splits can have them."""
-    parts = (split.train, split.validation, split.test)
-    places: defaultdict[int, set[int]] = defaultdict(set)
-    for number, part in enumerate(parts):
-        for index in part:
-            places[int(index)].add(number)
-    return [
-        [manifest.photos[i] for i in group]
-        for group in together(manifest.photos)
-        if any(places[i] != places[group[0]] for i in group)
-    ]
 
 
 def _given(manifest: Manifest) -> dict[str, list[int]]:
@@ -238,33 +227,33 @@ def _cut(
     if fault := _shortage(manifest.classes, groups, parts, where, grouped):
         raise DataError(f"{fault[0]}; the {protocol} protocol needs at least {fault[1]}")
 
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     needy = [label for label in manifest.classes if len(parts) > 1 and any(label in g.homes for g in groups)]
     for _ in range(_TRIES):
         plan = _Plan(parts, {label: _apportion(n, shares) for label, n in _tally(groups).items()})
-        result = _placed(groups, plan, dice)
+        result = _placed(groups, plan, rng)
         poor = [label for label in needy if len(plan.held[label]) < len(parts)]
         if not poor:
             return result
     raise DataError(
-        f"no split was found in which class '{printable(poor[0])}' stands in each of {', '.join(parts)}: its groups also hold "
-        "photos of other classes; add photos in groups of their own, or give the split in a column"
+        f"no split was found in which class '{printable(poor[0])}' stands in each of {', '.join(parts)}: "
+        "its groups also hold photos of other classes; add photos in groups of their own, or give the split in a column"
     )
 
 
-def _placed(groups: list[_Group], plan: _Plan, dice: np.random.Generator) -> dict[str, list[int]]:
+def _placed(groups: list[_Group], plan: _Plan, rng: np.random.Generator) -> dict[str, list[int]]:
     """Every group in a part of the plan."""
     result: dict[str, list[int]] = {part: [] for part in plan.parts}
     for group in groups:
-        if group.pinned:  # its others stand in a given part: to cut it off from train would make one straddle more
+        if group.pinned:  # a given part has the rest of it: in a part cut from train it would leak a second time
             plan.place(group, "train")
             result["train"] += group.members
     free = [group for group in groups if not group.pinned]
-    order = [free[i] for i in dice.permutation(len(free))]
+    order = [free[i] for i in rng.permutation(len(free))]
     order.sort(key=lambda group: (len(group.counts), len(group.members)), reverse=True)  # the hard ones first
     left = _homes(order)
     for group in order:
-        part = _choose(group, plan, left, dice)
+        part = _choose(group, plan, left, rng)
         for label in group.homes:
             left[label] -= 1
         plan.place(group, part)
@@ -272,7 +261,7 @@ def _placed(groups: list[_Group], plan: _Plan, dice: np.random.Generator) -> dic
     return result
 
 
-def _choose(group: _Group, plan: _Plan, left: dict[str, int], dice: np.random.Generator) -> str:
+def _choose(group: _Group, plan: _Plan, left: dict[str, int], rng: np.random.Generator) -> str:
     """A part at random, by what each still wants of the group's classes; so each gets exactly its share in the end.
 
     `left`: groups of each class not placed yet, this one included. When they are only just enough to give every part
@@ -288,7 +277,7 @@ def _choose(group: _Group, plan: _Plan, left: dict[str, int], dice: np.random.Ge
     if not fitting:
         return max(allowed, key=lambda part: room[part])
     weights = np.array([sum(plan.wanted[label][part] for label in group.counts) for part in fitting], dtype=float)
-    return fitting[int(dice.choice(len(fitting), p=weights / weights.sum()))]
+    return fitting[int(rng.choice(len(fitting), p=weights / weights.sum()))]
 
 
 def _groups(manifest: Manifest, pool: list[int], united: list[list[int]]) -> list[_Group]:
@@ -372,7 +361,7 @@ def _shortage(
 
 def _described(label: str, count: int, different: int, where: str, grouped: bool) -> str:
     photos = f"{count} {'photo' if count == 1 else 'photos'}{where}"
-    twins = f", only {different} of them different and its own" if different < count else ""
+    fewer = f", only {different} of them different and its own" if different < count else ""
     if grouped and different < count:
-        twins = f", in only {different} {'group' if different == 1 else 'groups'} of its own"
-    return f"class '{printable(label)}' has {photos}{twins}"
+        fewer = f", in only {different} {'group' if different == 1 else 'groups'} of its own"
+    return f"class '{printable(label)}' has {photos}{fewer}"
