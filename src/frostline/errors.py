@@ -6,10 +6,12 @@ FrostlineError            one line: what came, what was expected, how to fix it;
 ├── PhotoError            one photo can't be used; callers list it under "skipped" and go on
 ├── WeightsError          a backbone's weights could not be had from any source
 ├── BundleError           a bundle is missing, damaged or of another version
-├── RunError              a run folder can't be written, resumed or read
+├── RunError              a run folder or the cache folder can't be read or written, or a run can't be resumed
 ├── HubError              a hub repository can't be reached or written
 └── MissingExtraError     an optional dependency is absent; the message holds the exact pip line
 
+Four more never leave the package, and stand where they are raised: SourceError and NoSourceError (cache.download),
+NoRoomError (serving.batching) and ApiError (serving.limits).
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class BundleError(FrostlineError):
 
 
 class RunError(FrostlineError):
-    """A run folder can't be written, resumed or read."""
+    """A run folder or the cache folder can't be read or written, or a run can't be resumed."""
 
 
 class HubError(FrostlineError):
@@ -63,3 +65,9 @@ def nearest(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.4)
     hint = f"; did you mean '{close[0]}'?" if close else ""
     return f"{hint} (known: {', '.join(names)})"
+
+
+def one_line(error: BaseException, most: int = 300) -> str:
+    """What another library's error says, in one line of at most so many characters; its kind where it has no text."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= most else f"{text[: most - 1]}…"

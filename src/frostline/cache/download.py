@@ -1,41 +1,44 @@
 """Files that are fetched, each known by its size and SHA-256: whatever place one comes from, the bytes are the same.
 
-`bring` asks one source after the other. A download that breaks off goes on where it stopped, in this call or in the next one; what has
-come is kept beside the target and takes its place, in one step, when it is whole and its hash is right.
+`bring` asks one source after the other. A download that breaks off goes on where it stopped, in this call or in the next
+one. What has come is kept beside the target, and takes its place in one step when it is whole and its hash is right.
 """
 
 from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import filelock
 
+from frostline.errors import one_line
 from frostline.files import sha256
 from frostline.progress import Progress
 
 if TYPE_CHECKING:  # a tenth of a second to import: only when it is needed
     import httpx
 
+T = TypeVar("T")
+
 CONNECT_SECONDS = 5.0  # for one address; a name may have eight
-ANSWER_SECONDS = 8.0  # for name, connection, redirects and the answer's first line together: what an offline user waits
+ANSWER_SECONDS = 8.0  # for name, connection, redirects and the answer's first line together: an offline user's wait
 READ_SECONDS = 30.0  # between two pieces of the file
 ATTEMPTS = 5  # times that a broken download goes on where it stopped, in one call
 CHUNK = 1 << 18  # bytes
 
 
 class SourceError(Exception):
-    """Why one source could not give the file; its text is listed in the WeightsError when all fail."""
+    """Why one source could not give the file."""
 
 
-class NowhereError(Exception):
-    """No source has the file: what was tried, with the reason each."""
+class NoSourceError(Exception):
+    """No source has the file; `tried` holds each with the reason."""
 
     def __init__(self, tried: list[tuple[str, str]]) -> None:
         self.tried = tried
@@ -114,7 +117,7 @@ class Url:
                 return
             except httpx.HTTPError as error:
                 if attempt == ATTEMPTS - 1 or size(part) <= before:
-                    raise SourceError(words(error)) from error
+                    raise SourceError(_reason(error)) from error
             except httpx.InvalidURL as error:
                 raise SourceError(f"not a URL: {error}") from error
 
@@ -126,15 +129,11 @@ class Url:
             with self._answer(0):
                 pass
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise SourceError(words(error)) from error
+            raise SourceError(_reason(error)) from error
 
     @contextmanager
     def _answer(self, start: int) -> Iterator[httpx.Response]:
-        """The server's answer to a request for the file from byte `start`, its body not yet read.
-
-        A name server or a firewall that swallows packets can hold a connection for a minute, past all of httpx's limits
-        (they hold for each address and not for names), so a thread opens it and is left behind when it takes too long.
-        """
+        """The server's answer to a request for the file from byte `start`, its body not yet read."""
         import httpx
 
         headers = {"Accept-Encoding": "identity"}  # ranges and sizes are those of the file itself
@@ -142,35 +141,52 @@ class Url:
             headers["Range"] = f"bytes={start}-"
         timeout = httpx.Timeout(READ_SECONDS, connect=CONNECT_SECONDS)
         client = httpx.Client(follow_redirects=True, timeout=timeout)
-        future: Future[httpx.Response] = Future()
 
-        def open_() -> None:
+        def send() -> httpx.Response:
             try:
-                response = client.send(client.build_request("GET", self.url, headers=headers), stream=True)
-            except Exception as error:  # handed over, whatever it is
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(error)
-                else:
-                    client.close()
-            else:
-                if future.set_running_or_notify_cancel():
-                    future.set_result(response)
-                else:  # nobody waits any more
-                    response.close()
-                    client.close()
+                return client.send(client.build_request("GET", self.url, headers=headers), stream=True)
+            except BaseException:
+                client.close()
+                raise
 
-        threading.Thread(target=open_, daemon=True, name="frostline-open").start()
-        try:
-            response = future.result(ANSWER_SECONDS)
-        except TimeoutError:
-            if future.cancel():
-                raise SourceError(f"no answer within {ANSWER_SECONDS:g} s") from None
-            response = future.result()  # it came in this very moment
-        except Exception:
+        def close(response: httpx.Response) -> None:
+            response.close()
             client.close()
-            raise
-        with closing(client), closing(response):
+
+        response = _in_time(send, close, ANSWER_SECONDS)
+        try:
             yield response
+        finally:
+            close(response)
+
+
+def _in_time(open_: Callable[[], T], close: Callable[[T], object], seconds: float) -> T:
+    """What `open_` gives; SourceError when that takes longer. Should it come later, it is closed.
+
+    A name server or a firewall that swallows packets can hold a connection for a minute, past all of httpx's limits: they
+    hold for each address, and not for names. So a thread opens it, and is left behind when it takes too long.
+    """
+    future: Future[T] = Future()
+
+    def work() -> None:
+        try:
+            result = open_()
+        except Exception as error:  # handed over, whatever it is
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)
+        else:
+            if future.set_running_or_notify_cancel():
+                future.set_result(result)
+            else:  # nobody waits any more
+                close(result)
+
+    threading.Thread(target=work, daemon=True, name="frostline-open").start()
+    try:
+        return future.result(seconds)
+    except TimeoutError:
+        if future.cancel():
+            raise SourceError(f"no answer within {seconds:g} s") from None
+        return future.result()  # it came in this very moment
 
 
 def holds(file: File, path: Path) -> bool:
@@ -193,7 +209,7 @@ def bring(file: File, target: Path, sources: Iterable[Source], progress: Progres
 
     Raises
     ------
-    NowhereError
+    NoSourceError
         No source has it.
     """
     with _locked(target.with_name(f".{target.name}.lock"), file, progress):
@@ -209,20 +225,22 @@ def bring(file: File, target: Path, sources: Iterable[Source], progress: Progres
                 source.bring(file, part, progress)
                 _verify(file, part)
             except SourceError as error:
-                tried.append((source.label, one_line(str(error))))
+                tried.append((source.label, one_line(error)))
                 progress.say(f"{source.label}: {tried[-1][1]}; going on to the next source")
                 continue
             part.replace(target)  # one step: readers see no file or the whole one
             progress.say(f"{file.title}: {file.size / 1e6:.1f} MB from {source.label}, SHA-256 verified")
             return
-    raise NowhereError(tried)
+    raise NoSourceError(tried)
 
 
 def state(file: File, path: Path) -> str:
     """What stands at `path` in place of the file, in words."""
     if not path.exists():
         return "not there"
-    return f"damaged (SHA-256 {sha256(path)[:16]}…, expected {file.sha256[:16]}…)" if path.is_file() else "not a file"
+    if not path.is_file():
+        return "not a file"
+    return f"damaged (SHA-256 {sha256(path)[:16]}…, expected {file.sha256[:16]}…)"
 
 
 @contextmanager
@@ -256,7 +274,8 @@ def _receive(response: httpx.Response, part: Path, start: int, whole: int, progr
         raise SourceError(f"HTTP {status} {response.reason_phrase}")
     have = start if status == 206 else 0
     total = have + int(response.headers.get("Content-Length", whole - have))
-    if status == 416 or total != whole or (have and not _goes_on(response, have)):
+    goes_on = str(response.headers.get("Content-Range", "")).startswith(f"bytes {have}-")
+    if status == 416 or total != whole or (have and not goes_on):
         part.unlink(missing_ok=True)
         what = "no rest" if status == 416 else "the wrong rest" if total == whole else f"{total:,} bytes"
         raise SourceError(f"another file: {what}, expected {whole:,} bytes")
@@ -264,9 +283,8 @@ def _receive(response: httpx.Response, part: Path, start: int, whole: int, progr
     try:
         task.advance(have)
         with part.open("ab" if have else "wb") as out:
-            for (
-                block
-            ) in response.iter_raw():  # given a size, httpx would lose what it has gathered when the line breaks
+            # given a size of blocks, httpx would lose what it has gathered when the line breaks
+            for block in response.iter_raw():
                 if out.tell() + len(block) > whole:  # a server that announces no length
                     raise SourceError(f"another file: more than the expected {whole:,} bytes")
                 out.write(block)
@@ -275,20 +293,11 @@ def _receive(response: httpx.Response, part: Path, start: int, whole: int, progr
         task.finish()
 
 
-def _goes_on(response: httpx.Response, start: int) -> bool:
-    return str(response.headers.get("Content-Range", "")).startswith(f"bytes {start}-")
-
-
 def size(path: Path) -> int:
     """Bytes of a file, 0 when there is none."""
     return path.stat().st_size if path.is_file() else 0
 
 
-def words(error: Exception) -> str:
-    """An error's kind and text."""
+def _reason(error: Exception) -> str:
+    """An error's kind and text; httpx raises some without text."""
     return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
-
-
-def one_line(text: str) -> str:
-    """`text` without line breaks."""
-    return " ".join(text.split())

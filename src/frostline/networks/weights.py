@@ -24,8 +24,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from frostline.cache import download
-from frostline.cache.download import CHUNK, File, Source, SourceError, Url, one_line
-from frostline.errors import RunError, WeightsError
+from frostline.cache.download import CHUNK, File, Source, SourceError, Url
+from frostline.errors import RunError, WeightsError, one_line
 from frostline.files import disk_errors, replacing, sha256
 from frostline.progress import Progress
 
@@ -186,7 +186,7 @@ def fetch(
     with _cache_folder(spec, target):
         try:
             download.bring(spec, target, spec.sources(), progress or Progress(quiet=True))
-        except download.NowhereError as error:
+        except download.NoSourceError as error:
             raise _nowhere(spec, error.tried) from error
     return target
 
@@ -241,8 +241,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
             return load_file(path, device="cpu")
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile, pickle and safetensors each have their own kinds
-        reason = one_line(str(error))[:200] or type(error).__name__
-        raise WeightsError(f"{path} can't be read as weights: {reason}; expected a state dict") from error
+        raise WeightsError(f"{path} can't be read as weights: {one_line(error)}; expected a state dict") from error
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
             f"{path} holds {type(state).__name__}, expected a state dict: names and tensors, nothing else"

@@ -112,7 +112,7 @@ def _bring(wanted: PublicSet, target: Path, url: str, progress: Progress) -> Non
     sources = [download.Url(place) for place in ([url] if url else []) + list(wanted.urls)]
     try:
         download.bring(wanted, target, sources, progress)
-    except download.NowhereError as error:
+    except download.NoSourceError as error:
         raise DataError(
             f"{wanted.title} can't be fetched; tried {error}. Give the command again to go on, name a mirror with --url, set "
             "HTTPS_PROXY to your proxy, or fetch the archive by other means: frostline takes .tgz files as they are"
