@@ -8,13 +8,13 @@ folder of links.
 
 **twins** makes a copy of each kind below of some of the photos, puts it into the same class, and looks for them with
 `frostline.checks.near_duplicates.find`. A copy is found when it is in one group with its photo. *Unrelated pairs* are
-all pairs of photos, no two of which are copies of one photo: those in one group are counted as false. Some of
-these are no error: DATA has near-duplicates of its own, which can't be known beforehand; ``--show`` lists them, to be looked
-at. `hard` is the same share among the pairs that a search has to look at: each photo with its three nearest ones.
+all pairs of photos, no two of which are copies of one photo: those in one group are counted as false. Some of these are
+no error: DATA has near-duplicates of its own, which can't be known beforehand; ``--show`` lists them, to be looked at.
+`hard` is the same share among the pairs that a search has to look at: each photo with its three nearest ones.
 
 **rows** fills a temporary cache with small pictures of so many photos (two of DATA's laid over each other, each moved
-at random, so that all differ; one in a hundred is repeated, dimmed and with noise) and finds the near-duplicates. It shows
-time, memory and recall without decoding 100,000 files, which takes 0.4 ms each on two cores.
+at random, so that all differ; one in a hundred is repeated, dimmed and with noise) and finds the near-duplicates. It
+shows time, memory and recall without decoding 100,000 files, which takes 0.4 ms each on two cores.
 """
 
 from __future__ import annotations

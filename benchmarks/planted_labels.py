@@ -1,13 +1,14 @@
-"""Wrong labels, shortcuts and leaks planted into a copy of a set of photos, and how many of them `frostline check` finds.
+"""Label errors, shortcuts and leaks planted into a copy of a set of photos, and how many `frostline check` finds.
 
-    python benchmarks/planted_labels.py [DATA] [--share 0.03] [--seed 0] [--backbone A+B] [--image-size 224] [--out labels.json]
+    python benchmarks/planted_labels.py [DATA] [--share 0.03] [--seed 0] [--backbone A+B] [--image-size 224] [--out F]
 
-DATA is a folder of class folders; without it the built-in sample is used. It is only read: the copies are temporary folders of links.
+DATA is a folder of class folders; without it the built-in sample is used. It is only read: the copies are temporary
+folders of links.
 
-**labels**: DATA is checked once, and the photos whose label it doubts already are left out (they may be real). Of the rest `--share`
-get another class, drawn at random; the copy is checked. Recall is the share of these that are called, precision that of those called
-that were planted. **shortcut**: one class gets a border, another size, another format. **leak**: some photos stand in `train` and,
-byte for byte or recompressed at quality 40, in `test`.
+**labels**: DATA is checked once, and the photos whose label it doubts already are left out (they may be real). Of the
+rest `--share` get another class, drawn at random; the copy is checked. Recall is the share of these that are called,
+precision that of those called that were planted. **shortcut**: one class gets a border, another size, another format.
+**leak**: some photos stand in `train` and, byte for byte or recompressed at quality 40, in `test`.
 """
 
 from __future__ import annotations
@@ -24,6 +25,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from frostline.checks import check
+from frostline.checks.examine import NETWORKS
+from frostline.documents import Check
 from frostline.photos import sample
 from frostline.photos.scan import scan
 from frostline.progress import Progress
@@ -34,14 +37,14 @@ def main() -> None:
     parser.add_argument("data", nargs="?")
     parser.add_argument("--share", type=float, default=0.03)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--backbone", default=check.NETWORKS)
+    parser.add_argument("--backbone", default=NETWORKS)
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--out")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, Progress() as progress:
         data = Path(given.data) if given.data else sample.render(Path(folder) / "sample")
 
-        def look(photos: Path) -> dict[str, Any]:
+        def look(photos: Path) -> Check:
             return check.check(photos, backbone=given.backbone, image_size=given.image_size, progress=progress)
 
         found = {"labels": labels(data, Path(folder), given.share, given.seed, look)}
@@ -53,10 +56,10 @@ def main() -> None:
         Path(given.out).write_text(text + "\n", encoding="utf-8")
 
 
-Look = Callable[[Path], dict[str, Any]]
+Look = Callable[[Path], Check]
 
 
-def paths(document: dict[str, Any], *kinds: str) -> set[str]:
+def paths(document: Check, *kinds: str) -> set[str]:
     return {path for f in document["findings"] if f["kind"] in kinds for path in f["paths"]}
 
 
@@ -80,10 +83,15 @@ def labels(data: Path, folder: Path, share: float, seed: int, look: Look) -> dic
         if i in chosen:
             planted.add(name)
     called = paths(look(folder / "labels"), "label")
+    found = len(called & planted)
     return {
-        "photos": len(clean), "left_out": len(listed.photos) - len(clean), "planted": len(planted), "called": len(called),
-        "recall": round(len(called & planted) / len(planted), 3), "precision": round(len(called & planted) / max(1, len(called)), 3),
-    }  # fmt: skip
+        "photos": len(clean),
+        "left_out": len(listed.photos) - len(clean),
+        "planted": len(planted),
+        "called": len(called),
+        "recall": round(found / len(planted), 3),
+        "precision": round(found / max(1, len(called)), 3),
+    }
 
 
 CHANGES: dict[str, tuple[str, Callable[[Image.Image], Image.Image]]] = {

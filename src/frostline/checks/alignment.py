@@ -103,7 +103,7 @@ def detail(pictures: Floats) -> Floats:
 
 @cache
 def _smoothing(side: int) -> Floats:
-    """The Gaussian filter of a column as a matrix (side, side): five times as fast as SciPy's for pictures this small."""
+    """A column's Gaussian filter as a matrix (side, side): five times as fast as SciPy's for pictures this small."""
     from scipy.ndimage import gaussian_filter1d  # 0.2 s, for those who look for near-duplicates
 
     return np.asarray(gaussian_filter1d(np.eye(side, dtype=np.float32), _FINE, axis=0, mode="nearest", truncate=3))
@@ -125,7 +125,7 @@ def _pooled(pictures: Floats, side: int) -> Floats:
 
 
 def _cut(pictures: Floats, boxes: Floats) -> tuple[Floats, Floats]:
-    """What the boxes show, at the pictures' own size, and 1 where that is inside the picture. Separable: two products."""
+    """What the boxes show, at the pictures' size, and 1 where that is inside the picture. Separable: two products."""
     across, inside_across = _samples(boxes[:, 0], boxes[:, 1], pictures.shape[2])
     down, inside_down = _samples(boxes[:, 2], boxes[:, 3], pictures.shape[1])
     inside = inside_down[:, :, None] * inside_across[:, None, :]
@@ -133,7 +133,7 @@ def _cut(pictures: Floats, boxes: Floats) -> tuple[Floats, Floats]:
 
 
 def _samples(low: Floats, high: Floats, side: int) -> tuple[Floats, Floats]:
-    """Matrices (P, side, side) of linear interpolation at the middle of `side` cells from low to high; 1 where inside."""
+    """Matrices (P, side, side) of linear interpolation at `side` cells' middles from low to high; 1 where inside."""
     at = (np.arange(side, dtype=np.float32) + 0.5) / side
     place = (low[:, None] + (high - low)[:, None] * at) * side - 0.5
     near = np.clip(place, 0, side - 1)

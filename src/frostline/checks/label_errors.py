@@ -162,7 +162,7 @@ def deal_folds(labels: Indices, groups: Indices, rng: np.random.Generator) -> In
 
 
 def _doubt(probabilities: Floats, labels: Indices) -> tuple[Indices, Floats]:
-    """The likeliest class other than the label, and its share of the probability of both: (N,) each; 0 without a label."""
+    """The likeliest class other than the label, and its share of both's probability: (N,) each; 0 without a label."""
     rows, given = np.arange(len(labels)), np.maximum(labels, 0)
     others = probabilities.copy()
     others[rows, given] = -1

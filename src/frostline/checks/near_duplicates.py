@@ -375,8 +375,8 @@ def _surveyed(
 ) -> tuple[list[int], list[Link], npt.NDArray[np.bool_], dict[str, Floats]]:
     """Read all small pictures once.
 
-    Returns the first of each different picture; links from its exact copies to it; which pictures have any detail; and for
-    classes whose photos share much of their detail (one background), that detail (SIDE, SIDE).
+    Returns the first of each different picture; links from its exact copies to it; which pictures have any detail; and
+    for classes whose photos share much of their detail (one background), that detail (SIDE, SIDE).
     """
     seen: dict[bytes, int] = {}
     first, links, detailed = [], [], np.zeros(len(pictures), bool)

@@ -1,7 +1,7 @@
-"""What can be said of a photo without a network: its size, its light, its sharpness, its border and what its file tells.
+"""Measures of a photo without a network: its size, light, sharpness, border, and what its file tells.
 
-A photo is decoded once, at the size of a thumbnail, and its measures are kept in the cache by its SHA-256: about 2 ms a photo
-and core the first time (320 x 240 JPEG), nothing after that.
+A photo is decoded once, at the size of a thumbnail, and its measures are kept in the cache by its SHA-256: about 2 ms a
+photo and core the first time (320 x 240 JPEG), nothing after that.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy.typing as npt
 import PIL
 
 from frostline.cache.store import Key, Store, open_store
+from frostline.documents.check import Sizes
 from frostline.errors import PhotoError
 from frostline.parallel import ahead
 from frostline.photos import decoding
@@ -31,7 +32,7 @@ TINY = 64
 
 _VERSION = 3
 _RING = 0.015  # of the shorter side: the outermost pixels, one at least
-_TILES = 6  # by so many a photo is looked at for its sharpest place
+_TILES = 6  # a side: the photo is cut into so many, to find its sharpest place
 _DARK, _BRIGHT = 48.0, 200.0  # luma that 95 % of the pixels stay below, or above
 _EMPTY = 0.985  # share of the pixels that look like the median one
 _SAME = 4  # luma within which a pixel looks like it
@@ -40,7 +41,7 @@ _SHARP = 0.012  # of the contrast's square; see `_sharpness`
 Floats = npt.NDArray[np.float32]
 
 
-class Look(NamedTuple):
+class Measures(NamedTuple):
     """Measures of one photo, or (as columns) of many. Luma and colours run 0..255."""
 
     width: float
@@ -59,7 +60,7 @@ class Look(NamedTuple):
     high: float
     """Luma that 95 % stay below."""
     sharpness: float
-    """Mean square of the Laplacian in the sharpest tile, over four times the luma's variance there: about 1 for noise."""
+    """Of the sharpest tile: the Laplacian's mean square over 20 times the luma's variance, so about 1 for noise."""
     same: float
     """Share of the pixels that look like the median one."""
     ring: float
@@ -71,7 +72,7 @@ class Look(NamedTuple):
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "HEIF", "AVIF")
-COLUMNS = Look._fields
+COLUMNS = Measures._fields
 
 
 @dataclass(frozen=True)
@@ -81,25 +82,34 @@ class Fault:
     index: int
     kind: str
     confidence: float
-    said: str
+    detail: str
     """What was measured, in words."""
 
 
-def measure(data: bytes) -> Look:
+def measure(data: bytes) -> Measures:
     """Measure one photo's file. Raises PhotoError for whatever is wrong with the bytes."""
     glance = decoding.glance(data, SIDE)
     grey = glance.small.convert("L")
     counts = np.array(grey.histogram())
     shares = counts.cumsum() / counts.sum()
     low, middle, high = (int(np.searchsorted(shares, share)) for share in (0.05, 0.5, 0.95))
-    ring, colour = _ring(np.asarray(glance.small))
-    form = FORMATS.index(glance.format) if glance.format in FORMATS else len(FORMATS)
-    camera = zlib.crc32(glance.camera.encode()) & 0xFFFFFF if glance.camera else 0  # 24 bits are exact in float32
-    return Look(
-        glance.width, glance.height, len(data) / 1000, form, camera, float(counts @ np.arange(256) / counts.sum()), low, high,
-        _sharpness(np.asarray(grey, np.float32)), float(counts[max(0, middle - _SAME) : middle + _SAME + 1].sum() / counts.sum()),
-        ring, *colour,
-    )  # fmt: skip
+    ring, (red, green, blue) = _ring(np.asarray(glance.small))
+    return Measures(
+        width=glance.width,
+        height=glance.height,
+        size=len(data) / 1000,
+        format=FORMATS.index(glance.format) if glance.format in FORMATS else len(FORMATS),
+        camera=zlib.crc32(glance.camera.encode()) & 0xFFFFFF if glance.camera else 0,  # 24 bits are exact in float32
+        brightness=float(counts @ np.arange(256) / counts.sum()),
+        low=low,
+        high=high,
+        sharpness=_sharpness(np.asarray(grey, np.float32)),
+        same=float(counts[max(0, middle - _SAME) : middle + _SAME + 1].sum() / counts.sum()),
+        ring=ring,
+        red=red,
+        green=green,
+        blue=blue,
+    )
 
 
 def _ring(rgb: decoding.Pixels) -> tuple[float, list[float]]:
@@ -112,7 +122,12 @@ def _ring(rgb: decoding.Pixels) -> tuple[float, list[float]]:
 
 
 def _sharpness(luma: Floats) -> float:
-    """Strength of the finest detail in the sharpest tile, so a blurred background doesn't count. luma: (H, W)."""
+    """Strength of the finest detail in the sharpest tile. luma: (H, W).
+
+    Not the measure of that name in `evidence.error_causes`: there the whole photo counts, and its contrast too, as
+    photos are compared with one another. Here a fixed limit says that a photo is blurred, whatever its background and
+    contrast.
+    """
     if min(luma.shape) < 3 * _TILES:
         return 1.0  # too small to tell
     fine = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
@@ -128,7 +143,7 @@ def _sharpness(luma: Floats) -> float:
 
 
 def survey(manifest: Manifest, progress: Progress) -> tuple[Floats, list[Skip]]:
-    """Measure every photo: (N, len(COLUMNS)) in manifest order, NaN where a photo can't be decoded; and those, with the reason.
+    """Measure every photo: (N, len(COLUMNS)) in manifest order, NaN where a photo can't be decoded; and those photos.
 
     Raises RunError when there is no room for the measures in the cache.
     """
@@ -138,7 +153,7 @@ def survey(manifest: Manifest, progress: Progress) -> tuple[Floats, list[Skip]]:
     todo = list({key: photo for key, photo in zip(keys, manifest.photos, strict=True) if key in lacking}.items())
     task = progress.task("Measuring light, sharpness and files", len(todo)) if todo else None
     bad: dict[Key, str] = {}
-    rows: list[tuple[Key, Look]] = []
+    rows: list[tuple[Key, Measures]] = []
 
     def keep() -> None:
         if rows:
@@ -163,7 +178,7 @@ def survey(manifest: Manifest, progress: Progress) -> tuple[Floats, list[Skip]]:
     return table, skipped
 
 
-def _measured(path: Path) -> Look | PhotoError:
+def _measured(path: Path) -> Measures | PhotoError:
     data = raw(path)
     if isinstance(data, PhotoError):
         return data
@@ -183,7 +198,7 @@ def _store() -> Store:
 
 
 def faults(table: Floats) -> list[Fault]:
-    """Photos that show too little, in the order of the table: nearly empty, tiny, dark, over-bright or blurred; one fault each."""
+    """Photos that show too little (nearly empty, tiny, dark, over-bright or blurred), in table order, once each."""
     of = {name: table[:, i] for i, name in enumerate(COLUMNS)}
     side = np.minimum(of["width"], of["height"])
     checks = (  # kind, how far past its limit each photo is (above 0 is a fault, 1 is beyond doubt), what was measured
@@ -191,18 +206,14 @@ def faults(table: Floats) -> list[Fault]:
         ("tiny", 1 - side / TINY, "{width:.0f} x {height:.0f} pixels"),
         ("dark", 1 - of["high"] / _DARK, "95 % of it is darker than {high:.0f} of 255"),
         ("bright", (of["low"] - _BRIGHT) / (255 - _BRIGHT), "95 % of it is brighter than {low:.0f} of 255"),
-        (
-            "blurred",
-            1 - of["sharpness"] / _SHARP,
-            "no sharp edge anywhere: detail {sharpness:.4f}, usual is 0.05 to 0.5",
-        ),
+        ("blurred", 1 - of["sharpness"] / _SHARP, "no sharp edge: detail {sharpness:.4f}, usual is 0.05 to 0.5"),
     )
     found: dict[int, Fault] = {}
-    for kind, past, said in checks:
+    for kind, past, detail in checks:
         for i in np.flatnonzero(past > 0).tolist():
             measures = dict(zip(COLUMNS, table[i].tolist(), strict=True))
             confidence = round(min(1.0, 0.5 + float(past[i])), 3)
-            found.setdefault(i, Fault(i, kind, confidence, said.format(**measures)))
+            found.setdefault(i, Fault(i, kind, confidence, detail.format(**measures)))
     return [found[i] for i in sorted(found)]
 
 
@@ -214,9 +225,9 @@ def formats(table: Floats) -> dict[str, int]:
     return dict(sorted(counts.items(), key=lambda item: -item[1]))
 
 
-def sizes(table: Floats) -> dict[str, list[int]]:
+def sizes(table: Floats) -> Sizes:
     """Width and height of the smallest, the middle and the largest photo, by area."""
     wide, high = (table[:, COLUMNS.index(name)] for name in ("width", "height"))
     order = np.argsort(wide * high, kind="stable")
-    places = {"smallest": 0, "middle": len(order) // 2, "largest": -1}
-    return {name: [int(wide[order[place]]), int(high[order[place]])] for name, place in places.items()}
+    smallest, middle, largest = ([int(wide[i]), int(high[i])] for i in order[[0, len(order) // 2, -1]])
+    return {"smallest": smallest, "middle": middle, "largest": largest}

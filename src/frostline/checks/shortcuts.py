@@ -120,7 +120,7 @@ def _predicted(columns: Table, labels: Indices, folds: Indices) -> Indices:
 
 
 def _accuracy(predicted: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Balanced accuracy and the lower end of its 95 % interval (Agresti and Coull: two successes and two failures more)."""
+    """Balanced accuracy and the lower end of its 95 % interval (Agresti-Coull: two successes and failures more)."""
     if min(true.sum(), (~true).sum()) < LEAST:
         return 0.0, 0.0
     shares = [float(predicted[true].mean()), float((~predicted)[~true].mean())]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
 from frostline.cli.console import console, print_skipped, progress_bar
 from frostline.cli.options import PHOTOS, Engine, ImageSize, Json, Quiet, Seed, Weights
 from frostline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from frostline.documents import Check
 
 
 def check(
@@ -34,10 +37,11 @@ def check(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find what is wrong with the photos: broken files, twins, wrong labels, junk, shortcuts. Nothing of them is changed."""
+    """Find what is wrong with the photos: broken files, duplicates, wrong labels, junk, shortcuts. No photo is changed."""
     from frostline.cache import marks, upkeep
-    from frostline.checks.check import KINDS, NETWORKS
     from frostline.checks.check import check as look
+    from frostline.checks.examine import NETWORKS
+    from frostline.checks.kinds import KINDS
     from frostline.config import EngineKind
     from frostline.errors import nearest
     from frostline.photos.corrections import Decision
@@ -65,7 +69,7 @@ def check(
             seed=seed,
             progress=progress,
         )
-        write(folder, document, [(kind, *about) for kind, about in KINDS.items()])
+        write(folder, document, [(kind, about.title, about.advice) for kind, about in KINDS.items()])
     upkeep.trim()
     if save:
         write_list(Path(save), [Decision(**row) for row in document["decisions"]])
@@ -75,10 +79,10 @@ def check(
         _print_check(document, folder, save)
 
 
-def _print_check(document: dict[str, Any], folder: Path, save: str, shown: int = 10) -> None:
+def _print_check(document: Check, folder: Path, save: str, shown: int = 10) -> None:
     from itertools import groupby
 
-    from frostline.checks.check import KINDS
+    from frostline.checks.kinds import KINDS
     from frostline.photos.names import printable
 
     screen = console()

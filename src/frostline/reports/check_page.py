@@ -1,4 +1,4 @@
-"""What `frostline check` leaves: check.json, check.csv, and check.html, in which the user decides about each photo and saves the list."""
+"""What `frostline check` leaves: check.json, check.csv, and check.html, in which the user decides about each photo."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import io
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TypedDict
 
 from markupsafe import Markup
 
 from frostline import documents
+from frostline.documents import Check
+from frostline.documents.shared import Finding
 from frostline.files import write_text
 from frostline.photos import corrections
 from frostline.reports import html
@@ -26,10 +28,15 @@ BESIDE = 6
 
 COLUMNS = ("finding", "kind", "path", "class", "suggested", "confidence", "advice", "detail")
 
-Row = dict[str, Any]
+_Tile = TypedDict("_Tile", {"path": str, "file": str, "class": str, "picture": str | None})
 
 
-def write(out: Path, document: Row, kinds: Sequence[tuple[str, str, str]]) -> None:
+class _Card(Finding):
+    tiles: list[_Tile]
+    more: int
+
+
+def write(out: Path, document: Check, kinds: Sequence[tuple[str, str, str]]) -> None:
     """Write check.json, check.csv and check.html into `out`.
 
     `kinds`: (kind, title, advice) in order. About 4 ms for each photo that the page draws.
@@ -44,7 +51,7 @@ def write(out: Path, document: Row, kinds: Sequence[tuple[str, str, str]]) -> No
     html.write(out / "check.html", _page(document, kinds))
 
 
-def _table(findings: Sequence[Row]) -> str:
+def _table(findings: Sequence[Finding]) -> str:
     """A row for each photo of each finding; a finding about whole classes has a row without a path for each class."""
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")
@@ -59,7 +66,7 @@ def _table(findings: Sequence[Row]) -> str:
     return text.getvalue()
 
 
-def _page(document: Row, kinds: Sequence[tuple[str, str, str]]) -> str:
+def _page(document: Check, kinds: Sequence[tuple[str, str, str]]) -> str:
     sections = []
     pictures, root = Pictures(), Path(document["root"])
     by_kind = {kind: list(rows) for kind, rows in groupby(document["findings"], key=lambda f: f["kind"])}
@@ -86,11 +93,11 @@ def _page(document: Row, kinds: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
-def _card(finding: Row, pictures: Pictures, root: Path) -> Row:
+def _card(finding: Finding, pictures: Pictures, root: Path) -> _Card:
     """A finding with a tile for each of the photos that are drawn."""
     paths = finding["paths"]
     labels = finding["classes"] if len(finding["classes"]) == len(paths) else [""] * len(paths)
-    tiles = [
+    tiles: list[_Tile] = [
         {"path": path, "file": PurePosixPath(path).name, "class": label, "picture": pictures.get(root, path)}
         for path, label in list(zip(paths, labels, strict=True))[:BESIDE]
     ]

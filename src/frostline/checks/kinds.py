@@ -1,0 +1,323 @@
+"""The kinds of findings, `KINDS`: each is a row of one table and a function that finds it. A new kind is one of each.
+
+A function takes the photos as `Examined` and yields a `Finding` for each photo, group of photos or class concerned. It
+yields nothing where a measure that it needs is missing: the quick check of a study has no measures of light, for
+example.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import PurePosixPath
+from typing import Literal
+
+from frostline.checks import label_errors, photo_quality, shortcuts
+from frostline.checks.examine import Examined
+from frostline.documents.shared import Finding as FindingRow
+from frostline.photos import names
+from frostline.photos.manifest import Photo
+from frostline.photos.names import printable
+from frostline.wording import percent
+
+LIKELY_WRONG = 0.6
+"""Confidence, before `label_errors.with_strangeness`, from which a label is reported: benchmarks/planted_labels.py
+measures what that finds."""
+
+_STRANGE = 2.4  # robust standard deviations: reports 16 of 19 planted pictures of other things, and 25 of 3,447 flowers
+_PREFERRED = 0.9  # probability from which a photo in two classes is said to belong to one of them
+_UNEQUAL = 3.0  # times the smallest class
+_EXTENSIONS = {
+    "JPEG": {"jpg", "jpeg", "jpe", "jfif", "mpo"},
+    "TIFF": {"tif", "tiff"},
+    "BMP": {"bmp", "dib"},
+    "HEIF": {"heic", "heif", "hif"},
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that was found."""
+
+    kind: str
+    paths: list[str]
+    classes: list[str]
+    """Of the photos at `paths`; without paths, the classes that the finding is about."""
+    confidence: float
+    """0 to 1."""
+    suggested: str | None = None
+    """The class that the photo likely shows."""
+    detail: str = ""
+    """What was measured, in words."""
+
+    def to_dict(self) -> FindingRow:
+        """As check.json has it."""
+        return {
+            "kind": self.kind,
+            "paths": self.paths,
+            "classes": self.classes,
+            "confidence": round(self.confidence, 3),
+            "suggested": self.suggested,
+            "detail": self.detail,
+            "advice": KINDS[self.kind].advice,
+        }
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of finding."""
+
+    title: str
+    advice: str
+    find: Callable[[Examined], Iterable[Finding]]
+    line: Literal["Files", "Labels", "Photos"]
+    """The line of the summary that counts or tells these findings."""
+    counted: tuple[str, str] | None
+    """One finding and several, in words; None: the line gives the first findings' details."""
+
+
+def find(examined: Examined) -> list[Finding]:
+    """All findings: kind by kind in the order of `KINDS`, the surest first within a kind."""
+    return [
+        finding
+        for kind in KINDS.values()
+        for finding in sorted(kind.find(examined), key=lambda f: (-f.confidence, [names.natural(p) for p in f.paths]))
+    ]
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
+
+
+def _duplicates(examined: Examined, *, kind: str) -> Iterator[Finding]:
+    """Groups of the same photo, or nearly the same: leaks between parts, conflicts between classes, harmless ones."""
+    for group in examined.photos.twins():
+        if kind == _kind_of(group):
+            yield _same_bytes(group, kind, *examined.predicted.get(group[0].sha256, ("", 0.0)))
+    for near in examined.near:
+        if near.kind != "same bytes" and kind == f"near {_kind_of(near.photos)}":
+            detail = ", ".join([near.kind, *_parts(near.photos)])
+            yield Finding(kind, list(near.paths), list(near.classes), near.confidence, detail=detail)
+
+
+def _kind_of(group: Sequence[Photo]) -> str:
+    if len({photo.split for photo in group}) > 1:
+        return "leak"
+    return "conflict" if len({photo.label for photo in group}) > 1 else "twins"
+
+
+def _same_bytes(group: Sequence[Photo], kind: str, predicted: str, probability: float) -> Finding:
+    classes = [photo.label for photo in group]
+    sure = kind == "conflict" and probability >= _PREFERRED and predicted in classes
+    words = _parts(group)
+    if sure:
+        words.append(f"cross-validated prediction: {printable(predicted)} ({percent(probability, 0)})")
+    return Finding(kind, [photo.path for photo in group], classes, 1.0, predicted if sure else None, ", ".join(words))
+
+
+def _parts(group: Sequence[Photo]) -> list[str]:
+    parts = sorted({photo.split for photo in group})
+    return [f"in {' and '.join(parts)}"] if len(parts) > 1 else []
+
+
+def _unreadable(examined: Examined) -> Iterator[Finding]:
+    for skip in examined.photos.skipped:
+        yield Finding("unreadable", [skip.path], [], 1.0, detail=skip.why)
+
+
+def _unequal(examined: Examined) -> Iterator[Finding]:
+    counts = examined.photos.counts()
+    small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
+    if counts[large] > _UNEQUAL * counts[small]:
+        detail = f"{counts[large]:,} photos of {printable(large)}, {counts[small]:,} of {printable(small)}"
+        yield Finding("unequal", [], [small, large], 1.0, detail=detail)
+
+
+def _misnamed(examined: Examined) -> Iterator[Finding]:
+    if examined.table is None:
+        return
+    formats = [*photo_quality.FORMATS, "other"]
+    column = examined.table[:, photo_quality.COLUMNS.index("format")].astype(int)
+    for photo, place in zip(examined.photos.photos, column, strict=True):
+        ending, name = PurePosixPath(photo.path).suffix.lstrip(".").lower(), formats[place]
+        if ending and ending not in _EXTENSIONS.get(name, {name.lower()}):
+            detail = f"named .{printable(ending)}, is {name}"
+            yield Finding("extension", [photo.path], [photo.label], 1.0, detail=detail)
+
+
+# ---- what the photos look like ---------------------------------------------------------------------------------------
+
+
+def _poor(examined: Examined, *, kind: str) -> Iterator[Finding]:
+    if examined.table is None:
+        return
+    for fault in photo_quality.faults(examined.table):
+        if fault.kind == kind:
+            photo = examined.photos.photos[fault.index]
+            yield Finding(kind, [photo.path], [photo.label], fault.confidence, detail=fault.detail)
+
+
+def _shortcuts(examined: Examined) -> Iterator[Finding]:
+    if examined.table is None or not len(examined.table):
+        return
+    for s in shortcuts.find(examined.table, examined.labels, examined.groups, examined.seed):
+        label = examined.photos.classes[s.index]
+        accuracy = f"balanced accuracy {percent(s.accuracy, 0)} (chance: 50 %)"
+        typical = f", {s.typical}" if s.typical else ""
+        detail = f"{s.words} alone predicts {printable(label)}: {accuracy}{typical}"
+        yield Finding("shortcut", [], [label], s.low, detail=detail)
+
+
+# ---- what the network's features tell --------------------------------------------------------------------------------
+
+
+def _label_errors(examined: Examined) -> Iterator[Finding]:
+    judgement, strangeness = examined.judgement, examined.strangeness
+    if judgement is None or strangeness is None:
+        return
+    classes = examined.photos.classes
+    confidence = label_errors.with_strangeness(judgement.confidence, strangeness)
+    for row in (judgement.confidence >= LIKELY_WRONG).nonzero()[0].tolist():
+        photo = examined.photos.photos[examined.distinct[row]]
+        suggested = classes[judgement.suggested[row]]
+        probability = percent(float(judgement.probabilities[row, judgement.suggested[row]]), 0)
+        detail = f"Cross-validated prediction: {printable(suggested)} ({probability}). Label: {printable(photo.label)}."
+        yield Finding("label", [photo.path], [photo.label], float(confidence[row]), suggested, detail)
+
+
+def _unlike_any_class(examined: Examined) -> Iterator[Finding]:
+    if examined.strangeness is None:
+        return
+    for row in (examined.strangeness > _STRANGE).nonzero()[0].tolist():
+        photo, far = examined.photos.photos[examined.distinct[row]], float(examined.strangeness[row])
+        detail = f"{far:.1f} standard deviations farther from its nearest photos than usual"
+        yield Finding("junk", [photo.path], [photo.label], min(1.0, far / (2 * _STRANGE)), detail=detail)
+
+
+# ---- the table -------------------------------------------------------------------------------------------------------
+
+_IN_TWO_PARTS = ("photo in two parts", "photos in two parts")
+_IN_TWO_CLASSES = ("photo in two classes", "photos in two classes")
+_MORE_THAN_ONCE = ("group of duplicates", "groups of duplicates")
+
+KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then worse training, then the merely odd
+    "leak": Kind(
+        "The same photo in two parts",
+        "Keep it in one part: a test photo that was also trained on says nothing about new photos.",
+        partial(_duplicates, kind="leak"),
+        "Files",
+        _IN_TWO_PARTS,
+    ),
+    "near leak": Kind(
+        "Nearly the same photo in two parts",
+        "Keep both in one part: a test photo that was also trained on says nothing about new photos.",
+        partial(_duplicates, kind="near leak"),
+        "Files",
+        _IN_TWO_PARTS,
+    ),
+    "conflict": Kind(
+        "The same photo in two classes",
+        "At least one of the labels is wrong. Leave out the wrong one.",
+        partial(_duplicates, kind="conflict"),
+        "Files",
+        _IN_TWO_CLASSES,
+    ),
+    "near conflict": Kind(
+        "Nearly the same photo in two classes",
+        "At least one of the labels is likely wrong. Review both.",
+        partial(_duplicates, kind="near conflict"),
+        "Files",
+        _IN_TWO_CLASSES,
+    ),
+    "shortcut": Kind(
+        "Shortcuts: something other than the subject gives a class away",
+        "A network may learn it instead of the subject. Take photos of all classes from the same sources.",
+        _shortcuts,
+        "Photos",
+        None,
+    ),
+    "label": Kind(
+        "Likely wrong labels",
+        "Review them: relabel a photo, or leave it out. Too many to review? Train with --loss robust.",
+        _label_errors,
+        "Labels",
+        ("label is likely wrong", "labels are likely wrong"),
+    ),
+    "junk": Kind(
+        "Photos unlike any class",
+        "Review them: leave out what shows none of the classes.",
+        _unlike_any_class,
+        "Labels",
+        ("photo is unlike any class", "photos are unlike any class"),
+    ),
+    "unreadable": Kind(
+        "Files that are left out",
+        "Replace the file by an intact copy, or remove it: it is never trained on.",
+        _unreadable,
+        "Files",
+        ("file that can't be read", "files that can't be read"),
+    ),
+    "empty": Kind(
+        "Nearly empty photos",
+        "Leave it out unless the class looks like this.",
+        partial(_poor, kind="empty"),
+        "Photos",
+        ("empty photo", "empty photos"),
+    ),
+    "tiny": Kind(
+        "Tiny photos",
+        "Replace it by a larger one, or leave it out.",
+        partial(_poor, kind="tiny"),
+        "Photos",
+        ("tiny photo", "tiny photos"),
+    ),
+    "dark": Kind(
+        "Dark photos",
+        "Leave it out if you can't tell the class yourself.",
+        partial(_poor, kind="dark"),
+        "Photos",
+        ("dark photo", "dark photos"),
+    ),
+    "bright": Kind(
+        "Over-bright photos",
+        "Leave it out if you can't tell the class yourself.",
+        partial(_poor, kind="bright"),
+        "Photos",
+        ("bright photo", "bright photos"),
+    ),
+    "blurred": Kind(
+        "Blurred photos",
+        "Leave it out if you can't tell the class yourself.",
+        partial(_poor, kind="blurred"),
+        "Photos",
+        ("blurred photo", "blurred photos"),
+    ),
+    "twins": Kind(
+        "The same photo more than once",
+        "Harmless within one part of the split, but the photo counts more than others.",
+        partial(_duplicates, kind="twins"),
+        "Files",
+        _MORE_THAN_ONCE,
+    ),
+    "near twins": Kind(
+        "Nearly the same photo more than once",
+        "Harmless within one part of the split, but these photos count more than others.",
+        partial(_duplicates, kind="near twins"),
+        "Files",
+        _MORE_THAN_ONCE,
+    ),
+    "unequal": Kind(
+        "Unequal classes",
+        "Add photos of the small classes, or train with --balance loss.",
+        _unequal,
+        "Photos",
+        None,
+    ),
+    "extension": Kind(
+        "Files whose name tells another format",
+        "Harmless here, as files are recognised by their content. Other programs may fail on them.",
+        _misnamed,
+        "Files",
+        ("file named as another format", "files named as another format"),
+    ),
+}
