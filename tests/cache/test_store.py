@@ -157,7 +157,8 @@ def test_a_full_disk_is_told_and_nothing_is_lost(tmp_path: Path) -> None:
         "import resource, sys\nfrom pathlib import Path\nsys.path.insert(0, sys.argv[1])\n"
         "from support.stores import keys, store, values\nfrom frostline.errors import RunError\n"
         f"opened = store(Path(sys.argv[2]))\nresource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))\n"
-        "try:\n    opened.append(keys(*range(2, 90)), values(*range(2, 90)))\nexcept RunError as error:\n    print(error)\n"
+        "try:\n    opened.append(keys(*range(2, 90)), values(*range(2, 90)))\n"
+        "except RunError as error:\n    print(error)\n"
     )
     command = [sys.executable, "-c", program, str(Path(__file__).parents[1]), str(tmp_path)]
     ran = subprocess.run(command, capture_output=True, text=True, check=False)

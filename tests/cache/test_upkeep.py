@@ -523,7 +523,7 @@ for n in range(30):
 
 @pytest.fixture
 def four(cache: Path) -> list[Path]:
-    """Stores of 400, 300, 200 and 100 bytes, last used 1, 9, 5 and 20 days ago; 50 bytes of weights and of an engine, 7."""
+    """Stores of 400, 300, 200 and 100 bytes, last used 1, 9, 5 and 20 days ago; an engine (50, 7 days), weights (50)."""
     for name in ("weights/own.pth", "engines/e0.onnx"):
         (cache / name).parent.mkdir(parents=True)
         (cache / name).write_bytes(bytes(50))

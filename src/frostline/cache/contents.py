@@ -17,12 +17,11 @@ import json
 import math
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from frostline.cache.folder import SAMPLE_MARKER, cache_dir
 from frostline.cache.marks import USED, is_held, located, mark_of, marks
@@ -59,7 +58,7 @@ class Entry:
     """Whether a process, this one included, has it open: it is not removed then."""
     path: Path
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, object]:
         """For JSON: the time as ISO 8601, the path as text."""
         return {**asdict(self), "used": self.used.isoformat(timespec="seconds"), "path": str(self.path)}
 
@@ -114,14 +113,14 @@ def _entry(kind: str, path: Path, marked: set[str]) -> Entry | None:
     what = _what(kind, path, about)
     if what is None:
         return None
-    row_bytes = about.get("bytes_per_row")
-    row_bytes = row_bytes if type(row_bytes) is int and row_bytes > 0 else None
+    given = about.get("bytes_per_row")
+    row_bytes = given if isinstance(given, int) and given > 0 else None
     rows = _rows(path, row_bytes) if kind == "activations" else None
     in_use = mark_of(located(path), cache_dir().resolve()) in marked or _is_being_written(path)
     return Entry(kind, path.name, what, rows, size(path), row_bytes, _last_use(path), in_use, path)
 
 
-def _what(kind: str, path: Path, about: dict[str, Any]) -> str | None:
+def _what(kind: str, path: Path, about: Mapping[str, object]) -> str | None:
     """What an entry is, in words; None where it is none."""
     if kind == "sample":
         return "built-in sample" if (path / SAMPLE_MARKER).is_file() else None
@@ -136,10 +135,10 @@ def _what(kind: str, path: Path, about: dict[str, Any]) -> str | None:
     return f"unfinished: {what}" if unfinished else what
 
 
-def _described(kind: str, about: dict[str, Any]) -> str:
+def _described(kind: str, about: Mapping[str, object]) -> str:
     """What a folder's description says. That of an older store has no words, but names the backbone and the line."""
-    if isinstance(about.get("what"), str):
-        what = about["what"]
+    if about.get("what"):
+        what = str(about["what"])
     elif kind == "photos":
         what = f"unpacked from {about['source']}" if about.get("source") else "unfinished: unpacked photos"
     elif type(about.get("line")) is int:
@@ -205,7 +204,7 @@ def _last_use(path: Path) -> datetime:
     return datetime.fromtimestamp(min(max(seconds, 0.0), 253_402_300_799.0), UTC)  # the years 1970 to 9999
 
 
-def read_json(path: Path) -> dict[str, Any]:
+def read_json(path: Path) -> dict[str, object]:
     """What a file of JSON says; {} when it is missing, damaged or something else."""
     try:
         value = json.loads(path.read_text(encoding="utf-8"))

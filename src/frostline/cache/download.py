@@ -1,7 +1,7 @@
 """Files that are fetched, each known by its size and SHA-256: whatever place one comes from, the bytes are the same.
 
-`bring` asks one source after the other. A download that breaks off goes on where it stopped, in this call or in the next
-one. What has come is kept beside the target, and takes its place in one step when it is whole and its hash is right.
+`bring` asks one source after the other. A download that breaks off goes on where it stopped, in this call or in the
+next one. What has come is kept beside the target; once whole, with the right hash, it is renamed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Source(Protocol):
         """The place, as a person would name it; without passwords."""
 
     def bring(self, file: File, part: Path, progress: Progress) -> None:
-        """Leave the whole file at `part`; what stands there before is the beginning of an earlier try.
+        """Leave the whole file at `part`; what stands there already is the beginning that an earlier try left.
 
         The caller verifies the hash. Raises SourceError with the reason, without the label.
         """
@@ -163,8 +163,8 @@ class Url:
 def _in_time(open_: Callable[[], T], close: Callable[[T], object], seconds: float) -> T:
     """What `open_` gives; SourceError when that takes longer. Should it come later, it is closed.
 
-    A name server or a firewall that swallows packets can hold a connection for a minute, past all of httpx's limits: they
-    hold for each address, and not for names. So a thread opens it, and is left behind when it takes too long.
+    A name server or a firewall that swallows packets can hold a connection for a minute, past all of httpx's limits:
+    they hold for each address, and not for names. So a thread opens it, and is left behind when it takes too long.
     """
     future: Future[T] = Future()
 

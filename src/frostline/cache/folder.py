@@ -12,6 +12,6 @@ SAMPLE_MARKER = ".frostline-sample.json"
 
 
 def cache_dir() -> Path:
-    """The folder for everything that can be made or fetched again: ``FROSTLINE_CACHE``, else the user's cache folder."""
+    """The folder for what can be made or fetched again: ``FROSTLINE_CACHE``, else one in the user's cache folder."""
     named = os.environ.get("FROSTLINE_CACHE")
     return Path(named).expanduser() if named else Path(platformdirs.user_cache_dir("frostline"))

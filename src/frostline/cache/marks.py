@@ -58,7 +58,7 @@ def mark_used(folder: Path) -> None:
 
 
 def release(folder: Path) -> None:
-    """Take back that the current `session`, or what runs outside of any, uses an entry: it turned out to be of no use."""
+    """Take back what was marked in the current `session`, or outside of one: the entry turned out to be of no use."""
     with registry:
         _current().discard(located(folder))
         _unmark({located(folder)})

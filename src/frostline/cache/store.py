@@ -72,9 +72,9 @@ class Key:
     sha256: str
     """Hex digest of the photo's file."""
     view: int
-    """0 = clean, `images.MIRROR` = its mirror image."""
+    """0 = clean, `frostline.photos.decoding.MIRROR` = its mirror image, 1 and up = augmented."""
     seed: int
-    """Of the augmented views; 0 for the other two, which have none."""
+    """Of the augmented views; 0 for the other two, which no rng shapes."""
 
     @classmethod
     def of(cls, sha256: str, view: int, seed: int) -> Key:
@@ -88,8 +88,20 @@ class Key:
 class Store:
     """Rows of fixed size in one append-only file, and the list of their names beside it.
 
-    A row counts once its name is on the list, which is written after the row: a process killed in between leaves bytes that
-    the next one overwrites.
+    A row counts once its name is on the list. The name is written after the row, so a process that is killed in between
+    leaves only bytes that the next one overwrites.
+
+    Parameters
+    ----------
+    folder
+        Where it lives; made where it is missing.
+    shapes, dtypes
+        Of the tensors in a row.
+
+    Raises
+    ------
+    RunError
+        The folder can't be made.
     """
 
     def __init__(self, folder: Path, shapes: Sequence[tuple[int, ...]], dtypes: Sequence[np.dtype]) -> None:
@@ -108,7 +120,7 @@ class Store:
         self._places = self._load()
 
     def _load(self) -> dict[str, int]:
-        """The rows that count, by name. A last line without its end was being written when a process died."""
+        """The places of the rows that count, by name. A last line without its end was cut off by a process's death."""
         self._listed = self._names.stat().st_size if self._names.exists() else 0
         self._whole = True
         if not self._listed:
@@ -197,8 +209,10 @@ class Store:
         ]
 
     def _rows_at(self, places: Sequence[int]) -> np.ndarray:
-        """Rows as bytes (N, row_bytes). Read, not mapped: a mapping takes up to 2 MB of memory for each row that is touched, and where such
-        pages are handed back now and then, a batch takes four times as long.
+        """Rows as bytes (N, row_bytes).
+
+        Read, not mapped: a mapping takes up to 2 MB of memory for each row that is touched, and where such pages are
+        handed back now and then, a batch takes four times as long.
         """
         if self._opened is None:
             opened = os.open(self._rows, os.O_RDONLY | getattr(os, "O_BINARY", 0))

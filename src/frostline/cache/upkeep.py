@@ -199,7 +199,7 @@ def _promised_to_others(cache: Path) -> int:
     own, promised = own_user(cache), 0
     for user in users(cache):
         note = {} if user == own else read_json(user / PROMISE)
-        with suppress(TypeError, ValueError):  # a note that is none
-            written = sum(size(cache / name) for name in note.get("folders", []))
-            promised += max(int(note.get("bytes_then", 0)) - written, 0)
+        folders, most = note.get("folders"), note.get("bytes_then")
+        if isinstance(folders, list) and isinstance(most, int):  # else nothing was promised, or the note is damaged
+            promised += max(most - sum(size(cache / str(name)) for name in folders), 0)
     return promised
