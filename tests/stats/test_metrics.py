@@ -27,10 +27,12 @@ def test_figures_are_those_of_scikit_learn() -> None:
     logits, labels = simulated(400, 1)
     figures = metrics.figures(logits, labels, CLASSES, 2.0, softmax(logits, 2.0), 0)
     predicted = logits.argmax(1)
-    assert figures.accuracy == pytest.approx(sk.accuracy_score(labels, predicted))
-    assert figures.macro_f1 == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
-    assert figures.log_loss == pytest.approx(sk.log_loss(labels, special.softmax(logits / 2, axis=1)))
-    assert figures.log_loss_uncalibrated == pytest.approx(sk.log_loss(labels, special.softmax(logits, axis=1)))
+    assert figures.metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
+    assert figures.metrics["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
+    assert figures.metrics["log_loss"] == pytest.approx(sk.log_loss(labels, special.softmax(logits / 2, axis=1)))
+    assert figures.metrics["log_loss_uncalibrated"] == pytest.approx(
+        sk.log_loss(labels, special.softmax(logits, axis=1))
+    )
     assert figures.confusion == sk.confusion_matrix(labels, predicted).tolist()
     report = sk.classification_report(labels, predicted, target_names=CLASSES, output_dict=True)
     for row in figures.per_class:
@@ -39,13 +41,35 @@ def test_figures_are_those_of_scikit_learn() -> None:
             (theirs["precision"], theirs["recall"], theirs["f1-score"])
         )
         assert row["support"] == theirs["support"]
-    assert figures.accuracy_ci[0] < figures.accuracy < figures.accuracy_ci[1]
+    low, high = figures.intervals["accuracy_ci"]
+    assert low < figures.metrics["accuracy"] < high
+
+
+def test_each_metric_stands_in_study_json_under_its_own_name_and_reads_as_its_style_says() -> None:
+    logits, labels = simulated(100, 2)
+    row = metrics.figures(logits, labels, CLASSES, 1.5, softmax(logits, 1.2), 0).to_dict()
+    assert len({metric.name for metric in metrics.METRICS}) == len(metrics.METRICS)
+    for metric in metrics.METRICS:
+        assert np.isfinite(row[metric.name])
+        assert metric.text(row).removesuffix(" %").replace(".", "").isdigit()
+        assert metric.text(row).endswith(" %") == (metric.style == "percent")
+        assert metric.text({}) == "–"
+        if metric.interval is not None:
+            low, high = row[f"{metric.name}_ci"]
+            assert low <= row[metric.name] <= high
+            assert " to " in metric.interval_text(row)
+
+
+def test_where_classes_are_unequal_figures_by_class_lead_and_elsewhere_macro_recall_is_left_out() -> None:
+    assert [m.name for m in metrics.shown_on("report", True)][:3] == ["balanced_accuracy", "macro_f1", "accuracy"]
+    assert [m.name for m in metrics.shown_on("report", False)][:3] == ["accuracy", "macro_f1", "log_loss"]
+    assert "ece_shipped" in [m.name for m in metrics.shown_on("card", False)]
 
 
 def test_a_class_without_photos_does_not_drag_the_macro_f1_down() -> None:
     logits = np.eye(3)[[0, 1, 0, 1]]
     figures = metrics.figures(logits, np.array([0, 1, 0, 1]), CLASSES, 1.0, softmax(logits, 1.0), 0)
-    assert figures.macro_f1 == 1.0
+    assert figures.metrics["macro_f1"] == 1.0
     assert [row["support"] for row in figures.per_class] == [2, 2, 0]
     assert np.array(figures.confusion).shape == (3, 3)
 

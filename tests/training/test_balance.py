@@ -231,15 +231,15 @@ def test_macro_recall_is_scikit_learns_balanced_accuracy() -> None:
     labels = dice.choice(3, 300, p=[0.8, 0.15, 0.05])
     logits = dice.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
     found = metrics.figures(logits, labels, CLASSES, 1.0, probabilities.softmax(logits, 1.0), 0)
-    assert found.balanced_accuracy == pytest.approx(sk.balanced_accuracy_score(labels, logits.argmax(1)))
-    low, high = found.balanced_accuracy_ci
-    assert low < found.balanced_accuracy < high
+    assert found.metrics["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, logits.argmax(1)))
+    low, high = found.intervals["balanced_accuracy_ci"]
+    assert low < found.metrics["balanced_accuracy"] < high
     right = (logits.argmax(1) == labels).astype(float)
     drawn = [  # the same resampling, photo by photo
         np.mean([dice.choice(right[labels == c], (labels == c).sum()).mean() for c in range(3)]) for _ in range(1500)
     ]
     assert (low, high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))), abs=0.015)
-    assert high - low > np.ptp(found.accuracy_ci)  # few photos of two classes count for two thirds
+    assert high - low > np.ptp(found.intervals["accuracy_ci"])  # few photos of two classes count for two thirds
 
 
 def test_its_interval_holds_the_truth_about_as_often_as_it_says() -> None:
@@ -346,10 +346,12 @@ def test_macro_figures_come_first_everywhere(trained: Callable[[str], Path]) -> 
     assert re.search(r"strategy +macro recall +95 % interval +macro F1 +accuracy ", printed)
     assert re.search(rf"frozen +{re.escape(macro)} ", printed)
     report = (run / "report.html").read_text(encoding="utf-8")
-    places = [report.index(f'<th scope="col">{name}</th>') for name in ("Macro<br>recall", "Macro F1", "Accuracy")]
+    places = [
+        report.index(f'<th scope="col" class="wrap">{name}</th>') for name in ("Macro recall", "Macro F1", "Accuracy")
+    ]
     assert places == sorted(places)
     card = (run / "frozen" / "bundle" / "README.md").read_text(encoding="utf-8")
-    assert "| macro recall | 95 % CI | macro F1 | accuracy |" in card
+    assert "| Macro recall | 95 % CI | Macro F1 | Accuracy |" in card
     assert f"| {macro} | " in card
 
 
@@ -359,10 +361,9 @@ def test_equal_classes_keep_accuracy_first(run: Any) -> None:
     assert "macro" not in found["answer"]
     assert re.search(r"strategy +accuracy +95 % interval +macro F1 +calibration", run.said.out)
     report = (run.out / "report.html").read_text(encoding="utf-8")
-    assert "Macro<br>recall" not in report
-    assert "| accuracy | 95 % CI | macro F1 | log loss |" in (run.out / "frozen" / "bundle" / "README.md").read_text(
-        encoding="utf-8"
-    )
+    assert ">Macro recall</th>" not in report
+    card = (run.out / "frozen" / "bundle" / "README.md").read_text(encoding="utf-8")
+    assert "| Accuracy | 95 % CI | Macro F1 | Log loss |" in card
     for row in found["strategies"]:
         assert set(row) >= {"balanced_accuracy", "balanced_accuracy_ci", "validation_balanced_accuracy"}
 

@@ -13,6 +13,7 @@ from frostline.documents import Export
 from frostline.documents.strategy import RobustnessFigures
 from frostline.errors import RunError
 from frostline.stats.class_balance import unequal
+from frostline.stats.metrics import shown_on
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _LIMITS = "\n## Limits"
@@ -34,6 +35,7 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
         config=config,
         counts=counts,
         unequal=unequal(counts.values()),
+        metrics=shown_on("card", unequal(counts.values())),
         robust=any(s.name == about.strategy and s.recipe.robust for s in config.strategies),
         start="published ImageNet weights" if about.weights == "pretrained" else "random weights",
     )

@@ -23,6 +23,8 @@ FILES: dict[type, str] = {
     Bundle: "bundle.json",
     Export: "export.json",
 }
+_WITH_METRICS = ("StrategyRow", "LineRow", "BundleFigures")
+"""Types of documents that may hold more metrics than their keys name: numbers, and intervals under ``<name>_ci``."""
 _MODULES = (shared, strategy, study, sweep, seeds, check, bundle)
 
 
@@ -49,7 +51,10 @@ def _adapter(kind: type) -> Any:
 
     for part in (part for module in _MODULES for part in vars(module).values()):
         if isinstance(part, type) and hasattr(part, "__required_keys__"):
-            part.__pydantic_config__ = ConfigDict(extra="forbid")  # type: ignore[attr-defined]
+            more = part.__name__ in _WITH_METRICS
+            part.__pydantic_config__ = ConfigDict(extra="allow" if more else "forbid")  # type: ignore[attr-defined]
+            if more:  # mypy doesn't know the class argument extra_items yet
+                part.__extra_items__ = float | shared.Interval  # type: ignore[attr-defined]
     return TypeAdapter(kind)
 
 

@@ -107,7 +107,7 @@ class RobustnessFigures(TypedDict):
 
 
 class StrategyRow(TypedDict):
-    """One strategy of study.json."""
+    """One strategy of study.json. Metrics that have no key here stand beside the others under their own name: see `stats.metrics`."""
 
     name: str
     backbone: str

@@ -22,6 +22,7 @@ from frostline.photos.scan import restore
 from frostline.reports import gallery, html, study_charts, svg
 from frostline.reports.record import Record, read
 from frostline.stats import intervals
+from frostline.stats.metrics import METRICS, shown_on
 from frostline.stats.predictions import Prediction
 
 Row = dict[str, Any]
@@ -166,8 +167,7 @@ def _document(entries: Sequence[Entry]) -> Row:
                 "run": entry.run,
                 "strategy": entry.strategy["name"],
                 "photos": len(entry.said),
-                "accuracy": entry.strategy.get("accuracy"),
-                "accuracy_ci": entry.strategy.get("accuracy_ci"),
+                **_figures(entry.strategy),
             }
             for entry in entries
         ],
@@ -176,6 +176,12 @@ def _document(entries: Sequence[Entry]) -> Row:
         "warnings": [*_warnings(pairs), *_class_warnings(records)],
         "answer": _headline(entries, pairs)["verdict"],
     }
+
+
+def _figures(strategy: Row) -> Row:
+    """A strategy's metrics, with their intervals, as its own run reports them."""
+    keys = (key for metric in METRICS if "report" in metric.pages for key in (metric.name, f"{metric.name}_ci"))
+    return {"accuracy": None, "accuracy_ci": None, **{key: strategy[key] for key in keys if key in strategy}}
 
 
 def _headline(entries: Sequence[Entry], pairs: Sequence[Row]) -> Row:
@@ -311,6 +317,7 @@ def _contents(document: Row, entries: Sequence[Entry]) -> Row:
     return {
         "document": document,
         "rows": rows,
+        "metrics": shown_on("report", any(entry.record.unequal for entry in entries)),
         "figures": {
             "accuracy": study_charts.accuracy(rows),
             "differences": study_charts.differences([p for p in document["pairs"] if p["ci"]]),

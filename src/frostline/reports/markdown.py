@@ -13,6 +13,7 @@ from frostline.reports import next_steps, study_charts, study_page
 from frostline.reports.html import write
 from frostline.reports.record import Record, read
 from frostline.reports.svg import Figure
+from frostline.stats.metrics import Metric, shown_on
 
 Row = dict[str, Any]
 Drawn = list[tuple[Figure, str]]
@@ -97,13 +98,11 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
     if not record.strategies:
         return
     yield "## Strategies"
-    first = ["Macro recall", "95 % interval"] if record.unequal else []
+    metrics = shown_on("report", record.unequal)
+    headings = [text for m in metrics for text in [m.label, *(["95 % interval"] if m.interval else [])]]
     yield _table(
-        ["Strategy", *first, "Accuracy", "95 % interval", "Macro F1", "Log loss", "Calibration error", "… after scaling",
-         "Frozen layers", "Trainable", "Parameters"],
-        ([_mark(record, s), *([wording.percent(s.get("balanced_accuracy")), wording.span(s.get("balanced_accuracy_ci"))] if first else []),
-          wording.percent(s.get("accuracy")), wording.span(s.get("accuracy_ci")), wording.decimal(s.get("macro_f1")),
-          wording.decimal(s.get("log_loss")), wording.percent(s.get("ece")), wording.percent(s.get("ece_calibrated")),
+        ["Strategy", *headings, "Frozen layers", "Trainable", "Parameters"],
+        ([_mark(record, s), *(text for m in metrics for text in _figure(m, s)),
           f"{wording.count(s.get('freeze_line'))} of {wording.count(s.get('layers'))}",
           wording.count((s.get("parameters") or {}).get("trainable")), wording.count((s.get("parameters") or {}).get("total"))]
          for s in record.strategies),
@@ -119,6 +118,11 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
         if note := wording.photos_learnt_from(record.strategies, record.dataset.get("train")):
             yield note
         yield from _pictures(drawn, "differences")
+
+
+def _figure(metric: Metric, strategy: Row) -> list[str]:
+    """The cells of a metric: its figure, and its interval where it has one."""
+    return [metric.text(strategy), *([metric.interval_text(strategy)] if metric.interval else [])]
 
 
 def _mark(record: Record, strategy: Row) -> str:

@@ -20,6 +20,7 @@ from frostline.reports.gallery import Pictures
 from frostline.reports.html import PAGE, Row, furniture, template, write
 from frostline.reports.record import Record, read
 from frostline.reports.svg import Figure
+from frostline.stats.metrics import shown_on
 
 SHOWN_SUSPECTS, SHOWN_CONFLICTS, SHOWN_EXPLAINED = 24, 12, 16  # photos outside the gallery
 
@@ -62,6 +63,7 @@ def _contents(record: Record) -> Row:
         "study": study,
         "dataset": record.dataset,
         "strategies": strategies,
+        "metrics": shown_on("report", record.unequal),
         "best": record.best,
         "answer": study.get("answer") or provisional_answer(record),
         "steps": next_steps.steps(record),

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
+from frostline.documents.strategy import ReliabilityBin
 from frostline.stats.probabilities import softmax
 
 Floats = npt.NDArray[np.float64]
@@ -178,10 +179,10 @@ def recalibrated(confidence: Floats, right: Floats) -> Floats:
     return np.asarray(special.expit(design @ best.x))
 
 
-def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[dict[str, Any]]:
+def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
     """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % interval of its accuracy."""
     top, right = probabilities.max(1), probabilities.argmax(1) == labels
-    rows = []
+    rows: list[ReliabilityBin] = []
     for part in np.array_split(np.argsort(top, kind="stable"), min(bins, len(labels))):
         low, high = wilson(int(right[part].sum()), len(part))
         rows.append(

@@ -1,57 +1,177 @@
-"""Figures from predictions, each with what is needed to judge it: intervals, paired tests, calibration error."""
+"""The metrics of a model: one table, `METRICS`.
+
+A new metric is a row of `METRICS` and the function that it names. study.json, the report, the Markdown report, `frostline compare`
+and the model card loop over the table, so nothing else needs an edit.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from frostline import wording
+from frostline.documents.strategy import PerClass, ReliabilityBin
 from frostline.stats.calibration import Calibrated, calibration, calibration_error, reliability
 from frostline.stats.class_balance import class_mean
 from frostline.stats.intervals import Labels, balanced_interval, mean_interval
 from frostline.stats.probabilities import softmax
 
 Probabilities = np.ndarray
+Page = Literal["report", "card"]
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What a model answered on N photos of C classes: all that a metric is computed from."""
+
+    labels: Labels
+    """(N,) class indices."""
+    uncalibrated: Probabilities
+    """(N, C) at temperature 1."""
+    shipped: Probabilities
+    """(N, C) at the bundle's temperature."""
+    calibrated: Probabilities
+    """(N, C) at a temperature that never saw these photos' labels."""
+
+    @property
+    def predicted(self) -> Labels:
+        """(N,) class indices."""
+        return np.asarray(self.uncalibrated.argmax(1))
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) 1.0 where the predicted class is the true one, else 0.0."""
+        return np.asarray(self.predicted == self.labels, dtype=float)
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a model."""
+
+    name: str
+    """Its key in study.json. With `interval`, the 95 % interval stands under ``<name>_ci``."""
+    label: str
+    """Its heading in tables."""
+    function: Callable[[Outcomes], float]
+    """A finite number."""
+    style: Literal["percent", "decimal"] = "decimal"
+    better: Literal["higher", "lower"] = "higher"
+    interval: Callable[[Outcomes], tuple[float, float]] | None = None
+    pages: tuple[Page, ...] = ("report", "card")
+    """Where it is shown: the report (also as Markdown, and in comparisons of runs), the model card."""
+    hub_type: str = ""
+    """The Hugging Face Hub's name of it, where that is another than `name`."""
+
+    def text(self, row: Mapping[str, Any]) -> str:
+        """The figure of a row of study.json as people read it; a dash where the row has none."""
+        show = wording.percent if self.style == "percent" else wording.decimal
+        return show(row.get(self.name))
+
+    def interval_text(self, row: Mapping[str, Any]) -> str:
+        """Its 95 % interval as people read it."""
+        return wording.span(row.get(f"{self.name}_ci"))
+
+
+def log_loss(probabilities: Probabilities, labels: Labels) -> float:
+    """Mean negative log probability of the true class, in nats."""
+    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean())
+
+
+def _macro_f1(found: Outcomes) -> float:
+    """The mean of the classes' F1, of those classes that have photos."""
+    from sklearn import metrics as sk  # half a second, when the photos have long gone through the network
+
+    present = np.unique(found.labels)
+    return float(np.mean(sk.f1_score(found.labels, found.predicted, labels=present, average=None, zero_division=0.0)))
+
+
+def _calibration_error(found: Outcomes) -> float:
+    return calibration_error(found.uncalibrated, found.labels)
+
+
+METRICS: tuple[Metric, ...] = (
+    Metric(
+        "accuracy",
+        "Accuracy",
+        lambda found: float(found.correct.mean()),
+        style="percent",
+        interval=lambda found: mean_interval(found.correct),
+    ),
+    Metric(  # the mean of the recalls of the classes that have photos, each class counting the same
+        "balanced_accuracy",
+        "Macro recall",
+        lambda found: class_mean(found.correct, found.labels),
+        style="percent",
+        interval=lambda found: balanced_interval(found.correct, found.labels),
+    ),
+    Metric("macro_f1", "Macro F1", _macro_f1, hub_type="f1"),
+    Metric("log_loss", "Log loss", lambda found: log_loss(found.shipped, found.labels), better="lower"),
+    Metric(
+        "log_loss_uncalibrated",
+        "Log loss at temperature 1",
+        lambda found: log_loss(found.uncalibrated, found.labels),
+        better="lower",
+        pages=(),
+    ),
+    # Expected calibration error in equal-count bins. Chance biases it upward; `Figures.calibration` has it without bias.
+    Metric("ece", "Calibration error", _calibration_error, style="percent", better="lower", pages=("report",)),
+    Metric(
+        "ece_calibrated",
+        "Calibration error after scaling",
+        lambda found: calibration_error(found.calibrated, found.labels),
+        style="percent",
+        better="lower",
+        pages=("report",),
+    ),
+    Metric(
+        "ece_shipped",
+        "Calibration error",
+        lambda found: calibration_error(found.shipped, found.labels),
+        better="lower",
+        pages=("card",),
+        hub_type="ece",
+    ),
+)
+
+
+def shown_on(page: Page, unequal: bool) -> list[Metric]:
+    """The metrics that a page shows, in order.
+
+    Where classes are of unequal size, those in which every class counts the same come first; elsewhere macro recall says nothing that
+    accuracy does not, and is left out.
+    """
+    chosen = [metric for metric in METRICS if page in metric.pages]
+    if not unequal:
+        return [metric for metric in chosen if metric.name != "balanced_accuracy"]
+    return sorted(chosen, key=lambda metric: metric.name not in ("balanced_accuracy", "macro_f1"))
 
 
 @dataclass(frozen=True)
 class Figures:
-    """How good one model is on the photos reported on; fractions of 1."""
+    """How good one model is on the photos reported on."""
 
-    accuracy: float
-    accuracy_ci: tuple[float, float]
-    """95 % interval over photos."""
-    balanced_accuracy: float
-    """Macro recall: the mean of the recalls of the classes that have photos, each class counting the same."""
-    balanced_accuracy_ci: tuple[float, float]
-    """95 % interval over photos, drawn class by class."""
-    macro_f1: float
-    log_loss: float
-    """Mean negative log probability of the true class in nats, of the probabilities as shipped (temperature applied)."""
-    log_loss_uncalibrated: float
-    """The same at temperature 1."""
-    ece: float
-    """Expected calibration error in equal-count bins, uncalibrated. Biased upward by chance, as everywhere; `calibration` is not."""
-    ece_calibrated: float
-    """The same after temperature scaling that never saw these photos' labels."""
-    ece_shipped: float
-    """The same of the probabilities as shipped: `ece_calibrated`, or `ece` where no temperature could be fitted."""
+    metrics: dict[str, float]
+    """By `Metric.name`."""
+    intervals: dict[str, tuple[float, float]]
+    """By ``<name>_ci``: 95 % intervals over photos."""
     temperature: float
     """What the logits are divided by in the bundle."""
-    per_class: list[dict[str, Any]]
-    """class, precision, recall, f1, support."""
+    per_class: list[PerClass]
     confusion: list[list[int]]
     """Rows: true class; columns: predicted."""
     calibration: dict[str, Calibrated]
     """`before` any temperature and `after` one that never saw these photos' labels: error without bias, interval, test; see
     `frostline.stats.calibration`."""
-    reliability: dict[str, list[dict[str, Any]]]
+    reliability: dict[str, list[ReliabilityBin]]
     """The bins of a reliability diagram, `before` and `after`."""
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
+        """The JSON form, part of a `StrategyRow`: each metric under its own name."""
+        rest = asdict(self)
+        return {**rest.pop("metrics"), **rest.pop("intervals"), **rest}
 
 
 def figures(
@@ -72,44 +192,32 @@ def figures(
     """
     from sklearn import metrics as sk  # half a second, when the photos have long gone through the network
 
-    plain, shipped = softmax(logits, 1.0), softmax(logits, temperature)
-    predicted = plain.argmax(1)
-    index = list(range(len(classes)))
-    precision, recall, f1, support = sk.precision_recall_fscore_support(
-        labels, predicted, labels=index, zero_division=0.0
-    )
-    present = support > 0
-    right = (predicted == labels).astype(float)
-    stages = {"before": plain, "after": calibrated}
-    found = {stage: calibration(shares, labels, seed) for stage, shares in stages.items()}
+    found = Outcomes(labels, softmax(logits, 1.0), softmax(logits, temperature), calibrated)
+    stages = {"before": found.uncalibrated, "after": found.calibrated}
     return Figures(
-        accuracy=float((predicted == labels).mean()),
-        accuracy_ci=mean_interval(right),
-        balanced_accuracy=class_mean(right, labels),
-        balanced_accuracy_ci=balanced_interval(right, labels),
-        macro_f1=float(f1[present].mean()),
-        log_loss=log_loss(shipped, labels),
-        log_loss_uncalibrated=log_loss(plain, labels),
-        ece=found["before"].error,
-        ece_calibrated=found["after"].error,
-        ece_shipped=calibration_error(shipped, labels),
+        metrics={metric.name: metric.function(found) for metric in METRICS},
+        intervals={f"{metric.name}_ci": metric.interval(found) for metric in METRICS if metric.interval is not None},
         temperature=temperature,
-        per_class=[
-            {
-                "class": c,
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "support": int(support[i]),
-            }
-            for i, c in enumerate(classes)
-        ],
-        confusion=sk.confusion_matrix(labels, predicted, labels=index).tolist(),
-        calibration=found,
+        per_class=_per_class(found, classes),
+        confusion=sk.confusion_matrix(labels, found.predicted, labels=list(range(len(classes)))).tolist(),
+        calibration={stage: calibration(shares, labels, seed) for stage, shares in stages.items()},
         reliability={stage: reliability(shares, labels) for stage, shares in stages.items()},
     )
 
 
-def log_loss(probabilities: Probabilities, labels: Labels) -> float:
-    """Mean negative log probability of the true class, in nats."""
-    return float(-np.log(np.clip(probabilities[np.arange(len(labels)), labels], 1e-12, 1)).mean())
+def _per_class(found: Outcomes, classes: list[str]) -> list[PerClass]:
+    from sklearn import metrics as sk
+
+    columns = sk.precision_recall_fscore_support(
+        found.labels, found.predicted, labels=list(range(len(classes))), zero_division=0.0
+    )
+    return [
+        {
+            "class": name,
+            "precision": float(precision),
+            "recall": float(recall),
+            "f1": float(f1),
+            "support": int(support),
+        }
+        for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
+    ]

@@ -456,15 +456,8 @@ def _plain(value: float) -> str:
 
 
 def _headline(row: Row, prepared: Prepared) -> BundleFigures:
-    names = (
-        "accuracy",
-        "accuracy_ci",
-        "balanced_accuracy",
-        "balanced_accuracy_ci",
-        "macro_f1",
-        "log_loss",
-        "ece_shipped",
-    )
+    shown = [metric for metric in metrics.METRICS if "card" in metric.pages]
+    names = [name for metric in shown for name in (metric.name, f"{metric.name}_ci") if name in row]
     about = {
         "reported_on": prepared.reported_on,
         "photos": len(prepared.reported()),
