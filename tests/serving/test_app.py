@@ -6,6 +6,7 @@ import base64
 import io
 import json
 import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,8 @@ from starlette.testclient import TestClient
 
 import frostline
 from frostline.errors import ConfigError
-from frostline.serving.app import Settings
 from frostline.serving.limits import Limits
+from frostline.serving.settings import Settings
 from frostline.stats.predictions import Prediction
 from support.commands import call
 from support.photos import BROKEN, FORMATS, photo
@@ -166,6 +167,12 @@ def test_limits_on_bytes_and_files(client: TestClient) -> None:
     assert "at most 4 photos" in refusal(client.post("/v1/predict", files=many), 413, "too_many_files")
 
 
+FORM = "multipart/form-data; boundary="
+NOTE = b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n'
+UNNAMED_FILE = b'--b\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n'
+CUT_FILE = b"--b\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\nxyz"
+
+
 @pytest.mark.parametrize(
     ("body", "kind", "status", "code"),
     [
@@ -173,13 +180,16 @@ def test_limits_on_bytes_and_files(client: TestClient) -> None:
         (b"x", "", 415, "wrong_type"),
         (b"x", "text/plain", 415, "wrong_type"),
         (b"x", "multipart/form-data", 400, "bad_form"),
-        (b"x", "multipart/form-data; boundary=b", 400, "bad_form"),
-        (b"--b\r\nContent-Disposition: form-data; name=file; filename=a\r\n\r\nxyz", "multipart/form-data; boundary=b", 400, "bad_form"),
-        (b'--b\r\nContent-Disposition: form-data; name="note"\r\n\r\nx\r\n--b--\r\n', "multipart/form-data; boundary=b", 422, "no_photo"),
-        (b"--b--\r\n", "multipart/form-data; boundary=b", 422, "no_photo"),
+        (b"x", f"{FORM}b", 400, "bad_form"),
+        (CUT_FILE, f"{FORM}b", 400, "bad_form"),
+        (b"--b\r\nContent-Type: image/jpeg\r\n\r\nx\r\n--b--\r\n", f"{FORM}b", 400, "bad_form"),
+        (NOTE + b"--b--\r\n", f"{FORM}b", 422, "no_photo"),
+        (UNNAMED_FILE + b"--b--\r\n", f"{FORM}b", 422, "no_photo"),
+        (b"--b--\r\n", f"{FORM}b", 422, "no_photo"),
+        (NOTE * 65 + b"--b--\r\n", f"{FORM}b", 413, "too_many_files"),
         (b'{"urls": ["http://127.0.0.1/"]}', "application/json", 403, "urls_off"),
     ],
-)  # fmt: skip
+)
 def test_bodies_of_no_use(client: TestClient, body: bytes, kind: str, status: int, code: str) -> None:
     refusal(client.post("/v1/predict", content=body, headers={"Content-Type": kind}), status, code)
 
@@ -212,7 +222,6 @@ def test_fuzzed_uploads_get_an_answer_or_a_reason(client: TestClient, data: st.D
 
 
 PIECES = [b"--b", b"\r\n", b"--", b'Content-Disposition: form-data; name="file"; filename="x"', b":", b"x"]
-FORM = "multipart/form-data; boundary="
 KINDS = [f"{FORM}b", FORM, "application/json", "image/jpeg", ";;", 'a/b; c="']
 
 
@@ -225,6 +234,17 @@ def test_fuzzed_bodies_get_a_reason(client: TestClient, body: bytes, kind: str) 
     response = client.post("/v1/predict", content=body, headers={"Content-Type": kind})
     assert 400 <= response.status_code < 500, response.text
     assert response.json()["error"]["message"]
+
+
+def test_a_form_is_read_in_memory_and_never_written_to_disk(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a photo was written to disk")
+
+    monkeypatch.setattr(tempfile.SpooledTemporaryFile, "rollover", refuse)
+    large = photo() + bytes(3 * 2**20)
+    with asked(bundle) as client:
+        (result,) = client.post("/v1/predict", files={"file": large}).json()["results"]
+        assert result["predicted"]
 
 
 def test_what_all_may_hold_together_is_given_back(bundle: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from frostline.serving.batching import Crew, NoRoomError
+from frostline.serving.batching import QueueFullError, WorkerPool
 
 
 def test_answers_come_in_order_and_in_batches() -> None:
@@ -18,19 +18,19 @@ def test_answers_come_in_order_and_in_batches() -> None:
         sizes.append(len(items))
         return [f"{model}{item}" for item in items]
 
-    async def ask(crew: Crew[str, int, str]) -> list[list[str]]:
-        return await asyncio.gather(*(crew.ask("ab"[n % 2], range(n, n + 3)) for n in range(20)))
+    async def ask(pool: WorkerPool[str, int, str]) -> list[list[str]]:
+        return await asyncio.gather(*(pool.submit("ab"[n % 2], range(n, n + 3)) for n in range(20)))
 
     for batch in (1, 8):
         sizes.clear()
-        crew = Crew(work, lambda _, b=batch: b, threads=2, depth=100)  # type: ignore[misc]
-        found = asyncio.run(ask(crew))
-        crew.stop()
+        pool = WorkerPool(work, lambda _, b=batch: b, threads=2, depth=100)  # type: ignore[misc]
+        found = asyncio.run(ask(pool))
+        pool.stop()
         assert found == [[f"{'ab'[n % 2]}{i}" for i in range(n, n + 3)] for n in range(20)]
         assert sum(sizes) == 60
         assert max(sizes) <= batch
         assert (max(sizes) > 1) is (batch > 1)
-        assert crew.waiting == 0
+        assert pool.waiting == 0
 
 
 def test_no_more_than_fit_and_all_that_were_begun() -> None:
@@ -40,25 +40,25 @@ def test_no_more_than_fit_and_all_that_were_begun() -> None:
         go.wait(30)
         return list(items)
 
-    async def crowded(crew: Crew[None, int, int]) -> None:
-        first = asyncio.ensure_future(crew.ask(None, [1, 2, 3]))
+    async def crowded(pool: WorkerPool[None, int, int]) -> None:
+        first = asyncio.ensure_future(pool.submit(None, [1, 2, 3]))
         await asyncio.sleep(0)
-        assert crew.waiting == 3
-        with pytest.raises(NoRoomError):
-            await crew.ask(None, [4, 5])
-        second = asyncio.ensure_future(crew.ask(None, [4]))
-        gone = asyncio.ensure_future(crew.ask(None, []))
+        assert pool.waiting == 3
+        with pytest.raises(QueueFullError):
+            await pool.submit(None, [4, 5])
+        second = asyncio.ensure_future(pool.submit(None, [4]))
+        gone = asyncio.ensure_future(pool.submit(None, []))
         await asyncio.sleep(0)
         gone.cancel()
-        stopping = asyncio.ensure_future(asyncio.to_thread(crew.stop))
+        stopping = asyncio.ensure_future(asyncio.to_thread(pool.stop))
         await asyncio.sleep(0.05)
-        with pytest.raises(NoRoomError):
-            await crew.ask(None, [6])
+        with pytest.raises(QueueFullError):
+            await pool.submit(None, [6])
         go.set()
         assert (await first, await second) == ([1, 2, 3], [4])
         await stopping
 
-    asyncio.run(crowded(Crew(work, lambda _: 1, threads=1, depth=4)))
+    asyncio.run(crowded(WorkerPool(work, lambda _: 1, threads=1, depth=4)))
 
 
 def test_an_error_goes_to_who_asked_and_the_thread_goes_on() -> None:
@@ -67,17 +67,17 @@ def test_an_error_goes_to_who_asked_and_the_thread_goes_on() -> None:
             raise MemoryError("too much")
         return list(items)
 
-    async def ask(crew: Crew[None, int, int]) -> None:
+    async def ask(pool: WorkerPool[None, int, int]) -> None:
         with pytest.raises(MemoryError, match="too much"):
-            await crew.ask(None, [1, 0, 2])
-        assert await crew.ask(None, [3]) == [3]
-        lost = asyncio.ensure_future(crew.ask(None, [4]))
+            await pool.submit(None, [1, 0, 2])
+        assert await pool.submit(None, [3]) == [3]
+        lost = asyncio.ensure_future(pool.submit(None, [4]))
         await asyncio.sleep(0)
         lost.cancel()
-        while crew.waiting:
+        while pool.waiting:
             await asyncio.sleep(0.01)
-        assert await crew.ask(None, [5]) == [5]
+        assert await pool.submit(None, [5]) == [5]
 
-    crew = Crew(work, lambda _: 1, threads=1, depth=9)
-    asyncio.run(ask(crew))
-    crew.stop()
+    pool = WorkerPool(work, lambda _: 1, threads=1, depth=9)
+    asyncio.run(ask(pool))
+    pool.stop()

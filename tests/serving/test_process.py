@@ -16,10 +16,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from frostline.serving.limits import Limits
 from support.commands import SOURCES
 from support.photos import BROKEN, photo
 from support.runs import Run
-from support.serving import JPEG, Live, large_jpeg, running
+from support.serving import JPEG, Live, large_jpeg, listening, running
 
 posix = pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="signals of POSIX")
 
@@ -36,7 +37,7 @@ def live(bundle: Path) -> Iterator[Live]:
 
 
 class Crowd:
-    """Clients that ask one after the other, until they are stopped or turned away at the door."""
+    """Clients that send one request after the other, until they are stopped or the server says that it is leaving."""
 
     def __init__(self, url: str, clients: int = 8, *, keep_alive: bool = True) -> None:
         self.seen: Counter[str] = Counter()
@@ -54,14 +55,14 @@ class Crowd:
                         response = client.post(f"{self._url}v1/predict", content=body, headers=JPEG)
                     else:
                         response = httpx.post(f"{self._url}v1/predict", content=body, headers=JPEG, timeout=30)
-                except httpx.ConnectError:  # the door is closed: nothing was accepted
-                    self.seen["closed"] += 1
-                    return
-                except httpx.HTTPError as error:  # accepted and lost
+                except httpx.HTTPError as error:
                     self.seen[f"lost: {error!r}"] += 1
                     return
                 self.seen[str(response.status_code)] += 1
                 self.models.append(response.json()["model"]["id"] if response.status_code == 200 else "")
+                if response.headers.get("connection") == "close":
+                    self.seen["told to leave"] += 1
+                    return
 
     def __enter__(self) -> Crowd:
         for thread in self._threads:
@@ -83,13 +84,13 @@ class Crowd:
             thread.join()
 
 
-# ---- the way out -----------------------------------------------------------------------------------------------------
+# ---- the stop --------------------------------------------------------------------------------------------------------
 
 
 @posix
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
-def test_the_end_loses_no_request(bundle: Path, sign: int) -> None:
-    with running(bundle, "--drain", 0.3) as server:
+def test_the_stop_loses_no_request_of_clients_that_heed_it(bundle: Path, sign: int) -> None:
+    with running(bundle, "--drain", 2) as server:
         with Crowd(server.url) as kept, Crowd(server.url, 4, keep_alive=False) as new:
             kept.wait_for(40)
             new.wait_for(4)
@@ -97,12 +98,43 @@ def test_the_end_loses_no_request(bundle: Path, sign: int) -> None:
             code, err = server.ended()
         assert code == 0, err
         assert "Traceback" not in err
-    for crowd in (kept, new):
-        assert set(crowd.seen) == {"200", "closed"}, crowd.seen
+    for crowd, clients in ((kept, 8), (new, 4)):
+        assert set(crowd.seen) == {"200", "told to leave"}, crowd.seen
+        assert crowd.seen["told to leave"] == clients
 
 
 @posix
-def test_it_says_that_it_leaves_before_it_does(bundle: Path) -> None:
+def test_requests_under_way_are_answered_after_the_server_stops_listening(bundle: Path) -> None:
+    with running(bundle, "--drain", 0, "--timeout", 6) as server:
+        finished, stalled = (_begun(server, len(photo())) for _ in range(2))
+        server.process.send_signal(signal.SIGTERM)
+        for _ in range(500):
+            try:
+                socket.create_connection(("127.0.0.1", server.port)).close()
+            except OSError:
+                break
+            time.sleep(0.01)
+        else:
+            raise AssertionError("it still listens")
+        finished.sendall(photo())
+        answer = _told(finished)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"connection: close" in answer.lower()
+        assert _told(stalled).startswith(b"HTTP/1.1 408")  # and the server does not wait for it for ever
+        code, err = server.ended()
+        assert code == 0, err
+
+
+def _begun(server: Live, length: int) -> socket.socket:
+    """A connection whose request the application has begun to read."""
+    connection = socket.create_connection(("127.0.0.1", server.port), timeout=20)
+    connection.sendall(_header(length, "Expect: 100-continue\r\n"))
+    assert connection.recv(1000).startswith(b"HTTP/1.1 100")
+    return connection
+
+
+@posix
+def test_it_says_that_it_is_leaving_before_it_does(bundle: Path) -> None:
     with running(bundle, "--drain", 20) as server:
         server.process.send_signal(signal.SIGTERM)
         for _ in range(500):
@@ -254,7 +286,9 @@ def test_broken_http_is_told(live: Live, message: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", live.port)) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(message)
-        assert status in _told(connection).partition(b"\r\n")[0]
+        head, _, body = _told(connection).partition(b"\r\n\r\n")
+    assert status in head.partition(b"\r\n")[0]
+    assert list(json.loads(body)["error"]) == ["code", "message"]
     assert httpx.get(f"{live.url}healthz").status_code == 200
 
 
@@ -266,6 +300,26 @@ def test_a_huge_upload_is_refused_at_once_and_cut_off(live: Live) -> None:
         with pytest.raises(OSError, match=r"(?i)broken pipe|reset"):
             for _ in range(4000):
                 connection.sendall(bytes(65536))
+
+
+def test_more_connections_than_allowed_are_refused_and_health_is_still_told(bundle: Path) -> None:
+    limits = Limits(connections=3)
+    with listening(bundle, limits=limits) as url:
+        idle = [httpx.Client(base_url=url) for _ in range(3)]
+        for client in idle:
+            assert client.get("v1/model").status_code == 200
+        refused = httpx.get(f"{url}v1/model")
+        assert refused.status_code == 503
+        assert refused.json()["error"]["code"] == "busy"
+        assert refused.headers["retry-after"] == "1"
+        assert httpx.get(f"{url}healthz").status_code == 200
+        for client in idle:
+            client.close()
+        for _ in range(500):
+            if httpx.get(f"{url}v1/model").status_code == 200:
+                return
+            time.sleep(0.01)
+        raise AssertionError("closed connections still count")
 
 
 def test_one_connection_takes_many_photos_and_a_large_one(live: Live) -> None:

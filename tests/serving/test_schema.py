@@ -62,7 +62,7 @@ def test_no_request_of_the_documents_form_meets_a_mistake(schema: Any, path: str
     )
     @given(case=plain | strange if operation.query or operation.body else plain)
     def holds(case: Any) -> None:
-        case.call_and_validate(checks=CHECKS, headers=TOKEN)
+        case.call_and_validate(checks=CHECKS, headers=TOKEN, timeout=90)  # a heat map starts a process
 
     holds()
 
@@ -77,7 +77,7 @@ def test_photos_with_any_options_meet_none_either(schema: Any, path: str) -> Non
         case.body, case.media_type = photo(data.draw(st.integers(0, 5))), "image/jpeg"
         if path == "/v1/explain":  # no process for it here: an unknown class is told before
             case.query = {"class": "no such"}
-        response = case.call_and_validate(checks=CHECKS, headers={**TOKEN, "Content-Type": "image/jpeg"})
+        response = case.call_and_validate(checks=CHECKS, headers={**TOKEN, "Content-Type": "image/jpeg"}, timeout=90)
         assert response.status_code in (200, 422)
 
     holds()

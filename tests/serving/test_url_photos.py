@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from frostline.serving.limits import ApiError, Limits
-from frostline.serving.uploads import Budget
+from frostline.serving.uploads import UploadMemory
 from frostline.serving.url_photos import fetch, public
 from support.photos import photo
 
@@ -21,8 +21,8 @@ LIMITS = Limits(bytes=100_000, seconds=2)
 
 
 def fetched(url: str, **options: Any) -> bytes:
-    with Budget(10**6).request() as share:
-        return asyncio.run(fetch(url, LIMITS, share, **options))
+    with UploadMemory(10**6).reserved() as reservation:
+        return asyncio.run(fetch(url, LIMITS, reservation, **options))
 
 
 def refused(url: str, **options: Any) -> ApiError:

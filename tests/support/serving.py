@@ -1,4 +1,4 @@
-"""A served bundle for tests: in this process (`asked`, quick), or as a process of its own (`running`, to be killed)."""
+"""A served bundle for tests: in this process (`asked`, `listening`; quick), or as a process of its own (`running`)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,9 +15,11 @@ from typing import Any
 import httpx
 from starlette.testclient import TestClient
 
-from frostline.serving import models
-from frostline.serving.app import Settings, site
-from frostline.serving.heat_map_process import Explainer
+from frostline.serving import models, server
+from frostline.serving.app import make_app
+from frostline.serving.heat_map_process import HeatMapProcess
+from frostline.serving.service import Service
+from frostline.serving.settings import Settings
 from support.commands import spawn
 from support.photos import picture
 
@@ -24,20 +27,37 @@ JPEG = {"Content-Type": "image/jpeg"}
 
 
 @functools.cache
-def _loaded(bundle: Path, pixels: int) -> models.Served:
+def _loaded(bundle: Path, pixels: int) -> models.ServedModel:
     return models.load(bundle, "auto", pixels)
+
+
+def _service(bundle: Path, wanted: Settings) -> Service:
+    loaded = _loaded(bundle, wanted.limits.pixels)
+    loaded = replace(loaded, heat_maps=HeatMapProcess(bundle, loaded.digest))  # the last one ended with its server
+    return Service(models.ReloadableModel(bundle, loaded, "auto", lambda _: None), wanted)
 
 
 @contextlib.contextmanager
 def asked(bundle: Path, **settings: Any) -> Iterator[TestClient]:
-    """A client of a server in this process."""
-    wanted = Settings(**settings)
-    loaded = _loaded(bundle, wanted.limits.pixels)
-    loaded = replace(loaded, explainer=Explainer(bundle, loaded.digest))  # the one before ended with its server
-    swapped = models.Models(bundle, loaded, "auto", lambda _: None)
-    app, _ = site(swapped, wanted)
+    """A client of a server in this process, without a socket."""
+    app = make_app(_service(bundle, Settings(**settings)))
     with TestClient(app, base_url="http://127.0.0.1:8000") as client:
         yield client
+
+
+@contextlib.contextmanager
+def listening(bundle: Path, **settings: Any) -> Iterator[str]:
+    """The address of a server in a thread of this process, for settings that `frostline serve` has no option for."""
+    service = _service(bundle, Settings(**settings))
+    with server.bound("127.0.0.1", 0) as listener:
+        started = server.server(make_app(service), service.limits, service.status, drain=0)
+        thread = threading.Thread(target=started.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            started.should_exit = True
+            thread.join()
 
 
 @dataclass(frozen=True)

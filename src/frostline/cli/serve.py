@@ -36,9 +36,9 @@ def serve(
     """Serve a bundle: a page to drop photos on, and a REST interface (OpenAPI at /openapi.json)."""
     from frostline.config import EngineKind
     from frostline.errors import nearest
-    from frostline.serving.app import Settings
     from frostline.serving.app import serve as run
     from frostline.serving.limits import Limits
+    from frostline.serving.settings import Settings
 
     if engine not in get_args(EngineKind):
         raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")

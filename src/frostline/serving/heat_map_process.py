@@ -1,7 +1,7 @@
 """Heat maps for a server, drawn in a process of their own.
 
-They need PyTorch: a second to import, 400 MB, and long holds of the interpreter's lock. In a child process, which is started when the
-first map is asked for, none of it touches the answers that others wait for. It ends with its parent, whatever ends that.
+They need PyTorch: a second to import, 400 MB, and long holds of the interpreter's lock. In a child process, started when the
+first heat map is asked for, none of that slows the other answers. The child ends with its parent, however the parent ends.
 """
 
 from __future__ import annotations
@@ -17,19 +17,31 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from PIL import Image
 
+from frostline.bundles import about, bundle
 from frostline.errors import FrostlineError
 from frostline.serving.limits import ApiError, busy
 
-WAITING = 8
-"""Maps that may wait for the one process."""
+MOST_WAITING = 8
+"""Heat maps that may wait for the process."""
 SECONDS = 90.0
-"""In which a map has to be drawn, the start of the process included."""
-_WIDTH = 640  # pixels of the longer side of an overlay
+"""Time for a heat map to be drawn, with the start of the process."""
+_WIDTH = 640
+"""Pixels of an overlay's longer side."""
+
+
+class HeatMap(TypedDict):
+    """A drawn heat map, as in the answers of `/v1/explain`."""
+
+    method: str
+    map: list[list[int]]
+    """0 to 255, row by row."""
+    overlay: str
+    """``data:image/jpeg;base64,...``: the map laid over the photo."""
 
 
 def available() -> bool:
@@ -37,86 +49,87 @@ def available() -> bool:
     return importlib.util.find_spec("torch") is not None
 
 
-class Explainer:
-    """The process that draws a bundle's maps.
+class HeatMapProcess:
+    """The process that draws a bundle's heat maps.
 
     Parameters
     ----------
     digest
-        Of the weights that the server has loaded: the folder may hold others by the time the first map is asked for.
+        SHA-256 of the weights that the server has loaded: the folder may hold others when the first heat map is asked for.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:
         self._folder, self._digest = folder, digest
         self._pool: ProcessPoolExecutor | None = None
         self._waiting = 0
-        self._ended = False
+        self._stopped = False
 
-    async def explain(self, photo: bytes, place: int) -> dict[str, Any]:
-        """A map of one class: ``{"method", "map": rows of 0..255, "overlay": "data:image/jpeg;base64,..."}``.
+    async def draw(self, photo: bytes, class_index: int) -> HeatMap:
+        """The heat map of a photo's file for one class.
 
         Raises
         ------
         ApiError
-            PyTorch is not installed, too many wait, or this network has no maps.
+            PyTorch is not installed, too many heat maps wait, or this network has none.
         """
         if not available():
             raise ApiError(
-                501, "no_explanations", "explanations need PyTorch, which is not installed where this server runs"
+                501, "no_explanations", "heat maps need PyTorch, which is not installed where this server runs"
             )
-        if self._waiting >= WAITING or self._ended:
-            raise busy("too many explanations are being drawn: try again in some seconds", 5)
+        if self._waiting >= MOST_WAITING or self._stopped:
+            raise busy("too many heat maps are waiting to be drawn: try again in some seconds", 5)
         self._waiting += 1
         try:
-            return await self._ask(photo, place)
+            return await self._submit(photo, class_index)
         finally:
             self._waiting -= 1
 
-    async def _ask(self, photo: bytes, place: int) -> dict[str, Any]:
+    async def _submit(self, photo: bytes, class_index: int) -> HeatMap:
         if self._pool is None:
             context = multiprocessing.get_context("spawn")
-            self._pool = ProcessPoolExecutor(1, context, _begin, (str(self._folder), self._digest))
+            self._pool = ProcessPoolExecutor(1, context, _start, (str(self._folder), self._digest))
         pool = self._pool
         try:
             async with asyncio.timeout(SECONDS):
-                return await asyncio.get_running_loop().run_in_executor(pool, _explain, photo, place)
+                return await asyncio.get_running_loop().run_in_executor(pool, _draw, photo, class_index)
         except FrostlineError as error:
             raise ApiError(422, "no_map", str(error)) from error
         except TimeoutError as error:
-            raise busy("the explanation took too long: try again in some seconds", 5) from error
-        except BrokenProcessPool as error:  # killed, or out of memory: the next one starts anew
+            raise busy("the heat map took too long: try again in some seconds", 5) from error
+        except BrokenProcessPool as error:  # killed, or out of memory: the next request starts a new one
             if self._pool is pool:
                 self._pool = None
-            raise busy("the process that draws explanations ended: try again in some seconds", 5) from error
+            raise busy("the process that draws heat maps ended: try again in some seconds", 5) from error
 
     def stop(self) -> None:
         """End the process once it is idle; returns at once."""
-        self._ended = True
+        self._stopped = True
         if self._pool is not None:
             self._pool.shutdown(wait=False, cancel_futures=True)
 
 
 # ---- in the process --------------------------------------------------------------------------------------------------
 
-_model: Any = None
-_failure: FrostlineError | None = None
+_loaded: bundle.Bundle | FrostlineError = FrostlineError("the process has not started")
 
 
-def _begin(folder: str, digest: str) -> None:
-    global _model, _failure
+def _start(folder: str, digest: str) -> None:
+    """Load the bundle. Errors are kept for `_draw`: raised here, they would look like a crash of the process."""
+    global _loaded
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which then ends this process
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if hasattr(os, "nice"):
-        os.nice(5)  # answers come first
-    from frostline.bundles import about, bundle
-
+        os.nice(5)  # the server's other answers come first
     try:
-        _model = bundle.load(folder)
-        if about.digest(folder) != digest:
-            _failure = FrostlineError("the bundle's folder has changed since the server loaded it: reload the server")
-        _ = _model.parts
+        model = bundle.load(folder)
+        _ = model.parts  # PyTorch's network, built on first use
+        changed = about.digest(folder) != digest
     except FrostlineError as error:
-        _failure = error  # raised in here, it would look like a crash
+        _loaded = error
+        return
+    _loaded = model
+    if changed:
+        _loaded = FrostlineError("the bundle's folder has changed since the server loaded it: reload the server")
 
 
 def _end_with_parent() -> None:
@@ -126,15 +139,15 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _explain(photo: bytes, place: int) -> dict[str, Any]:
-    from frostline.bundles import heat_maps
+def _draw(photo: bytes, class_index: int) -> HeatMap:
+    from frostline.bundles import heat_maps  # imports PyTorch, which the server itself does without
     from frostline.photos.decoding import prepare, thumbnail
 
-    if _failure is not None:
-        raise _failure
-    transform = _model.transform
+    if isinstance(_loaded, FrostlineError):
+        raise _loaded
+    transform = _loaded.transform
     pixels = prepare(photo, transform)[None]
-    heat = heat_maps.heat_maps(_model.parts, pixels, [place], test_views=_model.about.test_views)[0]
+    heat = heat_maps.heat_maps(_loaded.parts, pixels, [class_index], test_views=_loaded.about.test_views)[0]
     small = thumbnail(photo, _WIDTH)
     if transform.resize == "crop":
         small = _centre(small, transform.crop_pct)
@@ -148,7 +161,7 @@ def _explain(photo: bytes, place: int) -> dict[str, Any]:
 
 
 def _centre(photo: Image.Image, share: float) -> Image.Image:
-    """What the network sees of a photo that is cut to a square."""
+    """The part of a photo that the network sees, where the transform cuts a square out of its middle."""
     side = max(1, round(share * min(photo.size)))
     left, top = (photo.width - side) // 2, (photo.height - side) // 2
     return photo.crop((left, top, left + side, top + side))

@@ -1,10 +1,9 @@
-"""What a server puts up with, and how it says no: every refusal is an `ApiError`, JSON of one shape."""
+"""The limits of a server, and how it refuses: every refusal is an `ApiError`, JSON of one shape."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from frostline.errors import ConfigError, PhotoError
 
@@ -13,25 +12,26 @@ MIB = 1024**2
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one caller, and all callers together, may ask of a server. Raises ConfigError for a limit below 1."""
+    """How much one client, and all clients together, may ask of a server. Raises ConfigError for a limit below 1."""
 
     bytes: int = 20 * MIB
-    """Of one photo's file."""
+    """Most bytes of one photo's file."""
     pixels: int = 50_000_000
-    """Of one photo, by its header: 50 million take 150 MB once decoded."""
+    """Most pixels of one photo, read from its header: 50 million take 150 MB once decoded."""
     files: int = 32
-    """Photos in one request."""
+    """Most photos in one request."""
     seconds: float = 30.0
-    """In which a request has to have arrived, and an address to have been fetched."""
+    """Time for a request's body to arrive, and for a photo to be fetched from its address."""
     queue: int = 256
-    """Photos that wait or are under way; more are turned away with 503."""
+    """Most photos that wait or are being classified; further ones are refused with 503."""
     connections: int = 512
-    """Open at a time; more are turned away with 503."""
+    """Most connections open at a time; requests on further ones are refused with 503."""
     waiting_bytes: int = 512 * MIB
-    """Of requests that have arrived and are not answered yet; more are turned away with 503."""
+    """Most bytes of all requests that are not answered yet; further ones are refused with 503."""
     header_seconds: float = 10.0
-    """In which a request's header has to have arrived."""
+    """Time for a request's header to arrive."""
     header_bytes: int = 64 * 1024
+    """Most bytes of a request's header."""
 
     def __post_init__(self) -> None:
         names = {
@@ -49,7 +49,7 @@ class Limits:
 
     @property
     def request_bytes(self) -> int:
-        """Of one request in all, the seams between its photos included."""
+        """Most bytes of one request, with 1 MiB for what a form adds to its photos."""
         return min(self.files * self.bytes + MIB, self.waiting_bytes // 2)
 
 
@@ -64,26 +64,29 @@ class ApiError(Exception):
     """A sentence for people."""
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def to_dict(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, dict[str, str]]:
         """Its JSON form."""
         return {"error": {"code": self.code, "message": self.message}}
 
 
+INTERNAL_ERROR = ApiError(500, "internal", "an error in the server; the reason is in its log")
+
+
 def busy(message: str, seconds: int = 1) -> ApiError:
-    """Turned away for now: the caller may come back after so many seconds."""
+    """The server has no room now; the client may try again after so many `seconds`."""
     return ApiError(503, "busy", message, {"Retry-After": str(seconds)})
 
 
 def too_large(what: str, most: int) -> ApiError:
-    """More bytes than are taken."""
-    return ApiError(413, "too_large", f"{what} is too large: at most {_megabytes(most)} are taken")
+    """`what` has more than `most` bytes."""
+    return ApiError(413, "too_large", f"{what} is too large: at most {_size(most)} are accepted")
 
 
-def _megabytes(count: int) -> str:
+def _size(count: int) -> str:
     return f"{count / MIB:.3g} MiB" if count >= MIB else f"{count:,} bytes"
 
 
-_KINDS = (
+_BY_START_OF_MESSAGE = (
     ("too large", 413, "too_large"),
     ("too many pixels", 413, "too_many_pixels"),
     ("not enough memory", 413, "too_many_pixels"),
@@ -93,13 +96,13 @@ _KINDS = (
 )
 
 
-def of_photo(error: PhotoError) -> ApiError:
-    """Why a photo can't be classified, as an answer to its sender."""
+def photo_refusal(error: PhotoError) -> ApiError:
+    """The refusal that tells a client why its photo can't be decoded."""
     why = str(error)
-    for start, status, code in _KINDS:
+    message = f"this file can't be used: {why}"
+    for start, status, code in _BY_START_OF_MESSAGE:
         if why.startswith(start):
-            return ApiError(status, code, f"this file can't be used: {why}")
-    unsupported = "not supported" in why
-    return ApiError(
-        415 if unsupported else 422, "unsupported" if unsupported else "damaged", f"this file can't be used: {why}"
-    )
+            return ApiError(status, code, message)
+    if "not supported" in why:
+        return ApiError(415, "unsupported", message)
+    return ApiError(422, "damaged", message)

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-TYPE = CONTENT_TYPE_LATEST
+CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 _SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 30)
 
 
 class Metrics:
-    """A registry of its own, so that several servers may live in one process."""
+    """A registry of its own, so that several servers may run in one process."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -28,20 +28,20 @@ class Metrics:
             registry=self.registry,
             buckets=_SECONDS,
         )
-        self._photos = Counter("frostline_photos", "Photos by what became of them", ["outcome"], registry=self.registry)
+        self._photos = Counter("frostline_photos", "Photos by outcome", ["outcome"], registry=self.registry)
         self._model = Gauge("frostline_model", "1 for the model in use", ["id", "strategy"], registry=self.registry)
 
-    def watch(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """A gauge that is read when somebody asks."""
+    def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
+        """A gauge whose value is read when the metrics are asked for."""
         Gauge(f"frostline_{name}", help_text, registry=self.registry).set_function(value)
 
     def request(self, path: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count a request that was answered."""
         self._requests.labels(path, str(status)).inc()
         self._seconds.labels(path).observe(seconds)
 
     def photo(self, outcome: str) -> None:
-        """A photo was classified (`ok`), or refused with this code."""
+        """Count a photo: `ok`, or the code of its refusal."""
         self._photos.labels(outcome).inc()
 
     def model(self, name: str, strategy: str) -> None:
@@ -50,5 +50,5 @@ class Metrics:
         self._model.labels(name, strategy).set(1)
 
     def text(self) -> bytes:
-        """All of it, as Prometheus reads it."""
+        """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)

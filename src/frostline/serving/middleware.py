@@ -1,6 +1,6 @@
 """What every request passes before it reaches the application, and every answer on its way out.
 
-Plain ASGI: a layer of middleware that wraps requests into objects would cost a tenth of the throughput.
+Plain ASGI: middleware that wraps each request into objects would cost a tenth of the throughput.
 """
 
 from __future__ import annotations
@@ -9,58 +9,64 @@ import hmac
 import json
 import logging
 import time
-from collections.abc import Callable, Iterable, MutableMapping
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from frostline.serving.limits import ApiError, busy
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from frostline.serving.limits import INTERNAL_ERROR, ApiError, busy
 from frostline.serving.metrics import Metrics
 
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Any]
-Send = Callable[[MutableMapping[str, Any]], Any]
-App = Callable[[Scope, Receive, Send], Any]
+HEALTH_PATHS = frozenset({"/healthz", "/readyz"})
+"""Answered whatever the load, and without a token."""
+OPEN_PATHS = HEALTH_PATHS | {"/", "/serve.js", "/serve.css", "/openapi.json", "/favicon.ico"}
+"""Paths that need no token: they say nothing about the model."""
 
-OPEN = frozenset({"/", "/serve.js", "/serve.css", "/healthz", "/readyz", "/openapi.json", "/favicon.ico"})
-"""Paths that need no token: they tell nothing of the model."""
-
-_ALWAYS = [
+_CONTENT_SECURITY_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_SECURITY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"no-referrer"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (
-        b"content-security-policy",
-        b"default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; base-uri 'none'; "
-        b"form-action 'none'; frame-ancestors 'none'",
-    ),
+    (b"content-security-policy", _CONTENT_SECURITY_POLICY.encode()),
 ]
 _CLOSE = (b"connection", b"close")
 
-MISTAKE = ApiError(500, "internal", "the server made a mistake; its log has the reason")
 _log = logging.getLogger("frostline.serving.app")
 
 
 @dataclass
-class Door:
-    """Who is let in."""
+class ServerStatus:
+    """What the server's sockets tell the application."""
+
+    connections: int = 0
+    """Open now."""
+    leaving: bool = False
+    """Whether the server was told to stop."""
+
+
+@dataclass(frozen=True)
+class AccessRules:
+    """Which requests are accepted."""
 
     token: str = ""
-    """Empty: everybody."""
+    """Empty: none is needed."""
     hosts: frozenset[str] = frozenset()
-    """Names under which it may be addressed; empty: any. A loopback server answers to its own names alone: else a page on the web could
-    point a name of its own at 127.0.0.1 and read what it says."""
-    connections: Callable[[], int] = field(default=lambda: 0)
+    """Values of the Host header, without port, that are answered; empty: any. A loopback server answers to its own names
+    alone: otherwise a page on the web could point a name of its own at 127.0.0.1 and read the answers (DNS rebinding)."""
     most_connections: int = 512
-    leaving: bool = False
-    """Set once the server is on its way out."""
 
 
-class Guard:
-    """Checks, security headers and counts around an application."""
+class ServerMiddleware:
+    """Access checks, security headers, metrics and a last handler of exceptions around an application."""
 
-    def __init__(self, app: App, door: Door, metrics: Metrics, paths: Iterable[str]) -> None:
-        self._app, self._door, self._metrics = app, door, metrics
+    def __init__(
+        self, app: ASGIApp, rules: AccessRules, status: ServerStatus, metrics: Metrics, paths: Iterable[str]
+    ) -> None:
+        self._app, self._rules, self._status, self._metrics = app, rules, status, metrics
         self._paths = frozenset(paths)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,60 +77,54 @@ class Guard:
         started = time.perf_counter()
         status = 0
 
-        async def out(message: MutableMapping[str, Any]) -> None:
+        async def send_guarded(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), *_ALWAYS, *([_CLOSE] if self._door.leaving else [])]
+                close = [_CLOSE] if self._status.leaving else []
+                message["headers"] = [*message.get("headers", ()), *_SECURITY_HEADERS, *close]
             await send(message)
 
         try:
             refusal = self._refusal(scope)
             if refusal is None:
-                await self._app(scope, receive, out)
+                await self._app(scope, receive, send_guarded)
             else:
-                await answer(refusal, out)
+                await _answer(refusal, send_guarded)
         except Exception:
             _log.exception("a request failed")
             if not status:
-                await answer(MISTAKE, out)
+                await _answer(INTERNAL_ERROR, send_guarded)
             status = 500
         path = scope["path"] if scope["path"] in self._paths else "other"
         self._metrics.request(path, status, time.perf_counter() - started)
 
     def _refusal(self, scope: Scope) -> ApiError | None:
-        door, path = self._door, scope["path"]
+        rules, path = self._rules, scope["path"]
         headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        if door.hosts and _host(headers.get(b"host", "")) not in door.hosts:
+        host, origin = headers.get(b"host", ""), headers.get(b"origin")
+        if rules.hosts and _without_port(host) not in rules.hosts:
             return ApiError(421, "wrong_host", "this server does not answer to that name: use the address it printed")
-        origin = headers.get(b"origin")
-        if (
-            origin is not None
-            and scope["method"] not in ("GET", "HEAD")
-            and urlsplit(origin).netloc != headers.get(b"host")
-        ):
+        if origin is not None and scope["method"] not in ("GET", "HEAD") and urlsplit(origin).netloc != host:
             return ApiError(403, "wrong_origin", "pages of other sites may not use this server")
-        if door.connections() > door.most_connections and path not in ("/healthz", "/readyz"):
+        if self._status.connections > rules.most_connections and path not in HEALTH_PATHS:
             return busy("too many connections are open: try again in a second")
-        if door.token and path not in OPEN and not self._may(headers.get(b"authorization", "")):
-            return ApiError(
-                401, "no_token", "send the server's token: 'Authorization: Bearer ...'", {"WWW-Authenticate": "Bearer"}
-            )
+        if rules.token and path not in OPEN_PATHS and not self._has_token(headers.get(b"authorization", "")):
+            message = "send the server's token: 'Authorization: Bearer ...'"
+            return ApiError(401, "no_token", message, {"WWW-Authenticate": "Bearer"})
         return None
 
-    def _may(self, credentials: str) -> bool:
+    def _has_token(self, credentials: str) -> bool:
         kind, _, token = credentials.partition(" ")
-        return kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._door.token.encode())
+        return kind.lower() == "bearer" and hmac.compare_digest(token.strip().encode(), self._rules.token.encode())
 
 
-def _host(header: str) -> str:
-    """The name in a Host header, without its port."""
-    name, _, port = header.rpartition(":")
-    return (name if name and port.isdigit() else header).lower()
+def _without_port(host: str) -> str:
+    name, _, port = host.rpartition(":")
+    return (name if name and port.isdigit() else host).lower()
 
 
-async def answer(error: ApiError, send: Send) -> None:
-    """Send a refusal."""
+async def _answer(error: ApiError, send: Send) -> None:
     body = json.dumps(error.to_dict()).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     headers += [(name.lower().encode(), value.encode()) for name, value in error.headers.items()]

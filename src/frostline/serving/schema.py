@@ -1,10 +1,14 @@
-"""The shapes of a server's answers, for its OpenAPI document. Answers are built as plain dictionaries; tests hold them to this."""
+"""The types of a server's requests and answers: what the routes return, and what the OpenAPI document promises."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated
 
+from fastapi import Query
+from fastapi.responses import Response
 from pydantic import BaseModel, Field
+
+# ---- answers ---------------------------------------------------------------------------------------------------------
 
 
 class Fault(BaseModel):
@@ -21,16 +25,16 @@ class Refusal(BaseModel):
 
 
 class Share(BaseModel):
-    """A class and how sure the model is of it."""
+    """A class and its probability."""
 
-    class_: str = Field(alias="class")
+    class_: str = Field(serialization_alias="class")
     confidence: float = Field(ge=0, le=1, description="Calibrated probability.")
 
 
 class Neighbour(BaseModel):
-    """A training photo that resembles the one asked about."""
+    """A training photo that resembles the one in the request."""
 
-    class_: str = Field(alias="class")
+    class_: str = Field(serialization_alias="class")
     path: str = Field(description="Its file in the study's folder of photos.")
     similarity: float = Field(ge=-1.001, le=1.001, description="Cosine of the angle between the features.")
 
@@ -41,9 +45,9 @@ class Result(BaseModel):
     name: str = Field(description="The file's name as sent, or its address; empty where there is none.")
     predicted: str | None = None
     confidence: float | None = Field(default=None, ge=0, le=1)
-    top: list[Share] | None = Field(default=None, description="The most likely classes, the likeliest first.")
+    top: list[Share] | None = Field(default=None, description="The most likely classes, the most likely first.")
     unsure: bool | None = Field(
-        default=None, description="Whether the confidence is below the threshold, where there is one."
+        default=None, description="Whether the confidence is below the threshold; absent where none was asked for."
     )
     neighbours: list[Neighbour] | None = None
     error: Fault | None = None
@@ -52,7 +56,7 @@ class Result(BaseModel):
 class ModelName(BaseModel):
     """Which model answered."""
 
-    id: str = Field(description="Begins the SHA-256 of its weights.")
+    id: str = Field(description="First digits of the SHA-256 of its weights.")
     strategy: str
 
 
@@ -64,12 +68,12 @@ class Answers(BaseModel):
 
 
 class Explanation(BaseModel):
-    """Where in a photo the evidence for a class stands."""
+    """A heat map: which places of a photo raise the score of a class."""
 
     model: ModelName
     predicted: str
     confidence: float
-    class_: str = Field(alias="class", description="The class that the map is of.")
+    class_: str = Field(serialization_alias="class", description="The class that the map is of.")
     method: str
     map: list[list[int]] = Field(description="0 to 255, at the network's own resolution, row by row.")
     overlay: str = Field(description="The map laid over the photo: a data: address of a JPEG.")
@@ -85,15 +89,14 @@ class About(BaseModel):
     line: int = Field(description="Layers below the freeze line.")
     layers: int
     image_size: int
-    figures: dict[str, Any] = Field(description="Accuracy and the like, with what they were measured on.")
+    figures: dict[str, object] = Field(description="Accuracy and other figures, with the photos they were measured on.")
     card: str = Field(description="The model card, Markdown.")
-    thresholds: list[dict[str, Any]] = Field(
-        description="Confidence from which a share of photos (precision) is right, with how many are kept; empty where none was found."
+    thresholds: list[dict[str, object]] = Field(
+        description="The confidence from which a share of photos (precision) is correct, and how many photos reach it; "
+        "empty where the validation photos could not show it."
     )
-    neighbours: int = Field(
-        description="Training photos that resembling ones are looked for among; 0 where the bundle keeps none."
-    )
-    explanations: bool
+    neighbours: int = Field(description="Training photos among which similar ones are found; 0 where there are none.")
+    explanations: bool = Field(description="Whether /v1/explain works here.")
     limits: dict[str, float]
     frostline: str
 
@@ -105,6 +108,60 @@ class Reloaded(BaseModel):
 
 
 class State(BaseModel):
-    """A word on the server's health."""
+    """The state of the server."""
 
     status: str
+
+
+def json_response(answer: BaseModel) -> Response:
+    """An answer as JSON, without the fields that are None."""
+    return Response(answer.model_dump_json(by_alias=True, exclude_none=True), media_type="application/json")
+
+
+def refusals(*statuses: int) -> dict[int | str, dict[str, object]]:
+    """FastAPI's `responses` for these statuses."""
+    return {status: {"model": Refusal} for status in statuses}
+
+
+# ---- requests --------------------------------------------------------------------------------------------------------
+
+TopK = Annotated[int, Query(ge=1, le=1000, description="How many classes are listed.")]
+NeighbourCount = Annotated[int, Query(ge=0, le=50, description="How many similar training photos are listed.")]
+Threshold = Annotated[
+    float | None, Query(ge=0, le=1, description="A photo below this confidence is marked unsure; default: none is.")
+]
+Precision = Annotated[
+    float | None,
+    Query(
+        gt=0,
+        lt=1,
+        description="Sets the threshold by the share of photos at or above it that is correct, such as 0.95; "
+        "see thresholds in /v1/model.",
+    ),
+]
+ClassName = Annotated[str | None, Query(alias="class", description="Default: the predicted class.")]
+
+_PHOTO = {"type": "string", "format": "binary"}
+
+
+def photo_body(*, many: bool, allow_url: bool) -> dict[str, object]:
+    """The request body of a route that takes photos, for the OpenAPI document.
+
+    Parameters
+    ----------
+    many
+        Whether a form may hold more than one photo.
+    """
+    file = {"type": "array", "items": _PHOTO, "minItems": 1} if many else _PHOTO
+    content: dict[str, dict[str, object]] = {
+        kind: {"schema": _PHOTO} for kind in ("image/jpeg", "image/*", "application/octet-stream")
+    }
+    content["multipart/form-data"] = {"schema": _object("file", file)}
+    if allow_url:
+        urls = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+        content["application/json"] = {"schema": _object("urls", urls)}
+    return {"requestBody": {"required": True, "content": content}}
+
+
+def _object(key: str, value: object) -> dict[str, object]:
+    return {"type": "object", "required": [key], "properties": {key: value}}

@@ -1,7 +1,8 @@
-"""From the body of a request to the photos in it, never holding more than the limits allow.
+"""The photos in the body of a request, never holding more of it than the limits allow.
 
-Three forms: the photo itself (``image/...`` or ``application/octet-stream``), the quickest; a form with any number of files
-(``multipart/form-data``), as browsers and curl send them; addresses (``application/json``), where the server was told to allow them.
+A body has one of three forms: the photo itself (``image/...`` or ``application/octet-stream``), the quickest; a form with any
+number of files (``multipart/form-data``), as browsers and curl send them; a list of addresses (``application/json``), where the
+server is told to allow that.
 """
 
 from __future__ import annotations
@@ -9,100 +10,102 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import FormData, Headers, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
 
 from frostline.photos.names import printable
-from frostline.serving.limits import ApiError, Limits, busy, too_large
+from frostline.serving.limits import MIB, ApiError, Limits, busy, too_large
 
-# What is wrong with a form is told to its sender; the log's "last resort", stderr, need not hear of it.
+# What is wrong with a form is answered to its sender; it need not appear on the server's stderr as well.
 logging.getLogger("python_multipart").addHandler(logging.NullHandler())
 logging.getLogger("python_multipart").propagate = False
 
 _LONGEST_NAME = 200
-_FIELDS = 64  # parts of a form that are no files
+_MOST_FIELDS = 64
+"""Parts of a form that are no files; they are ignored."""
+_LIST_BYTES = 64 * 1024
+"""Of a list of addresses."""
 
 
 @dataclass(frozen=True)
 class Upload:
-    """One photo of a request, or why it is not one."""
+    """One photo of a request, or why it can't be used."""
 
     name: str
     """As its sender calls it, printable; empty where it has none."""
     data: bytes
-    fault: ApiError | None = None
+    error: ApiError | None = None
 
 
-class Budget:
-    """Bytes of all requests that are not answered yet."""
+class UploadMemory:
+    """How many bytes of requests that are not answered yet may be held, and how many are."""
 
     def __init__(self, most: int) -> None:
         self._most = most
         self.held = 0
 
     @contextmanager
-    def request(self) -> Iterator[Share]:
-        """One request's share, which is given back at its end."""
-        share = Share(self)
+    def reserved(self) -> Iterator[Reservation]:
+        """A reservation for one request, given back at its end."""
+        reservation = Reservation(self)
         try:
-            yield share
+            yield reservation
         finally:
-            self.held -= share.held
+            self.held -= reservation.held
 
     def take(self, count: int) -> None:
-        """Raises ApiError where there is no room for so many more."""
+        """Hold `count` bytes more. Raises ApiError where there is no room for them."""
         if self.held + count > self._most:
             raise busy("the server is holding as many uploads as it can: try again in a second")
         self.held += count
 
 
-class Share:
-    """What one request holds."""
+class Reservation:
+    """The bytes that one request holds."""
 
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
+    def __init__(self, memory: UploadMemory) -> None:
+        self._memory = memory
         self.held = 0
 
     def take(self, count: int) -> None:
-        """See `Budget.take`."""
-        self._budget.take(count)
+        """See `UploadMemory.take`."""
+        self._memory.take(count)
         self.held += count
 
 
-async def photos(request: Request, limits: Limits, share: Share) -> list[Upload]:
+async def photos(request: Request, limits: Limits, reservation: Reservation) -> list[Upload]:
     """The photos in a request's body.
 
     Raises
     ------
     ApiError
-        Nothing in it can be used: of another kind, too large, too slow, cut short, or no form.
+        The body can't be used: of another type, too large, too slow, cut short, or not a form.
     """
-    kind, options = parse_options_header(request.headers.get("content-type", ""))
-    if kind.startswith(b"image/") or kind == b"application/octet-stream":
-        data = await _whole(request, limits, share, limits.bytes, "this file")
+    kind = _content_type(request)
+    if kind.startswith("image/") or kind == "application/octet-stream":
+        data = await _body(request, limits, reservation, limits.bytes, "this file")
         if not data:
             raise ApiError(422, "empty", "the body is empty: expected a photo")
         return [Upload("", data)]
-    if kind == b"multipart/form-data":
-        return await _form(request, options.get(b"boundary", b""), limits, share)
+    if kind == "multipart/form-data":
+        return await _form(request, limits, reservation)
     raise ApiError(
         415,
         "wrong_type",
-        f"can't read a body of type '{printable(kind.decode('latin-1'))[:80]}': send a photo as image/jpeg, or a form with files "
+        f"can't read a body of type '{printable(kind)[:80]}': send a photo as image/jpeg, or a form with files "
         "(multipart/form-data)",
     )
 
 
-async def addresses(request: Request, limits: Limits, share: Share) -> list[str]:
+async def addresses(request: Request, limits: Limits, reservation: Reservation) -> list[str]:
     """The addresses in a JSON body: ``{"urls": [...]}``. Raises ApiError."""
     try:
-        document: Any = json.loads(await _whole(request, limits, share, 64 * 1024, "this list"))
+        document: object = json.loads(await _body(request, limits, reservation, _LIST_BYTES, "this list"))
     except (ValueError, RecursionError) as error:
         raise ApiError(400, "bad_json", "the body is not JSON") from error
     urls = document.get("urls") if isinstance(document, dict) else None
@@ -114,138 +117,100 @@ async def addresses(request: Request, limits: Limits, share: Share) -> list[str]
 
 
 def is_json(request: Request) -> bool:
-    """Whether a body is said to be JSON."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower() == "application/json"
+    """Whether the Content-Type of a body is JSON."""
+    return _content_type(request) == "application/json"
+
+
+def _content_type(request: Request) -> str:
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 # ---- the bytes -------------------------------------------------------------------------------------------------------
 
 
-async def _whole(request: Request, limits: Limits, share: Share, most: int, what: str) -> bytes:
-    pieces: list[bytes] = []
-    await _receive(request, limits, share, most, what, pieces.append)
-    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+async def _body(request: Request, limits: Limits, reservation: Reservation, most: int, what: str) -> bytes:
+    async with _arriving(limits), aclosing(_pieces(request, reservation, most, what)) as pieces:
+        return b"".join([piece async for piece in pieces])
 
 
-async def _receive(
-    request: Request, limits: Limits, share: Share, most: int, what: str, take: Callable[[bytes], object]
-) -> None:
-    """Hand the body over as it comes, counted and timed."""
-    if (said := _content_length(request)) is not None and said > most:
-        raise too_large(what, most)
-    count = 0
+@asynccontextmanager
+async def _arriving(limits: Limits) -> AsyncIterator[None]:
+    """A body that is too slow or cut short becomes an ApiError."""
     try:
         async with asyncio.timeout(limits.seconds):
-            async for piece in request.stream():
-                count += len(piece)
-                if count > most:
-                    raise too_large(what, most)
-                share.take(len(piece))
-                if piece:
-                    take(piece)
+            yield
     except TimeoutError as error:
-        raise ApiError(
-            408,
-            "too_slow",
-            f"the upload took longer than {limits.seconds:g} s: send a smaller photo",
-            {"Connection": "close"},
-        ) from error
+        message = f"the upload took longer than {limits.seconds:g} s: send a smaller photo"
+        raise ApiError(408, "too_slow", message, {"Connection": "close"}) from error
     except ClientDisconnect as error:
-        raise ApiError(400, "cut_short", "the upload was broken off") from error
+        raise ApiError(400, "cut_short", "the upload was cut short") from error
 
 
-def _content_length(request: Request) -> int | None:
-    text = request.headers.get("content-length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+async def _pieces(request: Request, reservation: Reservation, most: int, what: str) -> AsyncGenerator[bytes, None]:
+    """The body as it arrives, counted. Raises ApiError before more than `most` bytes are held."""
+    length = request.headers.get("content-length", "")
+    if length.isascii() and length.isdigit() and int(length) > most:
+        raise too_large(what, most)
+    count = 0
+    async for piece in request.stream():
+        count += len(piece)
+        if count > most:
+            raise too_large(what, most)
+        reservation.take(len(piece))
+        yield piece
 
 
 # ---- forms -----------------------------------------------------------------------------------------------------------
 
 
-class _Form:
-    """The files of a form, put together as its bytes come."""
+class _InMemoryForm(MultiPartParser):
+    """Starlette's parser, which neither writes a photo to disk nor takes a form without an end for a whole one."""
 
-    def __init__(self, boundary: bytes, limits: Limits) -> None:
-        self.uploads: list[Upload] = []
-        self.ended = False
-        self._limits = limits
-        self._others = 0
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_header_begin": self._header_begin,
-                "on_header_field": self._header_field,
-                "on_header_value": self._header_value,
-                "on_header_end": self._header_end,
-                "on_headers_finished": self._headers_finished,
-                "on_part_data": self._data,
-                "on_part_end": self._end,
-                "on_end": self._finish,
-            },
-        )
+    spool_max_size = 0  # no file is too large for memory: `_pieces` has counted its bytes before they come here
 
-    def write(self, piece: bytes) -> None:
-        self._parser.write(piece)
+    def __init__(self, headers: Headers, pieces: AsyncGenerator[bytes, None], limits: Limits) -> None:
+        stream = self._until_end(pieces)
+        super().__init__(headers, stream, max_files=limits.files, max_fields=_MOST_FIELDS, max_part_size=MIB)
+        self._ended = False
 
-    def _begin(self) -> None:
-        self._name: str | None = None
-        self._pieces: list[bytes] = []
-        self._size = 0
+    def on_end(self) -> None:
+        self._ended = True
 
-    def _header_begin(self) -> None:
-        self._field, self._value = b"", b""
-
-    def _header_field(self, data: bytes, start: int, end: int) -> None:
-        self._field += data[start:end]
-
-    def _header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
-
-    def _header_end(self) -> None:
-        if self._field.lower() == b"content-disposition":
-            _, options = parse_options_header(self._value)
-            if b"filename" in options or options.get(b"name") in (b"file", b"files", b"photo", b"photos"):
-                self._name = options.get(b"filename", b"").decode("utf-8", "replace")
-
-    def _headers_finished(self) -> None:
-        if self._name is None:
-            self._others += 1
-        if len(self.uploads) + (self._name is not None) > self._limits.files or self._others > _FIELDS:
-            raise _too_many(self._limits)
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        self._size += end - start
-        if self._name is not None and self._size <= self._limits.bytes:
-            self._pieces.append(data[start:end])
-
-    def _end(self) -> None:
-        if self._name is None:
-            return
-        name = printable(self._name)[:_LONGEST_NAME]
-        if self._size > self._limits.bytes:
-            self.uploads.append(Upload(name, b"", too_large("this file", self._limits.bytes)))
-        else:
-            self.uploads.append(Upload(name, b"".join(self._pieces)))
-
-    def _finish(self) -> None:
-        self.ended = True
+    async def _until_end(self, pieces: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
+        async for piece in pieces:
+            yield piece
+        if not self._ended:
+            raise MultiPartException("its end is missing")
 
 
-async def _form(request: Request, boundary: bytes, limits: Limits, share: Share) -> list[Upload]:
+async def _form(request: Request, limits: Limits, reservation: Reservation) -> list[Upload]:
+    body = _pieces(request, reservation, limits.request_bytes, "this request")
     try:
-        if not boundary:
-            raise FormParserError("it names no boundary")
-        form = _Form(boundary, limits)
-        await _receive(request, limits, share, limits.request_bytes, "this request", form.write)
-    except FormParserError as error:
-        raise ApiError(400, "bad_form", f"the form can't be read: {printable(str(error))[:200]}") from error
-    if not form.ended:
-        raise ApiError(400, "bad_form", "the form can't be read: its end is missing")
-    if not form.uploads:
-        raise ApiError(422, "no_photo", "there is no file in this form: name the field 'file'")
-    return form.uploads
+        async with _arriving(limits), aclosing(body):
+            form = await _InMemoryForm(request.headers, body, limits).parse()
+    except MultiPartException as error:
+        if error.message.startswith("Too many"):
+            raise _too_many(limits) from error
+        raise ApiError(400, "bad_form", f"the form can't be read: {printable(error.message)[:200]}") from error
+    uploads = await _files(form, limits)
+    if not uploads:
+        raise ApiError(422, "no_photo", "there is no file in this form: send the photo as a file, in the field 'file'")
+    return uploads
+
+
+async def _files(form: FormData, limits: Limits) -> list[Upload]:
+    """The files of a form; one that is too large has an error, and the others are still classified."""
+    uploads = []
+    for _, file in form.multi_items():
+        if isinstance(file, UploadFile):
+            name = printable(file.filename or "")[:_LONGEST_NAME]
+            if (file.size or 0) > limits.bytes:
+                uploads.append(Upload(name, b"", too_large("this file", limits.bytes)))
+            else:
+                uploads.append(Upload(name, await file.read()))
+            await file.close()
+    return uploads
 
 
 def _too_many(limits: Limits) -> ApiError:
-    return ApiError(413, "too_many_files", f"at most {limits.files} photos are taken in one request")
+    return ApiError(413, "too_many_files", f"at most {limits.files} photos are accepted in one request")

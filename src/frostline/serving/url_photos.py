@@ -1,8 +1,8 @@
-"""A photo from an address on the web, for servers that were told to allow it, without letting a caller reach what only the server can.
+"""A photo from an address on the web, for servers that are told to allow it, without giving clients the server's own reach.
 
-An address is looked up once, everything it stands for has to be on the public internet, and the connection goes to the very numbers that
-were checked: a name that answers otherwise the second time gains nothing. A redirect is checked like a first address. No proxy of the
-environment is used, since it may reach further than the server itself.
+A host is looked up once, all of its IP addresses have to be on the public internet, and the connection goes to the very IP address
+that was checked, so a name that resolves to something else the second time gains nothing (DNS rebinding). A redirect is checked
+like a first address. No proxy of the environment is used, since it may reach further than the server itself.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import httpx
 import frostline
 from frostline.photos.names import printable
 from frostline.serving.limits import ApiError, Limits, too_large
-from frostline.serving.uploads import Share
+from frostline.serving.uploads import Reservation
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -28,11 +28,14 @@ _TRANSLATED = (
     ipaddress.ip_network("64:ff9b:1::/48"),
     ipaddress.ip_network("2002::/16"),
 )
-"""IPv6 that stands for IPv4, which may be a private one."""
+"""IPv6 addresses that stand for an IPv4 address, which may be a private one."""
 
 
 def public(address: Address) -> bool:
-    """Whether an address is on the public internet: no private, loopback, link-local, multicast or reserved one, in no disguise."""
+    """Whether an IP address is on the public internet.
+
+    Private, loopback, link-local, multicast and reserved ones are not, nor are IPv6 addresses that stand for one of them.
+    """
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:
             return public(address.ipv4_mapped)
@@ -41,7 +44,9 @@ def public(address: Address) -> bool:
     return address.is_global and not address.is_multicast and not address.is_reserved
 
 
-async def fetch(url: str, limits: Limits, share: Share, allowed: Callable[[Address], bool] = public) -> bytes:
+async def fetch(
+    url: str, limits: Limits, reservation: Reservation, allowed: Callable[[Address], bool] = public
+) -> bytes:
     """The bytes at an address.
 
     Parameters
@@ -56,21 +61,21 @@ async def fetch(url: str, limits: Limits, share: Share, allowed: Callable[[Addre
     """
     try:
         async with asyncio.timeout(limits.seconds):
-            return await _follow(url, limits, share, allowed)
+            return await _follow(url, limits, reservation, allowed)
     except TimeoutError as error:
         raise _failed(url, f"no answer within {limits.seconds:g} s") from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, UnicodeError) as error:
         raise _failed(url, printable(str(error))[:200] or type(error).__name__) from error
 
 
-async def _follow(url: str, limits: Limits, share: Share, allowed: Callable[[Address], bool]) -> bytes:
+async def _follow(url: str, limits: Limits, reservation: Reservation, allowed: Callable[[Address], bool]) -> bytes:
     async with httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=limits.seconds) as client:
         for _ in range(_REDIRECTS + 1):
             request = await _request(client, url, allowed)
             response = await client.send(request, stream=True)
             try:
                 if not response.has_redirect_location:
-                    return await _body(response, url, limits, share)
+                    return await _body(response, url, limits, reservation)
                 url = urljoin(url, response.headers["location"])
             finally:
                 await response.aclose()
@@ -78,12 +83,12 @@ async def _follow(url: str, limits: Limits, share: Share, allowed: Callable[[Add
 
 
 async def _request(client: httpx.AsyncClient, url: str, allowed: Callable[[Address], bool]) -> httpx.Request:
-    """A request to a host that was checked, by its number."""
+    """A request to the IP address of a host, once that is checked."""
     try:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
     except ValueError as error:
-        raise _refused(url, "it is no address") from error
+        raise _refused(url, "it is not a valid address") from error
     if parts.scheme not in ("http", "https") or not host or parts.username is not None:
         raise _refused(url, "expected http://... or https://..., without a user name")
     found = await asyncio.get_running_loop().getaddrinfo(
@@ -98,15 +103,15 @@ async def _request(client: httpx.AsyncClient, url: str, allowed: Callable[[Addre
     return client.build_request("GET", target, headers=headers, extensions={"sni_hostname": host})
 
 
-async def _body(response: httpx.Response, url: str, limits: Limits, share: Share) -> bytes:
+async def _body(response: httpx.Response, url: str, limits: Limits, reservation: Reservation) -> bytes:
     if response.status_code != 200:
         raise _failed(url, f"it answered {response.status_code}")
     pieces, count = [], 0
-    async for piece in response.aiter_bytes():  # unpacked: a small answer that grows is counted as what it grows to
+    async for piece in response.aiter_bytes():  # decompressed, so that a small answer that grows is counted in full
         count += len(piece)
         if count > limits.bytes:
             raise too_large("the photo at this address", limits.bytes)
-        share.take(len(piece))
+        reservation.take(len(piece))
         pieces.append(piece)
     return b"".join(pieces)
 
