@@ -12,7 +12,7 @@ from typing import get_args
 from frostline.config import StoredAs
 from frostline.documents import read_object
 from frostline.documents.bundle import BundleFigures, NeighboursFile, ThresholdRow, TransformFigures
-from frostline.errors import BundleError, FrostlineError, RunError
+from frostline.errors import BundleError, FrostlineError, RunError, one_line
 from frostline.photos.decoding import Transform
 from frostline.stats import thresholds
 
@@ -68,7 +68,7 @@ def readable(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        name, reason = error.filename or folder, error.strerror or " ".join(str(error).split())
+        name, reason = error.filename or folder, error.strerror or one_line(error)
         raise BundleError(f"can't read {name}: {reason}") from error
 
 

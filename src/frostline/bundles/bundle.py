@@ -26,7 +26,7 @@ from frostline import documents
 from frostline.bundles import neighbours
 from frostline.cache.folder import cache_dir
 from frostline.config import EngineKind
-from frostline.errors import BundleError, ConfigError, FrostlineError
+from frostline.errors import BundleError, ConfigError, FrostlineError, one_line
 from frostline.files import replacing, write_text
 from frostline.networks.engine import EXPORT, Engine, opened, settle
 from frostline.photos.decoding import Pixels, Transform
@@ -330,7 +330,7 @@ def _rebuild(path: Path, about: About) -> Parts:
         head = make_head(backbone.features, len(about.classes), Recipe(hidden=about.hidden), 0)
         _fill(head, tensors, "head.")
     except (SafetensorError, RuntimeError, LookupError, TypeError, ValueError, AttributeError, FrostlineError) as error:
-        raise BundleError(f"{path} can't be loaded: {' '.join(str(error).split())[:300]}") from error
+        raise BundleError(f"{path} can't be loaded: {one_line(error)}") from error
     if about.line > backbone.layer_count:
         raise damaged(path, [f"line {about.line}: expected 0 to {backbone.layer_count}"])
     cut = freeze_line.cut(backbone.traced, about.line)

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frostline.documents.bundle import NeighboursFile
-from frostline.errors import BundleError
+from frostline.errors import BundleError, one_line
 
 FILE = "neighbours.safetensors"
 WIDEST = 4096
@@ -108,7 +108,7 @@ def read(path: Path, digest: str, classes: int) -> Neighbours:
     except OSError as error:
         raise BundleError(f"can't read {path}: {error.strerror or error}; copy the whole bundle folder") from error
     except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BundleError(f"{path} is damaged ({' '.join(str(error).split())[:200]}): copy the bundle again") from error
+        raise BundleError(f"{path} is damaged ({one_line(error)}): copy the bundle again") from error
     fits = features.ndim == 2 and labels.shape == (len(features),) and len(paths) == len(features)
     if not fits or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
         raise BundleError(

@@ -14,7 +14,7 @@ from frostline.documents.schemas import FILES, problems
 from frostline.documents.seeds import Seeds
 from frostline.documents.study import Study
 from frostline.documents.sweep import Sweep
-from frostline.errors import RunError
+from frostline.errors import RunError, one_line
 from frostline.files import write_json
 
 _MADE_BY = {
@@ -67,7 +67,7 @@ def read_object(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"can't read {file}: {' '.join(str(error).split())}") from error
+        raise RunError(f"can't read {file}: {one_line(error)}") from error
     if not isinstance(value, dict):
         raise RunError(f"{file} is damaged: expected a JSON object, it holds {type(value).__name__}")
     return value

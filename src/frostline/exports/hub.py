@@ -11,7 +11,7 @@ from typing import Any
 from frostline.bundles import bundle as bundles
 from frostline.bundles import card
 from frostline.cache import download
-from frostline.errors import HubError
+from frostline.errors import HubError, one_line
 from frostline.files import write_text
 from frostline.progress import Progress
 
@@ -72,7 +72,7 @@ def _refused(error: Exception, repository: str, hub: str) -> HubError:
         return HubError(f"this token may not write to {repository} on {hub}: give one with the right to write")
     if status == 404:
         return HubError(f"{hub} knows no repository or owner '{repository}': expected NAME or OWNER/NAME")
-    reason = " ".join(str(error).split()) or type(error).__name__
+    reason = one_line(error, 200)
     if type(error).__name__ == "HFValidationError":
-        return HubError(f"'{repository}' is no name for a repository: expected NAME or OWNER/NAME ({reason[:150]})")
-    return HubError(f"{repository} could not be pushed to {hub}: {reason[:200]}")
+        return HubError(f"'{repository}' is no name for a repository: expected NAME or OWNER/NAME ({reason})")
+    return HubError(f"{repository} could not be pushed to {hub}: {reason}")

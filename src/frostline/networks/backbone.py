@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 from frostline import recipes
 from frostline.cache import download
 from frostline.config import Resize
-from frostline.errors import ConfigError, WeightsError, nearest
+from frostline.errors import ConfigError, WeightsError, nearest, one_line
 from frostline.networks import freeze_line, mobilenet, weights
 from frostline.networks.side_by_side import MARK, Joint, Part, in_turns
 from frostline.photos.decoding import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
@@ -365,10 +365,9 @@ def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Te
     except ConfigError:
         raise
     except Exception as error:  # the hub's client raises a different family of errors in each version
-        reason = " ".join(str(error).split()) or type(error).__name__
         where, at_hand = f"timm's hub ({about.hub})", ", ".join(weights.KNOWN)
         raise WeightsError(
-            f"no weights for '{about.name}' from {kept or where}: {reason[:200]}; connect to the hub "
+            f"no weights for '{about.name}' from {kept or where}: {one_line(error)}; connect to the hub "
             f"(HF_ENDPOINT names a mirror), give the file with --weights PATH, or choose one that the package index has: {at_hand}"
         ) from error
     finally:

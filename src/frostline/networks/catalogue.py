@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from frostline.cache import folder
-from frostline.errors import ConfigError, RunError
+from frostline.errors import ConfigError, RunError, one_line
 from frostline.files import write_json
 from frostline.networks import backbone, freeze_line, weights
 from frostline.networks.backbone import EMBEDDED, Backbone, Info, Scaled
@@ -132,11 +132,8 @@ class _Notes:
         """Measure a network's speed and keep it."""
         try:
             rate = photos_per_second(backbone.build(about.name, "random"))
-        except (
-            Exception
-        ) as error:  # exporters and engines each have their own, for whatever they don't know; the listing goes on
-            reason = " ".join(str(error).split()) or type(error).__name__
-            progress.say(f"{about.name}: its speed can't be measured here: {reason[:200]}")
+        except Exception as error:  # exporters and engines each have their own kinds; the listing goes on
+            progress.say(f"{about.name}: its speed can't be measured here: {one_line(error)}")
             return
         self._kept.setdefault("speeds", {}).setdefault(self._machine, {})[_fed(about)] = rate
         self._write()

@@ -26,11 +26,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO
 
-from frostline.errors import DataError
+from frostline.errors import DataError, one_line
 from frostline.files import sha256
 from frostline.photos.decoding import too_large
 from frostline.photos.names import is_litter, printable, unusable
-from frostline.photos.tables import one_line
 from frostline.progress import Progress
 
 MAX_MEMBERS = 1_000_000

@@ -59,7 +59,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from frostline.config import Resize
 from frostline.documents.bundle import TransformFigures
-from frostline.errors import ConfigError, MissingExtraError, PhotoError
+from frostline.errors import ConfigError, MissingExtraError, PhotoError, one_line
 
 MAX_PIXELS = 100_000_000
 """Photos of more pixels are refused: 100 million take 400 MB once decoded."""
@@ -410,8 +410,7 @@ _CUT_SHORT = (
 
 
 def _reason(error: Exception, data: bytes) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    text = text if len(text) <= 100 else f"{text[:99]}…"
+    text = one_line(error, 100)
     shorter = data[:4] == b"RIFF" and int.from_bytes(data[4:8], "little") + 8 > len(data)
     if shorter or isinstance(error, EOFError | IndexError) or any(mark in text.lower() for mark in _CUT_SHORT):
         return f"truncated: {text}"

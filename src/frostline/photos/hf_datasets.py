@@ -22,7 +22,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from frostline.errors import DataError, FrostlineError, MissingExtraError
+from frostline.errors import DataError, FrostlineError, MissingExtraError, one_line
 from frostline.files import sha256
 from frostline.photos import tables
 from frostline.photos.decoding import too_large
@@ -241,7 +241,7 @@ def _read_errors(path: Path) -> Iterator[None]:
     except FrostlineError:
         raise
     except Exception as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or tables.one_line(error)
+        why = (error.strerror if isinstance(error, OSError) else None) or one_line(error)
         raise DataError(f"{printable(str(path))} can't be read: {why}; save the data set again") from error
 
 

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from frostline.errors import DataError, MissingExtraError
+from frostline.errors import DataError, MissingExtraError, one_line
 from frostline.photos.names import printable
 
 SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
@@ -74,12 +74,6 @@ def open_parquet(path: Path) -> Any:
         return pyarrow.parquet.ParquetFile(path, memory_map=True)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{printable(str(path))} can't be read as Parquet: {one_line(error)}") from error
-
-
-def one_line(error: Exception) -> str:
-    """What an error says, in one line of at most 150 characters."""
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 150 else f"{text[:149]}…"
 
 
 def _named(names: Collection[object]) -> list[str]:

@@ -16,7 +16,7 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
-from frostline.errors import RunError
+from frostline.errors import RunError, one_line
 from frostline.files import write_text
 
 DIGITS = 6
@@ -98,7 +98,7 @@ def read_predictions(path: Path, *, probabilities: bool = True) -> list[Predicti
             kept = [name for name in columns if name.startswith("p_")] if probabilities else []
             return [_read_row(row, kept, path) for row in reader]
     except (OSError, ValueError, csv.Error) as error:
-        raise RunError(f"can't read {path}: {' '.join(str(error).split())}") from error
+        raise RunError(f"can't read {path}: {one_line(error)}") from error
 
 
 def _read_row(row: dict[str, str], kept: Sequence[str], path: Path) -> Prediction:
