@@ -1,4 +1,4 @@
-"""Archives of photos: what they hold is found, and nothing lands outside; what is wrong with them is told."""
+"""Archives of photos: what they hold is found, and nothing lands outside; messages when they are damaged."""
 
 from __future__ import annotations
 

@@ -463,8 +463,13 @@ def test_transform_goes_through_json_and_back() -> None:
     transform = Transform(192, "crop", (0.5, 0.4, 0.3), (0.1, 0.2, 0.3), "bicubic", 0.9)
     value = transform.to_dict()
     assert value == {
-        "size": 192, "resize": "crop", "mean": [0.5, 0.4, 0.3], "std": [0.1, 0.2, 0.3], "interpolation": "bicubic", "crop_pct": 0.9,
-    }  # fmt: skip
+        "size": 192,
+        "resize": "crop",
+        "mean": [0.5, 0.4, 0.3],
+        "std": [0.1, 0.2, 0.3],
+        "interpolation": "bicubic",
+        "crop_pct": 0.9,
+    }
     assert Transform.from_dict(value) == transform
     assert Transform.from_dict(Transform().to_dict()) == Transform()
 

@@ -1,4 +1,4 @@
-"""Data sets that Hugging Face's `datasets` saved, and Parquet files with photos in them; what is wrong with them is told."""
+"""Data sets that Hugging Face's `datasets` saved, and Parquet files with photos; messages when they are damaged."""
 
 from __future__ import annotations
 
@@ -179,7 +179,8 @@ def test_looking_at_folders_needs_no_pyarrow(tmp_path: Path) -> None:
     photos.write_folder(tmp_path, ["a", "b"], each=1)
     code = (
         "import sys\nfrom pathlib import Path\nfrom frostline.photos.scan import scan\n"
-        f"scan(Path({str(tmp_path)!r}))\nassert not {{'pyarrow', 'datasets', 'pillow_heif', 'torch'}} & set(sys.modules)"
+        f"scan(Path({str(tmp_path)!r}))\n"
+        "assert not {'pyarrow', 'datasets', 'pillow_heif', 'torch'} & set(sys.modules)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code],

@@ -1,4 +1,4 @@
-"""The built-in sample: reproducible, complete, resumable, labelled as rendered; and never a danger to other people's folders."""
+"""The built-in sample: reproducible, complete, resumable, marked as rendered; it never deletes other files."""
 
 from __future__ import annotations
 

@@ -184,7 +184,7 @@ def test_twins_and_conflicts(tmp_path: Path) -> None:
         put(tmp_path / name, b"also the same")
     put(tmp_path / "tulip" / "2.jpg", b"another")
     manifest = scan(tmp_path)
-    assert [[p.path for p in group] for group in manifest.twins()] == [
+    assert [[p.path for p in group] for group in manifest.duplicates()] == [
         ["rose/1.jpg", "rose/2.jpg", "tulip/1.jpg"],
         ["rose/3.jpg", "rose/4.jpg"],
     ]
@@ -426,4 +426,4 @@ def test_the_flowers_with_their_flaws() -> None:
     conflicts = manifest.conflicts()
     assert len(conflicts) == 4
     assert {tuple(sorted(p.label for p in group)) for group in conflicts} == {("rose", "tulip")}
-    assert len(manifest.twins()) == 6
+    assert len(manifest.duplicates()) == 6

@@ -1,4 +1,4 @@
-"""Tables that list photos, of every kind; what is wrong with them is told."""
+"""Tables that list photos, of every kind; messages when they are wrong."""
 
 from __future__ import annotations
 

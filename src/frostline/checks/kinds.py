@@ -91,7 +91,7 @@ def find(examined: Examined) -> list[Finding]:
 
 def _duplicates(examined: Examined, *, kind: str) -> Iterator[Finding]:
     """Groups of the same photo, or nearly the same: leaks between parts, conflicts between classes, harmless ones."""
-    for group in examined.photos.twins():
+    for group in examined.photos.duplicates():
         if kind == _kind_of(group):
             yield _same_bytes(group, kind, *examined.predicted.get(group[0].sha256, ("", 0.0)))
     for near in examined.near:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from frostline.documents.shared import Skipped
     from frostline.progress import Progress
 
 
@@ -71,7 +72,7 @@ def accuracy_cells(row: dict[str, Any]) -> tuple[str, str]:
     return f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}"
 
 
-def print_skipped(skipped: list[dict[str, str]], screen: Console, shown: int = 100) -> None:
+def print_skipped(skipped: Sequence[Skipped], screen: Console, shown: int = 100) -> None:
     """List files that were left out, each with the reason."""
     if not skipped:
         return

@@ -17,6 +17,7 @@ from frostline.errors import ConfigError
 if TYPE_CHECKING:
     from frostline.bundles.bundle import Bundle
     from frostline.bundles.prediction_files import Form
+    from frostline.documents.shared import Skipped
 
 Model = Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")]
 Photos = Annotated[list[str] | None, typer.Argument(help="Files or folders; '-' or nothing: a list on stdin.")]
@@ -196,14 +197,14 @@ def evaluate(
         figures, predictions, skipped = evaluate_on(model, Path(data), progress, prior=prior)
     if out:
         write_predictions(Path(out), predictions, model.classes)
-    listed = [{"path": s.path, "why": s.why} for s in skipped]
+    listed: list[Skipped] = [{"path": s.path, "why": s.why} for s in skipped]
     if as_json:
         typer.echo(json.dumps({"photos": len(predictions), **figures, "skipped": listed}, ensure_ascii=False))
     elif not quiet:
         _print_figures(figures, len(predictions), listed)
 
 
-def _print_figures(figures: dict[str, Any], count: int, skipped: list[dict[str, str]]) -> None:
+def _print_figures(figures: dict[str, Any], count: int, skipped: list[Skipped]) -> None:
     from rich import box
     from rich.table import Table
 

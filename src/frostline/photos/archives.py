@@ -1,12 +1,13 @@
-"""Archives of photos: zip and tar (plain, gz, bz2, xz). Whatever one may hold, nothing lands outside the folder it is unpacked in.
+"""Archives of photos: zip and tar (plain, gz, bz2, xz). Nothing is ever written outside the folder of destination.
 
-A member is left out and listed when its path is absolute, has a drive letter or leads upwards, when it is a link or a device,
-when it is encrypted, damaged or larger than any photo may be. Only regular files are written, and only the folders that they
-need are made, so no member can redirect another. An archive is refused as a whole when it is none, or when it would unpack to a
-hundred times its size (a "zip bomb"; photos hardly shrink).
+A member is left out and listed when its path is absolute, has a drive letter or leads upwards, when it is a link or a
+device, when it is encrypted, damaged or larger than any photo may be. Only regular files are written, and only the
+folders that they need are made, so no member can redirect another. An archive is refused as a whole when it is none, or
+when it would unpack to a hundred times its size (a "zip bomb"; photos hardly shrink).
 
-The same rules hold for zip and tar on every system. That is why the extraction filters of the standard library are not used:
-`tarfile.data_filter` takes "/a.jpg" for "a.jpg" and keeps links that stay inside; `ZipFile.extract` renames in silence.
+The same rules hold for zip and tar on every system. That is why the extraction filters of the standard library are not
+used: `tarfile.data_filter` takes "/a.jpg" for "a.jpg" and keeps links that stay inside; `ZipFile.extract` renames in
+silence.
 """
 
 from __future__ import annotations
@@ -142,7 +143,7 @@ class Archive:
 
     @cached_property
     def _listing(self) -> tuple[list[_Member], str]:
-        """The files in it that are no litter, in the archive's order; and what is wrong with its end, "" where nothing is."""
+        """The files in it (without litter) in the archive's order; and what is wrong with its end, else ""."""
         found: list[_Member] = []
         total, seen = 0, set[str]()
         try:
@@ -229,7 +230,7 @@ def _zip_fault(info: zipfile.ZipInfo) -> str:
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str:
-    """The name. Python reads one that is not marked as UTF-8 as cp437, though many packers write UTF-8 without the mark."""
+    """The name. Python reads one without the mark of UTF-8 as cp437, though many packers write UTF-8 without it."""
     name = info.orig_filename
     if info.flag_bits & 0x800:
         return name
@@ -261,7 +262,7 @@ def _write(target: Path, blocks: Iterator[bytes], advance: Callable[[int], None]
 
 
 def _blocks(open_: Callable[[_Member], IO[bytes]], member: _Member) -> Iterator[bytes]:
-    """What a member holds: never more than its header says. zipfile and tarfile raise one of `_BROKEN` when bytes are missing."""
+    """A member's bytes, at most as many as its header says. Raises one of `_BROKEN` when bytes are missing or wrong."""
     try:
         with open_(member) as source:
             while block := source.read(_CHUNK):

@@ -1,8 +1,9 @@
-"""A list of decisions about photos: leave this one out, take that one for another class. The photos themselves stay as they are.
+"""A list of corrections: leave this photo out, give that one another label. The photos themselves stay as they are.
 
-The list is a CSV file: ``path,action,label,why,confidence``. `path` is as the manifest writes it; `action` is ``exclude`` or ``relabel``;
-`label` is the class that a relabelled photo is taken for (with ``exclude``: the class that it is taken out of, where a table lists it in
-several; empty = all). `why` and `confidence` are for people. `frostline check --write` makes such a list, and so does check.html.
+The list is a CSV file: ``path,action,label,why,confidence``. `path` is as the manifest writes it; `action` is
+``exclude`` or ``relabel``; `label` is the new class of a relabelled photo (with ``exclude``: the class that it is taken
+out of, where a table lists it in several; empty = all). `why` and `confidence` are for people. `frostline check
+--write` makes such a list, and so does check.html.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ def read(path: Path, sha256: str = "") -> list[Decision]:
     content = _content(path)
     if sha256 and hashlib.sha256(content).hexdigest() != sha256:
         raise ConfigError(
-            f"--exclude {path} is not the list that the configuration was made with: restore it, or start again with the new one"
+            f"--exclude {path} is not the list that the configuration was made with: "
+            "restore it, or start again with the new one"
         )
     try:
         rows = csv.DictReader(io.StringIO(content.decode("utf-8-sig"), newline=""))
@@ -103,7 +105,8 @@ def _decided_once(path: Path, decisions: list[Decision]) -> list[Decision]:
 
 
 def clean(manifest: Manifest, decisions: Sequence[Decision], source: str) -> tuple[Manifest, list[int]]:
-    """The manifest as decided, and which photo of the old one each of its photos was; what is left out is listed as skipped.
+    """The corrected manifest, and for each of its photos the index in the old one. Excluded photos are listed as
+    skipped.
 
     `source` names the list in messages.
 

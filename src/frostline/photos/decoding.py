@@ -65,7 +65,7 @@ MAX_PIXELS = 100_000_000
 """Photos of more pixels are refused: 100 million take 400 MB once decoded."""
 
 MAX_BYTES = 512 * 1024**2
-"""Files of more bytes are refused, and never read into memory by `manifest.scan`."""
+"""Files of more bytes are refused, and never read into memory by `scan`."""
 
 Pixels = npt.NDArray[np.uint8]
 """Of shape (height, width, 3), RGB."""
@@ -101,7 +101,8 @@ class Transform:
     Raises
     ------
     ConfigError
-        A size below 1, an unknown `resize` or `interpolation`, a `std` that is not positive, or a `crop_pct` outside 0..1.
+        A size below 1, an unknown `resize` or `interpolation`, a `std` that is not positive, or a `crop_pct` outside
+        0..1.
     """
 
     size: int = 224
@@ -132,7 +133,7 @@ class Transform:
             raise ConfigError(f"std {self.std!r}: must be above 0")
 
     def frame(self) -> Transform:
-        """The part of it that changes pixels: without `mean` and `std`, and without `crop_pct` where no square is cut."""
+        """The part that changes pixels: without `mean` and `std`, and without `crop_pct` where no square is cut."""
         share = self.crop_pct if self.resize == "crop" else Transform.crop_pct
         return Transform(self.size, self.resize, interpolation=self.interpolation, crop_pct=share)
 
@@ -145,7 +146,7 @@ class Transform:
     def from_dict(cls, value: Mapping[str, Any]) -> Transform:
         """The inverse of `to_dict`. Raises ConfigError when a key is missing, unknown or of a wrong kind.
 
-        What came after size, resize, mean and std may be missing: an older frostline wrote it.
+        The keys other than size, resize, mean and std may be missing: older versions did not write them.
         """
         expected = {"size", "resize", "mean", "std"}
         if not isinstance(value, dict) or not expected <= set(value) <= {f.name for f in fields(cls)}:
@@ -164,8 +165,8 @@ class View:
 
     Index 0 is the clean photo. Any other: a random window of 50-100 % of the photo's area, its shape 3:4 to 4:3 (for
     "squash" relative to the photo's own shape, so that views are squashed about as much as the clean photo is), a
-    horizontal flip half of the time, brightness, contrast and saturation each times 0.8..1.2. `MIRROR` is not random: it is
-    the clean photo with left and right exchanged.
+    horizontal flip half of the time, brightness, contrast and saturation each times 0.8..1.2. `MIRROR` is not random:
+    it is the clean photo with left and right exchanged.
     """
 
     seed: int
@@ -261,7 +262,7 @@ _STRANGERS: tuple[tuple[int, tuple[bytes, ...], str], ...] = (
     (0, (b"8BPS",), "Photoshop files are not supported: convert it to JPEG"),
     (0, (b"%PDF",), "not a photo (a PDF)"),
     (0, (b"PK\x03\x04",), "not a photo (a ZIP archive)"),
-)  # fmt: skip
+)
 
 
 def _open(data: bytes, max_pixels: int = 0) -> tuple[ImageFile.ImageFile, int]:

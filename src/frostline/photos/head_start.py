@@ -1,7 +1,8 @@
-"""A head start: photos are listed and the first of them decoded while PyTorch is imported, the network built and compiled.
+"""A head start: photos are listed and decoded while PyTorch is imported and the network is built and compiled.
 
-That takes seconds in which one core is busy, and decoding needs none of it. Nothing here imports PyTorch. What is decoded ahead is exactly
-what the pass (`frostline.networks.activations`) would decode; what could not be decoded is left to the pass, which lists it.
+That takes seconds on one core, and decoding does not depend on it. Nothing here imports PyTorch. The pixels are exactly
+those that the pass through the frozen layers (`frostline.networks.activations`) would decode. Photos that can't be
+decoded are left to that pass, which lists them.
 """
 
 from __future__ import annotations
@@ -30,12 +31,12 @@ _PATIENCE = 5.0  # seconds
 
 
 class HeadStart:
-    """Lists the photos of a folder in a thread, then decodes the first ones that no store of the cache has seen.
+    """Lists the photos of a folder in a thread, then decodes the first ones whose activations are not in the cache.
 
     Parameters
     ----------
     transform
-        How the run's first pass sees photos; None = not known, so none is decoded.
+        That of the run's first pass; None where it is not known: no photo is decoded then.
     """
 
     def __init__(self, data: Path, transform: Transform | None) -> None:
@@ -47,31 +48,31 @@ class HeadStart:
         self._thread.start()
 
     def photos(self) -> Manifest:
-        """The list, once it is there. Raises what `manifest.scan` raises."""
+        """Wait for the list of photos. Raises what `scan.scan` raises."""
         return self._listed.result()
 
     def stop(self) -> None:
-        """Decode no more: whoever takes photos now decodes the rest."""
+        """Decode no more photos; the pass decodes the rest."""
         self._stopped.set()
 
     def end(self) -> None:
-        """Stop, wait for the photos under way, forget all. A folder that does not answer holds nobody up."""
+        """Stop, wait for the photos under way (at most a few seconds: a file system may hang), and free all pixels."""
         self.stop()
         self._thread.join(timeout=_PATIENCE)
         self._decoded.clear()
 
     def take(self, photo: Photo, transform: Transform) -> Pixels | None:
-        """A photo as `transform` has it, (size, size, 3) uint8, which is forgotten then; None: it was not decoded ahead."""
+        """The pixels of a photo, (size, size, 3) uint8, freed here; None if it wasn't decoded with this `transform`."""
         return self._decoded.pop(photo.sha256, None) if transform.frame() == self._transform else None
 
     def _work(self, data: Path) -> None:
         try:
             self._listed.set_result(scan.scan(data, stopped=self._stopped.is_set))
-        except BaseException as error:  # for whoever asks for the list
+        except BaseException as error:  # `photos` raises it
             self._listed.set_exception(error)
             return
         if self._transform is not None and not self._stopped.is_set():
-            with suppress(Exception):  # the pass meets it again, and lists it
+            with suppress(Exception):  # the pass will meet the same error, and report it
                 self._decode(self.photos(), self._transform)
 
     def _decode(self, photos: Manifest, transform: Transform) -> None:
@@ -88,7 +89,7 @@ class HeadStart:
 
 
 def _known() -> set[str] | None:
-    """Digests of the photos of which any store has a row; None where there are too many to look through."""
+    """Digests of all photos in the stores of activations; None where there are too many to look through."""
     lists = list((cache_dir() / "activations").glob("*/names.txt"))
     try:
         if sum(path.stat().st_size for path in lists) > _NAMES:
@@ -100,7 +101,7 @@ def _known() -> set[str] | None:
 
 @contextmanager
 def begin(config: Config) -> Iterator[HeadStart | None]:
-    """A head start on a run of this configuration, ended with the block; None where its photos have to be unpacked or rendered first."""
+    """A head start on a run, ended with the block; None where the photos have to be unpacked or rendered first."""
     data = Path(config.data)
     if not data.is_dir() or hf_datasets.is_saved(data):
         yield None
@@ -113,7 +114,7 @@ def begin(config: Config) -> Iterator[HeadStart | None]:
 
 
 def _transform(config: Config) -> Transform | None:
-    """How the first pass sees photos, where that is known without importing what knows all networks."""
+    """The transform of the first pass, where it is known without importing timm; else None."""
     first = config.strategies[0]
     own = OWN_SIDES.get(first.backbone)
     return Transform(config.image_size or enlarged(own, first.enlarge), config.resize) if own else None

@@ -1,12 +1,13 @@
-"""Photos stored as rows: data sets that Hugging Face's `datasets` saved (`save_to_disk`), and Parquet files with photos in them,
-alone or in a folder as the hub has them (``data/train-00000-of-00001.parquet``, ``data/test-...``).
+"""Photos stored as rows: data sets that Hugging Face's `datasets` saved (`save_to_disk`), and Parquet files with photos
+in them, alone or in a folder as the hub has them (``data/train-00000-of-00001.parquet``, ``data/test-...``).
 
-The photo is the column with the feature `Image`, else `image`, `img` or `photo` with the file's bytes or ``{bytes, path}``. The
-label is the column `label`, `labels` or `class`, else the one with the feature `ClassLabel`. A `group` column counts as in any
-table. Saved splits (train, validation, test) are kept.
+The photo is the column with the feature `Image`, else `image`, `img` or `photo` with the file's bytes or ``{bytes,
+path}``. The label is the column `label`, `labels` or `class`, else the one with the feature `ClassLabel`. A `group`
+column counts as in any table. Saved splits (train, validation, test) are kept.
 
-`datasets` (an extra) is imported only when there are rows to unpack. It opens one local file at a time (`Dataset.from_file`).
-`load_dataset` would count the load over the network and write into the home folder, and `load_from_disk` reads paths as URLs.
+`datasets` (an extra) is imported only when there are rows to unpack. It opens one local file at a time
+(`Dataset.from_file`). `load_dataset` would count the load over the network and write into the home folder, and
+`load_from_disk` reads paths as URLs.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _FREE = 1_000_000_000  # bytes below which no ratio is looked at
 
 
 def is_saved(folder: Path) -> bool:
-    """Whether a folder holds rows in place of photos: `save_to_disk` wrote it, or it holds Parquet files and nothing else."""
+    """Whether a folder holds rows in place of photos: `save_to_disk` wrote it, or it holds Parquet files only."""
     try:
         if (folder / _SPLITS).is_file() or all((folder / name).is_file() for name in (_STATE, _INFO)):
             return True
@@ -173,7 +174,8 @@ def _file_name(path: str) -> str:
 
 def _parquets(folder: Path) -> list[Path]:
     """The Parquet files of a folder, or of its only folder, ``data``, where there is nothing else; else none."""
-    names = [name for name in os.listdir(folder) if not is_litter(name)]  # noqa: PTH208 - a folder may hold 100,000 names
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries if not is_litter(entry.name)]
     if names == ["data"] and (folder / "data").is_dir():
         return _parquets(folder / "data")
     if not names or not all(name.lower().endswith(".parquet") for name in names):
@@ -206,7 +208,7 @@ def _listed(path: Path, key: str) -> list[object]:
 
 
 def _inside(folder: Path, name: object) -> str:
-    """A file's or folder's plain name, as the data set's own notes give it. Raises DataError when it leads elsewhere."""
+    """The plain name of a file or folder, from the data set's own JSON. Raises DataError when it leads elsewhere."""
     if not isinstance(name, str) or not name or name in (".", "..") or re.search(r"[/\\\0]", name):
         shown = printable(str(folder))
         raise DataError(f"{shown} names a file '{printable(str(name))}' outside it: save the data set again")

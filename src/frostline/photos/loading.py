@@ -1,4 +1,4 @@
-"""Photos from disk to pixels, ahead of whoever needs them: in threads, in order, never more than a few batches in memory."""
+"""Photos from disk to pixels. A photo that can't be used is returned as its PhotoError: one bad file stops nothing."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from frostline.photos.decoding import Pixels, Transform, View, prepare, too_larg
 
 
 def raw(path: Path) -> bytes | PhotoError:
-    """A photo's file, or why it can't be had: given back, since one bad file stops nothing."""
+    """The bytes of a photo's file, or why it can't be read."""
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # a pipe would hang
@@ -25,7 +25,7 @@ def raw(path: Path) -> bytes | PhotoError:
 
 
 def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
-    """A photo as the network sees it, (size, size, 3) uint8, or why it can't be."""
+    """A photo as input of a network, (size, size, 3) uint8 RGB, or why it can't be decoded."""
     data = raw(path)
     if isinstance(data, PhotoError):
         return data

@@ -1,21 +1,6 @@
-"""Which photos there are, what they are said to show, and what was left out and why.
+"""The list of a data set's photos: the file, label, split and group of each, and which files were left out and why.
 
-`scan` takes what people have:
-
-- a folder of class folders (``roses/…``, ``tulips/…``); photos may lie in subfolders, the top folder names the class
-- ``train/`` beside ``validation|val|valid/`` and/or ``test/`` (any case), each holding class folders
-- a table (`tables`): CSV, tab-separated, JSON lines or Parquet, with the columns ``path,label`` and optionally ``split`` and
-  ``group``; paths relative to its folder, or absolute
-- a folder of photos with such a table in it, called ``metadata.csv``, ``.jsonl`` or ``.parquet`` (``file_name,label``)
-- an archive of any of these (`archives`): zip or tar
-- a data set saved by Hugging Face's `datasets`, or a Parquet file with the photos in it (`saved`)
-
-The last two are unpacked once, into the cache folder (`unpacked`), and read as folders from there.
-
-What counts as a photo is settled by content when it is decoded (`images`), not by the file's name; here a file is left
-out only when it can't be one (empty, huge, unreadable, not a regular file). Hidden files and what operating systems
-strew about (``Thumbs.db``, ``desktop.ini``, ``__MACOSX``) are passed over in silence; all else that is left out is
-listed in `Manifest.skipped`. Photos and classes stand in natural order ("2" before "10"), the same on every machine.
+Photos and classes stand in natural order ("2" before "10"), the same on every machine. `scan` makes such a list.
 """
 
 from __future__ import annotations
@@ -27,18 +12,17 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from frostline.files import write_text
 from frostline.photos import tables
-from frostline.photos.names import natural
+from frostline.photos.names import NaturalKey, natural
 
 _COLUMNS = ["path", "label", "split", "sha256"]
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photo and the class it stands in."""
+    """One photo and its label."""
 
     path: str
     """Posix, relative to the manifest's root; absolute only where a table names a file outside its folder."""
@@ -48,7 +32,7 @@ class Photo:
     sha256: str
     """Hex digest of the file's bytes."""
     group: str = ""
-    """What it shares with other photos (the same plant, the same patient), from a table's group column; "": nothing."""
+    """Photos of the same plant or patient have the same one, from the column "group" of a table; "": none."""
 
 
 @dataclass(frozen=True)
@@ -68,18 +52,18 @@ class Manifest:
     photos: list[Photo]
     skipped: list[Skip] = field(default_factory=list)
     packed: Path | None = None
-    """What the user named, where `root` is the place in the cache folder that it was unpacked in."""
+    """The archive or data set that was given, where `root` is the folder in the cache that it was unpacked into."""
 
     @property
     def name(self) -> str:
-        """What the data set is called: the name of its folder, or of the archive less its ending."""
+        """The name of the data set: that of its folder, or of its archive without the suffix."""
         if self.packed is None or self.packed.is_dir():
             return (self.packed or self.root).resolve().name
         return re.sub(r"(\.tar)?\.\w+$", "", self.packed.resolve().name)
 
     @property
     def classes(self) -> list[str]:
-        """Names of the classes that have photos, in natural order: position = class index everywhere."""
+        """Names of the classes that have photos, in natural order; the position is the class index everywhere."""
         return sorted({photo.label for photo in self.photos}, key=natural)
 
     def counts(self) -> dict[str, int]:
@@ -90,17 +74,17 @@ class Manifest:
         return counts
 
     def without(self, skips: Iterable[Skip]) -> Manifest:
-        """The manifest without the photos at these paths; `skips` joins `skipped`. For photos that can't be decoded."""
+        """The manifest without the photos at these paths, which are added to `skipped`: they can't be decoded."""
         new = list(skips)
         gone = {skip.path for skip in new}
         kept = [photo for photo in self.photos if photo.path not in gone]
         return replace(self, photos=kept, skipped=in_order([*self.skipped, *new]))
 
     def listing(self, skips: Iterable[Skip]) -> Manifest:
-        """The manifest with `skips` added to `skipped`; no photo goes."""
+        """The manifest with `skips` added to `skipped`; all photos stay."""
         return replace(self, skipped=in_order([*self.skipped, *skips]))
 
-    def twins(self) -> list[list[Photo]]:
+    def duplicates(self) -> list[list[Photo]]:
         """Groups of two or more byte-identical photos, each group and the list in the order of `photos`."""
         groups: defaultdict[str, list[Photo]] = defaultdict(list)
         for photo in self.photos:
@@ -108,11 +92,12 @@ class Manifest:
         return [group for group in groups.values() if len(group) > 1]
 
     def conflicts(self) -> list[list[Photo]]:
-        """Those `twins` that stand in more than one class: at least one of the labels is wrong."""
-        return [group for group in self.twins() if len({photo.label for photo in group}) > 1]
+        """Those `duplicates` that have more than one label: at least one of them is wrong."""
+        return [group for group in self.duplicates() if len({photo.label for photo in group}) > 1]
 
     def write(self, path: Path, splits: Sequence[str]) -> None:
-        """Write manifest.csv (path,label,split,sha256, and group where there are some); `splits[i]` is the part of photo i.
+        """Write manifest.csv: path,label,split,sha256, and group where there are some. `splits[i]` is the part of photo
+        i.
 
         Raises RunError when `path` can't be written.
         """
@@ -132,8 +117,8 @@ def read(path: Path, root: Path) -> Manifest:
     return Manifest(root, photos)
 
 
-def place_of(path: str) -> tuple[tuple[Any, str], ...]:
-    """The key by which paths stand in natural order."""
+def place_of(path: str) -> tuple[NaturalKey, ...]:
+    """The key that sorts paths in natural order."""
     return tuple(natural(part) for part in path.split("/"))
 
 

@@ -8,21 +8,23 @@ import natsort
 
 _LITTER = {"thumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir", "$recycle.bin", "system volume information"}
 _LITTER |= {"readme.md", "readme.txt", "license", "license.txt"}
+
+NaturalKey = tuple[Any, str]
 _natural = natsort.natsort_keygen(alg=natsort.ns.IGNORECASE)
 
 
-def natural(text: str) -> tuple[Any, str]:
+def natural(text: str) -> NaturalKey:
     """Sort key: digits by value, letters without regard to case; the text itself decides between equals ("1", "01")."""
     return _natural(text), text
 
 
 def is_litter(name: str) -> bool:
-    """Hidden files, what file managers leave behind, and notes on the set: passed over without a word."""
+    """Whether it is hidden, a file manager's, or a note on the data set: such files are passed over in silence."""
     return name.startswith(".") or name.lower() in _LITTER
 
 
 def unusable(name: str) -> str:
-    """Why a name can't stand in the run's CSV and JSON files; "" when it can."""
+    """Why a name can't be written into the run's CSV and JSON files; "" when it can."""
     if "\r" in name:  # Python's csv module writes it bare and reads it as the end of the line
         return "the name holds a carriage return: rename it"
     try:

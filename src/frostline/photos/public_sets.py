@@ -1,7 +1,6 @@
-"""Public sets of photos that can be fetched: checked by SHA-256, unpacked into a folder of the user's, their licence shown.
+"""Public sets of photos that can be fetched: checked by SHA-256, unpacked into a folder, their licence shown.
 
-What has come of an archive is kept in the cache folder (``downloads/``) until it is unpacked, so a fetch that is broken off goes on
-where it stopped.
+A partial download stays in the cache folder (``downloads/``), so a fetch that was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -9,10 +8,11 @@ from __future__ import annotations
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from frostline.cache import download, sizes, upkeep
 from frostline.cache.folder import cache_dir
+from frostline.documents.shared import Skipped
 from frostline.errors import ConfigError, DataError, RunError
 from frostline.files import disk_errors, replacing
 from frostline.photos.archives import Archive
@@ -54,7 +54,21 @@ KNOWN: dict[str, PublicSet] = {
 }
 
 
-def fetch(wanted: PublicSet, folder: Path, *, url: str = "", progress: Progress | None = None) -> dict[str, Any]:
+class Fetched(TypedDict):
+    """What `fetch` brought, as ``frostline data flowers --json`` prints it."""
+
+    folder: str
+    photos: int
+    classes: dict[str, int]
+    """Photos of each class."""
+    licence: str
+    licence_text: str
+    """How the licence begins."""
+    licence_file: str | None
+    left_out: list[Skipped]
+
+
+def fetch(wanted: PublicSet, folder: Path, *, url: str = "", progress: Progress | None = None) -> Fetched:
     """Fetch a set of photos and unpack it into `folder`, which appears in one step.
 
     Parameters
@@ -63,11 +77,6 @@ def fetch(wanted: PublicSet, folder: Path, *, url: str = "", progress: Progress 
         A new or empty folder.
     url
         A mirror of the archive, to be asked before the publisher; the bytes must be the same.
-
-    Returns
-    -------
-    dict
-        folder, photos (a number), classes ({name: photos}), licence, licence_text (how it begins), licence_file, left_out.
 
     Raises
     ------
@@ -114,13 +123,14 @@ def _bring(wanted: PublicSet, target: Path, url: str, progress: Progress) -> Non
         download.bring(wanted, target, sources, progress)
     except download.NoSourceError as error:
         raise DataError(
-            f"{wanted.title} can't be fetched; tried {error}. Give the command again to go on, name a mirror with --url, set "
-            "HTTPS_PROXY to your proxy, or fetch the archive by other means: frostline takes .tgz files as they are"
+            f"{wanted.title} can't be fetched; tried {error}. Give the command again to go on, "
+            "name a mirror with --url, set HTTPS_PROXY to your proxy, or fetch the archive by other means: "
+            "frostline takes .tgz files as they are"
         ) from error
 
 
 def _unpack(archive: Path, folder: Path, progress: Progress) -> list[tuple[str, str]]:
-    """Unpack into `folder`, less the one folder that all of it lies in."""
+    """Unpack into `folder`, without the one folder that all files of the archive lie in."""
     if shutil.disk_usage(_there(folder)).free < Archive(archive).size():
         raise RunError(
             f"no room left on the disk for {printable(str(folder))}: free some space, or choose another place"
@@ -140,12 +150,12 @@ def _unpack(archive: Path, folder: Path, progress: Progress) -> list[tuple[str, 
 
 
 def _there(folder: Path) -> Path:
-    """The nearest place above that exists."""
+    """The folder itself, or the nearest one above it that exists."""
     return next(place for place in (folder, *folder.absolute().parents) if place.exists())
 
 
 def _beginning(licence: Path) -> str:
-    """What a licence says before it lists the photos."""
+    """The text of a licence before it lists the photos."""
     try:
         lines = licence.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

@@ -1,26 +1,26 @@
-"""The built-in sample: photos of flowers that no camera ever saw, so that the first minute needs no photos of one's own.
+"""The built-in sample: flowers rendered by code, for a first try without photos of one's own, and for tests.
 
-Every picture is rendered by code: petals are curved sheets in space, cut into quads, turned to a viewpoint, lit, and painted from
-back to front over a drawn background. Five classes whose shape tells them apart; colours, places, light, blur, scale, neighbours
-and leaves in front are shared between them (some likelier than others), so that colour alone does not carry a network far. About
-two in a hundred are nearly unreadable, as in any real folder. It stands in for real photos in a first try and in tests; figures
-measured on it say nothing about real photos.
+Every picture is rendered by code: petals are curved sheets in space, cut into quads, turned to a viewpoint, lit, and
+painted from back to front over a drawn background. Five classes whose shape tells them apart; colours, places, light,
+blur, scale, neighbours and leaves in front are shared between them (some likelier than others), so that colour alone
+does not carry a network far. About two in a hundred are nearly unreadable, as in any real folder. Figures measured on
+it say nothing about real photos.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from math import cos, pi, sin
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFilter
 
+from frostline import documents
 from frostline.cache.folder import SAMPLE_MARKER
 from frostline.errors import ConfigError, RunError, nearest
 from frostline.files import disk_errors, replacing, write_json, write_text
@@ -34,8 +34,9 @@ OVER = 2  # pixels of the canvas per pixel of the photo: edges are smoothed by a
 
 README = """# Rendered by code: not real photographs
 
-frostline drew these pictures of five kinds of flowers itself, so that it can be tried without any photos. They show how a study
-runs and what its report looks like. **No accuracy measured on them says anything about real photos**; don't cite it as if it did.
+frostline drew these pictures of five kinds of flowers itself, so that it can be tried without any photos. They show how
+a study runs and what its report looks like. **No accuracy measured on them says anything about real photos**; don't
+cite it as if it did.
 
 Seed {seed}, {per_class} pictures in each of {classes}; the same seed gives the same pictures.
 """
@@ -72,7 +73,7 @@ PLACES: dict[str, tuple[float, ...]] = {
 GREENS: tuple[Colour, ...] = ((58, 98, 40), (84, 124, 50), (44, 84, 52), (108, 136, 64), (72, 104, 72), (36, 66, 34))
 
 
-# --------------------------------------------------------------------------------------------------------------------- folder
+# --- folder -----------------------------------------------------------------------------------------------------------
 
 
 def render(
@@ -84,9 +85,9 @@ def render(
 ) -> Path:
     """Fill `folder` with one folder of JPEG photos per class and a README that says they are rendered; return `folder`.
 
-    Each photo depends on (seed, class, index) alone, so a larger `per_class` keeps the photos of a smaller one. A complete folder
-    with the same parameters is left as it is; an interrupted one is completed. `on_step(done, total)` is called after each photo.
-    Costs about 20 ms a photo on one core.
+    Each photo depends on (seed, class, index) alone, so a larger `per_class` keeps the photos of a smaller one. A
+    complete folder with the same parameters is left as it is; an interrupted one is completed. `on_step(done, total)`
+    is called after each photo. Costs about 20 ms a photo on one core.
 
     Raises
     ------
@@ -131,18 +132,16 @@ def _missing(folder: Path, per_class: int) -> list[tuple[str, int]]:
     return [(label, i) for i in range(per_class) for label in CLASSES if not _path(folder, label, i).is_file()]
 
 
-def _marker(folder: Path) -> dict[str, Any]:
-    """What the marker in `folder` says; {} when the folder is new or empty; RunError when it holds something else."""
+def _marker(folder: Path) -> dict[str, object]:
+    """The marker file in `folder`; {} when the folder is new or empty. Raises RunError when it holds something else."""
     if not folder.exists():
         return {}
     if not folder.is_dir():
         raise RunError(f"{folder} is a file, expected a folder for the sample: choose another place")
-    try:
-        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        found = None
-    if isinstance(found, dict) and {"recipe", "seed", "per_class"} <= found.keys():
-        return found
+    with suppress(OSError, RunError):
+        found = documents.read_object(folder / MARKER)
+        if {"recipe", "seed", "per_class"} <= found.keys():
+            return found
     with disk_errors(folder):
         others = [item.name for item in folder.iterdir() if not item.name.startswith(MARKER) and not _temporary(item)]
     if others:
@@ -164,7 +163,7 @@ def _clear(folder: Path, keep: int) -> None:
                     path.unlink(missing_ok=True)
 
 
-# ---------------------------------------------------------------------------------------------------------------------- photo
+# --- photo ------------------------------------------------------------------------------------------------------------
 
 
 def photo(label: str, index: int, seed: int) -> Image.Image:
@@ -196,7 +195,7 @@ def photo(label: str, index: int, seed: int) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Light:
-    """Where the light comes from (unit vector towards it: right, up, viewer) and how much of it falls on flower and ground."""
+    """The light: a unit vector towards it (right, up, viewer), and how much of it falls on flower and ground."""
 
     direction: Array
     ambient: float
@@ -246,7 +245,7 @@ def _pick(rng: Rng, weights: dict[str, float]) -> str:
     return str(rng.choice(list(weights), p=list(weights.values())))
 
 
-# --------------------------------------------------------------------------------------------------------------------- flower
+# --- flower -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -285,7 +284,7 @@ def _petal_colours(rng: Rng, name: str) -> tuple[Array, Array]:
 
 
 def _rotation(spin: float, tilt: float, roll: float) -> Array:
-    """Turn about the flower's axis, tip the axis from the viewer (0) up to the image's top (pi / 2), roll in the image."""
+    """Turn about the flower's axis, tip that axis from the viewer (0) to the image's top (pi / 2), roll the image."""
     a = np.array([[cos(spin), -sin(spin), 0], [sin(spin), cos(spin), 0], [0, 0, 1]])
     b = np.array([[1, 0, 0], [0, cos(tilt), sin(tilt)], [0, -sin(tilt), cos(tilt)]])
     c = np.array([[cos(roll), -sin(roll), 0], [sin(roll), cos(roll), 0], [0, 0, 1]])
@@ -352,12 +351,13 @@ def _whorl(
     wild: float = 0.1,
     deep: float = 0.72,
 ) -> _Mesh:
-    """One petal for each of `angles`: a sheet that leaves the axis at radius `base` and rises by `slope` (radians: start, end).
+    """One petal for each of `angles`: a sheet that leaves the axis at radius `base`, at the angles `slope` (start,
+    end).
 
-    `half` is the half width, a length, or an angle about the axis when `wrap`; `shape` = (fullness at the base, at the tip) of its
-    outline, smaller is fuller; `tip` > 0 rounds or points the end; `cup` lifts the edges; `wild` is how much petals differ;
-    `deep` is the light that reaches their base. What may differ from petal to petal can be an array (n, 1, 1).
-    Returns grid[0] * grid[1] quads for each petal.
+    `half` is the half width, a length, or an angle about the axis when `wrap`; `shape` = (fullness at the base, at the
+    tip) of its outline, smaller is fuller; `tip` > 0 rounds or points the end; `cup` lifts the edges; `wild` is how
+    much petals differ; `deep` is the light that reaches their base. What may differ from petal to petal can be an array
+    (n, 1, 1). Returns grid[0] * grid[1] quads for each petal.
     """
     n, (steps, lanes) = len(angles), grid
     vary = 1 + wild * rng.normal(0, 1, (3, n, 1, 1)).clip(-2, 2)
@@ -407,7 +407,7 @@ def _ring(rng: Rng, count: int, jitter: float = 0.25) -> Array:
 
 
 def _disc(rng: Rng, radius: float, dome: float, rings: list[Colour], count: int, height: float = 0.03) -> _Mesh:
-    """A flower's centre: florets in the spiral of the golden angle on a dome; `rings` are its colours from the middle out."""
+    """A flower's centre: florets in a spiral of the golden angle on a dome; `rings` are colours from the middle out."""
     k = (np.arange(count) + 0.5) / count
     r, angle = radius * np.sqrt(k), np.arange(count) * 2.399963
     z = height + dome * radius * (1 - k)
@@ -425,9 +425,17 @@ def _disc(rng: Rng, radius: float, dome: float, rings: list[Colour], count: int,
 def _sepals(rng: Rng, count: int, length: float, slope: float, height: float, half: float = 0.13) -> _Mesh:
     green = np.array(GREENS[rng.integers(4)], dtype=np.float64)
     return _whorl(
-        rng, _ring(rng, count), (green * 1.1, green * 0.8), length=length, slope=(slope, slope + 0.4), height=height,
-        half=half, shape=(0.3, 1.0), grid=(3, 2), wild=0.15,
-    )  # fmt: skip
+        rng,
+        _ring(rng, count),
+        (green * 1.1, green * 0.8),
+        length=length,
+        slope=(slope, slope + 0.4),
+        height=height,
+        half=half,
+        shape=(0.3, 1.0),
+        grid=(3, 2),
+        wild=0.15,
+    )
 
 
 def _daisy(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
@@ -439,11 +447,24 @@ def _daisy(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     shape, half = (0.35, blunt), rng.uniform(1.5, 2.5) / count
     layers = int(rng.choice([1, 2, 3], p=[0.5, 0.34, 0.16]))
     parts = [_sepals(rng, 8, centre * 1.5, 0.2, -0.12)]
-    parts.extend(_whorl(
-        rng, _ring(rng, count), colours, length=(1 - centre * 0.7) * (1 - 0.2 * layer), base=centre * 0.7,
-        height=0.03 * layer, slope=(rise + 0.2 * layer, rise - rng.uniform(-0.2, 0.6)), half=half, shape=shape,
-        tip=0.08, cup=rng.uniform(-0.3, 0.5), grid=(3 + 2 * fine, 2), wild=rng.uniform(0.04, 0.11),
-    ) for layer in range(layers))  # fmt: skip
+    parts.extend(
+        _whorl(
+            rng,
+            _ring(rng, count),
+            colours,
+            length=(1 - centre * 0.7) * (1 - 0.2 * layer),
+            base=centre * 0.7,
+            height=0.03 * layer,
+            slope=(rise + 0.2 * layer, rise - rng.uniform(-0.2, 0.6)),
+            half=half,
+            shape=shape,
+            tip=0.08,
+            cup=rng.uniform(-0.3, 0.5),
+            grid=(3 + 2 * fine, 2),
+            wild=rng.uniform(0.04, 0.11),
+        )
+        for layer in range(layers)
+    )
     middle: list[list[Colour]] = [
         [(232, 182, 40), (226, 160, 20), (170, 110, 16)],
         [(190, 190, 60), (236, 190, 36), (200, 130, 20)],
@@ -461,11 +482,24 @@ def _sunflower(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     count = int(rng.integers(13, 27))
     parts = [_sepals(rng, 13, centre + 0.3, 0.0, -0.1)]
     layers = int(rng.choice([1, 2, 3], p=[0.2, 0.5, 0.3]))
-    parts.extend(_whorl(
-        rng, _ring(rng, count), colours, length=(1 - centre * 0.8) * (1 - 0.13 * layer), base=centre * 0.8,
-        height=0.03 * layer, slope=(rise + 0.18 * layer, rise - rng.uniform(-0.4, 0.5)), half=rng.uniform(1.9, 2.8) / count,
-        shape=(0.4, rng.uniform(0.45, 1.1)), tip=0.1, cup=rng.uniform(0, 0.6), grid=(3 + 2 * fine, 2), wild=0.1,
-    ) for layer in range(layers))  # fmt: skip
+    parts.extend(
+        _whorl(
+            rng,
+            _ring(rng, count),
+            colours,
+            length=(1 - centre * 0.8) * (1 - 0.13 * layer),
+            base=centre * 0.8,
+            height=0.03 * layer,
+            slope=(rise + 0.18 * layer, rise - rng.uniform(-0.4, 0.5)),
+            half=rng.uniform(1.9, 2.8) / count,
+            shape=(0.4, rng.uniform(0.45, 1.1)),
+            tip=0.1,
+            cup=rng.uniform(0, 0.6),
+            grid=(3 + 2 * fine, 2),
+            wild=0.1,
+        )
+        for layer in range(layers)
+    )
     middle: list[list[Colour]] = [
         [(70, 60, 26), (58, 36, 20), (92, 54, 22), (150, 96, 26)],
         [(128, 140, 60), (120, 96, 36), (70, 42, 20), (120, 80, 24)],
@@ -486,12 +520,21 @@ def _dandelion(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     for layer, (reach, slope) in enumerate(
         ((1.0, 0.0), (0.93, 0.25), (0.8, 0.55), (0.62, 0.85), (0.42, 1.15), (0.25, 1.4))
     ):
-        parts.append(_whorl(
-            rng, _ring(rng, int((46 - 6 * layer) * full * (1 if fine else 0.6)), 0.5),
-            (colours[0], colours[1] * (0.95 - 0.04 * layer)),
-            length=reach, slope=(slope + 0.1, slope - 0.35), height=-0.08 + 0.02 * layer, half=0.05 if fine else 0.075,
-            shape=(0.2, 0.15), tip=0.03, grid=(3, 1), wild=0.16,
-        ))  # fmt: skip
+        parts.append(
+            _whorl(
+                rng,
+                _ring(rng, int((46 - 6 * layer) * full * (1 if fine else 0.6)), 0.5),
+                (colours[0], colours[1] * (0.95 - 0.04 * layer)),
+                length=reach,
+                slope=(slope + 0.1, slope - 0.35),
+                height=-0.08 + 0.02 * layer,
+                half=0.05 if fine else 0.075,
+                shape=(0.2, 0.15),
+                tip=0.03,
+                grid=(3, 1),
+                wild=0.16,
+            )
+        )
     return _join(parts)
 
 
@@ -531,10 +574,21 @@ def _rose(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     f = ((np.arange(n) + 0.5) / n)[:, None, None]
     angles = 2.399963 * np.arange(n) + rng.normal(0, 0.12, n)
     petals = _whorl(
-        rng, angles, (colours[0], colours[1] * 0.72), length=0.5 + 0.45 * f, base=0.02 + 0.24 * f**0.9,
-        slope=(1.5 - (0.25 + 0.75 * opened) * f, 1.85 - (0.9 + 1.5 * opened) * f**1.2), half=1.5 - 0.75 * f, shape=(0.05, 0.12),
-        tip=0.16, height=0.1 - 0.14 * f, wrap=True, grid=((4, 4), (6, 5), (8, 7))[fine], wild=0.07, deep=0.42,
-    )  # fmt: skip
+        rng,
+        angles,
+        (colours[0], colours[1] * 0.72),
+        length=0.5 + 0.45 * f,
+        base=0.02 + 0.24 * f**0.9,
+        slope=(1.5 - (0.25 + 0.75 * opened) * f, 1.85 - (0.9 + 1.5 * opened) * f**1.2),
+        half=1.5 - 0.75 * f,
+        shape=(0.05, 0.12),
+        tip=0.16,
+        height=0.1 - 0.14 * f,
+        wrap=True,
+        grid=((4, 4), (6, 5), (8, 7))[fine],
+        wild=0.07,
+        deep=0.42,
+    )
     sepals = _sepals(rng, 5, 0.6, -0.1 + 0.5 * (1 - opened), -0.05, half=0.12)
     return _shrunk(_join([sepals, petals]), 0.95)
 
@@ -548,11 +602,24 @@ def _tulip(rng: Rng, colours: tuple[Array, Array], fine: int) -> _Mesh:
     angles = _ring(rng, 3, 0.04)
     parts: list[_Mesh] = []
     whorls = (2, 1, 0) if rng.random() < 0.2 else (1, 0)  # some are double
-    parts.extend(_whorl(
-        rng, angles + inner * pi / 3, (colours[0] * (1 - 0.1 * inner), colours[1]), length=1.55 - 0.08 * inner,
-        base=0.06, slope=(start + 0.12 * inner, end + 0.1 * inner), half=rng.uniform(0.85, 1.05), shape=shape,
-        tip=pointed, height=-0.75, wrap=True, grid=grid, wild=0.05,
-    ) for inner in whorls)  # fmt: skip
+    parts.extend(
+        _whorl(
+            rng,
+            angles + inner * pi / 3,
+            (colours[0] * (1 - 0.1 * inner), colours[1]),
+            length=1.55 - 0.08 * inner,
+            base=0.06,
+            slope=(start + 0.12 * inner, end + 0.1 * inner),
+            half=rng.uniform(0.85, 1.05),
+            shape=shape,
+            tip=pointed,
+            height=-0.75,
+            wrap=True,
+            grid=grid,
+            wild=0.05,
+        )
+        for inner in whorls
+    )
     dark = np.array([60.0, 50, 30])
     parts.append(
         _whorl(rng, _ring(rng, 6), (dark, dark), length=0.55, slope=(1.2, 1.4), half=0.04, height=-0.7, grid=(2, 1))
@@ -576,7 +643,7 @@ BUILDERS: dict[str, Callable[[Rng, tuple[Array, Array], int], _Mesh]] = {
 }
 
 
-# --------------------------------------------------------------------------------------------------------------- surroundings
+# --- surroundings -----------------------------------------------------------------------------------------------------
 
 
 def _ink(colour: Array) -> Colour:
@@ -592,7 +659,7 @@ def _clouds(rng: Rng, width: int, height: int, cells: int) -> NDArray[np.float32
 
 
 def _background(rng: Rng, width: int, height: int, places: tuple[float, ...], light: _Light) -> Image.Image:
-    """What stands behind: a ground, clutter and small flowers of any kind, mostly out of focus, then drawn at half size."""
+    """The background: ground, clutter and small flowers of any kind, mostly out of focus (then drawn at half size)."""
     kind = str(rng.choice(list(GROUNDS), p=places))
     sharp = kind != "bokeh" and rng.random() < 0.3
     if not sharp:
@@ -708,7 +775,7 @@ def _leaf(
     angle: float,
     green: Array,
 ) -> None:
-    """A leaf of `length` pixels from `at`, growing up at `angle` (0 = right); its halves catch the light differently."""
+    """A leaf of `length` pixels from `at`, growing at `angle` (0 = right); its halves catch the light differently."""
     t = np.linspace(0, 1, 8)
     bend = rng.normal(0, 0.25) * t**2
     edge = broad * np.sin(pi * t**0.75)
@@ -745,11 +812,11 @@ def _blurred_in_front(rng: Rng, picture: Image.Image, light: _Light) -> Image.Im
     return Image.composite(Image.new("RGB", picture.size, _ink(light.on(tone) * 1.1)), picture, mask)
 
 
-# --------------------------------------------------------------------------------------------------------------------- camera
+# --- camera -----------------------------------------------------------------------------------------------------------
 
 
 def _camera(rng: Rng, picture: Image.Image, unreadable: bool) -> Image.Image:
-    """What lens and sensor make of it: blur, uneven light, colour cast, exposure, noise. About 4 ms."""
+    """The effects of lens and sensor: blur, uneven light, colour cast, exposure, noise. About 4 ms."""
     blur = float(rng.choice([0.0, rng.uniform(0.3, 1.2), rng.uniform(1.2, 3.0)], p=[0.5, 0.35, 0.15]))
     exposure = rng.uniform(0.8, 1.18)
     grain = rng.uniform(1.0, 6.0)

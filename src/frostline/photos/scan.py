@@ -1,4 +1,22 @@
-"""From a folder, table, archive or data set to a manifest."""
+"""From a folder, table, archive or data set to the list of its photos.
+
+`scan` takes:
+
+- a folder of class folders (``roses/…``, ``tulips/…``); photos may lie in subfolders, the top folder names the class
+- ``train/`` beside ``validation|val|valid/`` and/or ``test/`` (any case), each holding class folders
+- a table (`tables`): CSV, tab-separated, JSON lines or Parquet, with the columns ``path,label`` and optionally
+  ``split`` and ``group``; paths relative to its folder, or absolute
+- a folder of photos with such a table in it, called ``metadata.csv``, ``.jsonl`` or ``.parquet`` (``file_name,label``)
+- an archive of any of these (`archives`): zip or tar
+- a data set saved by Hugging Face's `datasets`, or Parquet files with the photos in them (`hf_datasets`)
+
+The last two are unpacked once, into the cache folder (`unpacking`), and read from there.
+
+Whether a file is a photo is decided by its content when it is decoded (`decoding`), not by its name. Here a file is
+left out only when it can't be one (empty, huge, unreadable, not a regular file). Hidden files and those of operating
+systems (``Thumbs.db``, ``desktop.ini``, ``__MACOSX``) are passed over in silence; all others that are left out are
+listed in `Manifest.skipped`.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +31,6 @@ from concurrent.futures import CancelledError, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
 from urllib.parse import unquote
 
 from frostline.errors import DataError, FrostlineError
@@ -32,10 +49,8 @@ SPLITS = {
 }
 """Names of split folders and of values in a table's split column (in lower case) -> the part they mean."""
 
-
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-"""Tables that say what the photos in their folder show, as Hugging Face's image folders have them."""
-
+"""Tables with the labels of the photos in their folder, as Hugging Face's image folders have them."""
 
 _WEB = re.compile(r"(https?|s3|gs|ftp)://", re.IGNORECASE)
 
@@ -47,21 +62,29 @@ def scan(
     progress: Progress | None = None,
     stopped: Callable[[], bool] = lambda: False,
 ) -> Manifest:
-    """List the photos of a folder, a table, an archive or a saved data set (see above), with their digests.
+    """List the photos of a folder, a table, an archive or a saved data set, with their digests.
 
-    Reads every file once, in two threads (about 1 GB/s when the files are in the system's cache). `least_classes` is 1
-    for a folder that is only tested on. `progress` shows what is unpacked; None: silent. Once `stopped`
-    says so, no more files are read and CancelledError is raised.
+    Reads every file once, in two threads (about 1 GB/s when the files are in the system's cache).
+
+    Parameters
+    ----------
+    least_classes
+        1 for photos that are only tested on.
+    progress
+        Shows what is unpacked; None: silent.
+    stopped
+        Once it returns true no more files are read, and CancelledError is raised.
 
     Raises
     ------
     DataError
-        No such file or folder; none of the kinds; empty; no class folders; fewer classes than `least_classes`; a class that
-        is only in validation or test; columns or splits that are missing or unknown; an archive that can't be unpacked.
+        No such file or folder; none of the kinds; empty; no class folders; fewer classes than `least_classes`; a class
+        that is only in validation or test; columns or splits that are missing or unknown; an archive that can't be
+        unpacked.
     RunError
         The cache folder has no room for the photos of an archive, or can't be written.
     MissingExtraError
-        Parquet, or a saved data set, and pyarrow is not installed.
+        A Parquet file or a saved data set, and the extra `datasets` is not installed.
     """
     data = Path(data)
     mode = _mode(data)
@@ -87,7 +110,7 @@ def scan(
 
 
 def _packed(data: Path, mode: int) -> unpacking.Packed | None:
-    """What has to be unpacked before it can be looked through; None: a folder or a table."""
+    """What has to be unpacked first; None for a folder or a table."""
     if stat.S_ISDIR(mode):
         return hf_datasets.SavedDataset(data) if hf_datasets.is_saved(data) else None
     suffix = data.suffix.lower()
@@ -99,13 +122,14 @@ def _packed(data: Path, mode: int) -> unpacking.Packed | None:
         if archives.is_archive(data):
             return archives.Archive(data)
     raise DataError(
-        f"{printable(str(data))} is none of what photos come as: give a folder of class folders, a table (.csv, .tsv, .jsonl, .parquet), "
-        "an archive (.zip, .tar, .tar.gz) or a data set saved by Hugging Face's datasets"
+        f"{printable(str(data))} is none of what photos come as: give a folder of class folders, "
+        "a table (.csv, .tsv, .jsonl, .parquet), an archive (.zip, .tar, .tar.gz) "
+        "or a data set saved by Hugging Face's datasets"
     )
 
 
 def _lone_folder(root: Path) -> Path:
-    """The folder that an archive holds all in, as they are often packed: flowers.zip -> flowers/ -> daisy/, ..."""
+    """The inner folder where an archive has all in one, as many do: flowers.zip -> flowers/ -> daisy/, ..."""
     while True:
         entries = list(_entries(root, "", _Finds()))
         if len(entries) != 1 or not entries[0].folder or _has_parts(entries):
@@ -116,15 +140,14 @@ def _lone_folder(root: Path) -> Path:
         root = entries[0].file
 
 
-def restore(dataset: Mapping[str, Any]) -> None:
+def restore(dataset: Mapping[str, object]) -> None:
     """Unpack photos of a run again that the cache no longer holds, for its report. `dataset`: as its study.json has it.
 
-    Where that can't be done nothing is said: a report has placeholders for photos that are not there.
+    Silent where that can't be done: a report has placeholders for photos that are not there.
     """
-    for root, source in (
-        (dataset.get(r), dataset.get(s)) for r, s in (("root", "source"), ("test_root", "test_source"))
-    ):
-        if root and source and root != source and not Path(root).exists():
+    for kind in ("", "test_"):
+        root, source = dataset.get(f"{kind}root"), dataset.get(f"{kind}source")
+        if isinstance(root, str) and isinstance(source, str) and root != source and not Path(root).exists():
             with suppress(FrostlineError):
                 scan(Path(source), least_classes=1)
 
@@ -158,7 +181,7 @@ class _Candidate:
 
 @dataclass
 class _Finds:
-    """What the search has come upon so far."""
+    """The files found so far, and those left out."""
 
     candidates: list[_Candidate] = field(default_factory=list)
     skipped: list[Skip] = field(default_factory=list)
@@ -212,7 +235,7 @@ def _entries(folder: Path, path: str, finds: _Finds) -> Iterator[_Entry]:
 
 
 def _from_folder(root: Path, finds: _Finds, named: Path) -> None:
-    """`named`: what the user calls it, for messages."""
+    """`named`: the path that the user gave, for messages."""
     shown = printable(str(named))
     try:
         next(root.iterdir(), None)
@@ -235,7 +258,7 @@ def _from_folder(root: Path, finds: _Finds, named: Path) -> None:
 
 
 def _metadata(entries: list[_Entry]) -> _Entry | None:
-    """The table that says what the photos of a folder show, if there is one; captions and the like are no labels."""
+    """The table with the labels of a folder's photos, if there is one. A table of captions alone is none."""
     for entry in entries:
         if entry.name.lower() in METADATA and not entry.folder and {"path", "label"} <= tables.columns(entry.file):
             return entry
@@ -243,7 +266,7 @@ def _metadata(entries: list[_Entry]) -> _Entry | None:
 
 
 def _has_parts(top: list[_Entry]) -> bool:
-    """Whether these are train/ and its kin, and not classes of which one happens to be called "train" (or "test")."""
+    """Whether these are the folders train, validation, test, and not classes of which one is called "train"."""
     names = {entry.name.lower() for entry in top if entry.folder}
     if "train" not in names or (len(names) > 1 and not (names & SPLITS.keys()) - {"train"}):
         return False
@@ -300,7 +323,7 @@ def _walk(top: _Entry, finds: _Finds) -> Iterator[_Entry]:
 
 
 def _from_table(table: Path, finds: _Finds, folder: str = "", part: str = "") -> None:
-    """The photos that a table lists. `folder`: the table's place in the data set; `part`: the part that this place means."""
+    """The photos that a table lists. `folder`: its place in the data set; `part`: the part that this folder is."""
     rows = tables.rows(table, ["path", "label"])
     if not rows:
         raise DataError(f"{printable(str(table))} is empty: expected a line for each photo (path,label)")
@@ -412,11 +435,11 @@ def _deeper(data: Path, classes: list[str]) -> str:
 
 
 def _check_parts(shown: str, manifest: Manifest, least_classes: int) -> None:
-    """Whatever is validated or tested must have been learnt."""
-    learnt = {photo.label for photo in manifest.photos if photo.split in ("", "train")}
-    if not learnt and least_classes > 1:
+    """Every class in validation or test must have photos to train on."""
+    trained = {photo.label for photo in manifest.photos if photo.split in ("", "train")}
+    if not trained and least_classes > 1:
         raise DataError(f"no photo in {shown} is marked for training: expected train beside validation and test")
-    strange = [name for name in manifest.classes if learnt and name not in learnt]
+    strange = [name for name in manifest.classes if trained and name not in trained]
     if strange:
         where = {name: sorted({p.split for p in manifest.photos if p.label == name}) for name in strange}
         named = ", ".join(f"'{printable(name)}' (only in {' and '.join(where[name])})" for name in strange)

@@ -1,4 +1,4 @@
-"""Which photos train, validate and test: a stratified split that keeps byte-identical photos and groups of photos together.
+"""Which photos train, validate and test: a stratified split in which duplicates and groups of photos stay together.
 
 ========  ==========================================  =================================================
 protocol  no split given by the data set              given in part
@@ -10,9 +10,9 @@ rigorous  65 / 15 / 20 train / validation / test;     what is missing is cut fro
           test
 ========  ==========================================  =================================================
 
-What belongs together is one group and stays in one part: byte-identical photos, photos of the same `group` in a table (the same
-plant, the same patient), and what `ties` add (near-duplicates). This is transitive. Parts that the data set gives are used as they
-are; `leaks` names the photos that they separate from their group.
+What belongs together is one group and stays in one part: byte-identical photos, photos of the same `group` in a table
+(the same plant, the same patient), and what `ties` add (near-duplicates). This is transitive. Parts that the data set
+gives are used as they are; `leaks` names the photos that they separate from their group.
 """
 
 from __future__ import annotations
@@ -68,10 +68,10 @@ def make_split(
     """Split the photos, class by class, at random by `seed` (any whole number from 0).
 
     Photos with the same bytes, photos of the same `Photo.group` and photos that stand in one of `ties` (indices into
-    `manifest.photos`) are one group and stay together. A photo whose bytes are found in two classes counts for neither of
-    them; a group of such photos alone is placed as one of its classes. In each part that is cut here, each class has its
-    share of photos to within one (groups permitting) and at least one group. The outcome depends on the seed and on the
-    photos' bytes, classes and groups, not on names or file order.
+    `manifest.photos`) are one group and stay together. A photo whose bytes are found in two classes counts for neither
+    of them; a group of such photos alone is placed as one of its classes. In each part that is cut here, each class has
+    its share of photos to within one (groups permitting) and at least one group. The outcome depends on the seed and on
+    the photos' bytes, classes and groups, not on names or file order.
 
     With `external_test` no test part is cut, since another folder is the test. A test part that the data set gives is
     still kept out of training.
@@ -101,7 +101,8 @@ def make_split(
 
 
 def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> list[list[int]]:
-    """The groups of photos that belong together, as indices in ascending order: connected by bytes, `Photo.group` or `ties`.
+    """The groups of photos that belong together, as indices in ascending order: connected by bytes, `Photo.group` or
+    `ties`.
 
     Every photo is in exactly one group; a group may be a single photo.
     """
@@ -127,10 +128,11 @@ def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> lis
 
 
 def leaks(manifest: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
-    """Photos that leak from one given part into another: the same photo, group or near-duplicate is in a part that matters more.
+    """Photos that leak from one given part into another: the same photo, group or near-duplicate is in a part that
+    matters more.
 
-    Test matters more than validation, validation more than train. If the network trained on such photos, the figures would be
-    of photos (plants, patients) that it has already seen. `ties` are groups of indices into `manifest.photos`.
+    Test matters more than validation, validation more than train. If the network trained on such photos, the figures
+    would be of photos (plants, patients) that it has already seen. `ties` are groups of indices into `manifest.photos`.
     """
     rank = {"": 0, "train": 0, "validation": 1, "test": 2}
     untied = {i: number for number, group in enumerate(together(manifest.photos)) for i in group}

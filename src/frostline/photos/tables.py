@@ -1,4 +1,4 @@
-"""Tables that list photos: CSV (comma, semicolon or tab), JSON lines, Parquet. Every value is handed over as text."""
+"""Tables that list photos: CSV (comma, semicolon or tab), JSON lines, Parquet. Every value is read as text."""
 
 from __future__ import annotations
 
@@ -17,24 +17,26 @@ SUFFIXES = (".csv", ".tsv", ".tab", ".jsonl", ".ndjson", ".parquet")
 """File names that mean a table, in lower case."""
 
 EXTRA = "datasets"
-"""What brings pyarrow along."""
+"""The extra that installs pyarrow."""
 
 Rows = list[tuple[int, dict[str, str]]]
+"""(line or row number from 1, column -> value)."""
 
 _WANTED = "path,label[,split][,group]"
 _COLUMNS = {"path", "label", "split", "group"}
-_ALSO = {"file_name": "path"}  # as image folders with a metadata.csv have it
+_ALSO = {"file_name": "path"}  # image folders with a metadata.csv name it so
 
 
 def rows(path: Path, needed: Collection[str]) -> Rows:
-    """(line or row number from 1, column -> value) of each row that isn't blank; column names in lower case.
+    """Each row that isn't blank, with its number; column names in lower case.
 
     A column `file_name` counts as `path` where there is no `path`.
 
     Raises
     ------
     DataError
-        The file can't be read as the kind of table that its name says, or a column of `needed` is missing or there twice.
+        The file can't be read as the kind of table that its name says, or a column of `needed` is missing or there
+        twice.
     MissingExtraError
         A Parquet file, and pyarrow is not installed.
     """
@@ -45,7 +47,7 @@ def rows(path: Path, needed: Collection[str]) -> Rows:
 
 
 def columns(path: Path) -> set[str]:
-    """Names of a table's columns, `file_name` told as `path`; none where the file can't be read as a table."""
+    """Names of a table's columns, with `path` for `file_name`; none where the file can't be read as a table."""
     try:
         if path.suffix.lower() == ".parquet":
             return set(_named(open_parquet(path).schema_arrow.names))
@@ -57,19 +59,19 @@ def columns(path: Path) -> set[str]:
         return set()
 
 
-def arrow(what: str) -> Any:
-    """The package pyarrow, with the parts used here. Raises MissingExtraError, with the pip line, when it is not there."""
+def _arrow() -> Any:
+    """The package pyarrow with its Parquet reader. Raises MissingExtraError, with the pip line."""
     try:
         import pyarrow
         import pyarrow.parquet
     except ImportError as error:
-        raise MissingExtraError(f"pyarrow for {what}", EXTRA) from error
+        raise MissingExtraError("pyarrow for Parquet files", EXTRA) from error
     return pyarrow
 
 
 def open_parquet(path: Path) -> Any:
     """A `pyarrow.parquet.ParquetFile`. Raises DataError when it is none, MissingExtraError without pyarrow."""
-    pyarrow = arrow("Parquet files")
+    pyarrow = _arrow()
     try:
         return pyarrow.parquet.ParquetFile(path, memory_map=True)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
@@ -111,7 +113,7 @@ def _header(text: str, delimiter: str) -> list[str]:
 
 
 def _delimiter(path: Path, text: str) -> str:
-    """What parts the values: a tab by the file's name, else what the first line is parted by."""
+    """What separates values: a tab in a .tsv file, else what the first line has."""
     if path.suffix.lower() in (".tsv", ".tab"):
         return "\t"
     head = text[:10_000]
@@ -132,9 +134,8 @@ def _from_csv(path: Path, needed: Collection[str]) -> Rows:
             line = lines.line_num
             if len(row) > len(header):
                 mark = {",": "comma", ";": "semicolon"}.get(delimiter, "tab")
-                raise DataError(
-                    f"{shown} line {line}: {len(row)} fields, expected {len(header)}; a value with a {mark} needs quotes"
-                )
+                came = f"{len(row)} fields, expected {len(header)}"
+                raise DataError(f"{shown} line {line}: {came}; a value with a {mark} needs quotes")
             if any(value.strip() for value in row):
                 found.append((line, dict.fromkeys(header, "") | dict(zip(header, row, strict=False))))
     except csv.Error as error:
@@ -145,7 +146,7 @@ def _from_csv(path: Path, needed: Collection[str]) -> Rows:
 # --- JSON lines ------------------------------------------------------------------------------------------------------
 
 
-def _objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+def _objects(path: Path) -> Iterator[tuple[int, dict[str, object]]]:
     shown = printable(str(path))
     for number, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
@@ -182,7 +183,7 @@ def words(value: object) -> str:
 
 
 def _from_parquet(path: Path, needed: Collection[str]) -> Rows:
-    pyarrow = arrow("Parquet files")
+    pyarrow = _arrow()
     file = open_parquet(path)
     names = list(file.schema_arrow.names)
     header = _named(names)

@@ -1,23 +1,24 @@
-"""Photos that come packed in a file are unpacked once, into the cache folder, by what the file holds.
+"""Photos that come packed in a file are unpacked once, into a folder of the cache that the file's digest names.
 
     photos/<32 hex digits>/photos/    the files
-    photos/<32 hex digits>/about.json what they were unpacked from, and what of it was left out
+    photos/<32 hex digits>/about.json what they were unpacked from, and which files of it were left out
 
-The folder of photos appears in one step and `about.json` after it, so a killed process leaves nothing that is taken for whole. Like
-stores of activations it counts towards the cache's limit, and goes when it was not used for longest: it can be unpacked again.
+The folder of photos appears in one step and `about.json` after it, so nothing that a killed process leaves is taken for
+complete. Like stores of activations it counts towards the cache's limit; the one that was not used for longest goes
+first.
 """
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from filelock import FileLock
 
+from frostline import documents
 from frostline.cache import marks, sizes, upkeep
 from frostline.cache.folder import cache_dir
 from frostline.errors import RunError
@@ -25,7 +26,7 @@ from frostline.files import disk_errors, replacing, write_json
 from frostline.progress import Progress
 
 Left = list[tuple[str, str]]
-"""What was left out: (path inside the file, why)."""
+"""The files left out: (path inside the archive, why)."""
 
 _RULES = 1  # raised when files are unpacked by other rules: what older ones left is not used then
 
@@ -35,10 +36,10 @@ class Packed(Protocol):
 
     @property
     def name(self) -> str:
-        """How a person calls it."""
+        """Its name, for messages."""
 
     def digest(self) -> str:
-        """64 hex digits that change with what comes out of it."""
+        """64 hex digits that change with its content."""
 
     def size(self) -> int:
         """Bytes that the unpacked files will take, as far as that is known before."""
@@ -48,7 +49,7 @@ class Packed(Protocol):
 
 
 def folder(packed: Packed, progress: Progress) -> tuple[Path, Left]:
-    """The folder that `packed` is unpacked in, and what was left out; unpacks it where that was not done before.
+    """The folder that `packed` is unpacked in, and what was left out. Unpacks it unless that was done before.
 
     The folder stays as long as this process (or its `marks.session`) runs.
 
@@ -74,7 +75,7 @@ def _unpack(packed: Packed, home: Path, progress: Progress) -> Left:
     with _cache_errors(home), _lock(home):
         if (left := _done(home)) is not None:  # another process has just done it
             return left
-        for old in (photos, *home.glob(".photos.*.tmp")):  # what a killed process left, or what misses files
+        for old in (photos, *home.glob(".photos.*.tmp")):  # a killed process left it, or files are missing
             shutil.rmtree(old, ignore_errors=True)
         upkeep.make_room(packed.size(), [home], sizes.limit(), what="photos")
         with replacing(photos) as temporary:
@@ -91,7 +92,7 @@ def _lock(home: Path) -> FileLock:
 
 @contextmanager
 def _cache_errors(home: Path) -> Iterator[None]:
-    """That nothing can be written in the cache folder is told with the way out."""
+    """Errors of writing into the cache folder say how to choose another one."""
     try:
         with disk_errors(home):
             yield
@@ -102,9 +103,9 @@ def _cache_errors(home: Path) -> Iterator[None]:
 
 
 def _done(home: Path) -> Left | None:
-    """What was left out when it was unpacked; None: it was not, or files are missing since."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        about: dict[str, Any] = json.loads((home / "about.json").read_text(encoding="utf-8"))
+    """What was left out when it was unpacked; None when it was not unpacked, or files are missing since."""
+    with suppress(OSError, RunError, ValueError, KeyError, TypeError):
+        about = documents.read_object(home / "about.json")
         if about["files"] == _count(home / "photos"):
             return [(str(path), str(why)) for path, why in about["left_out"]]
     return None

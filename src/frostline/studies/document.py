@@ -110,7 +110,7 @@ def _is_sample(folder: Path) -> bool:
 
 
 def _paths(photos: Manifest) -> list[list[str]]:
-    return [[p.path for p in group] for group in photos.twins()]
+    return [[p.path for p in group] for group in photos.duplicates()]
 
 
 def write_document(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
