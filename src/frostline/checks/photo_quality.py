@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -20,7 +19,7 @@ from frostline.documents.check import Sizes
 from frostline.errors import PhotoError
 from frostline.parallel import ahead
 from frostline.photos import decoding
-from frostline.photos.loading import raw
+from frostline.photos.loading import decoded
 from frostline.photos.manifest import Manifest, Skip
 from frostline.progress import Progress
 
@@ -160,7 +159,7 @@ def survey(manifest: Manifest, progress: Progress) -> tuple[Floats, list[Skip]]:
             store.append([key for key, _ in rows], [np.array([row for _, row in rows], np.float32)])
             rows.clear()
 
-    for (key, _), found in ahead(lambda item: _measured(manifest.root / item[1].path), todo, depth=64):
+    for (key, _), found in ahead(lambda item: decoded(manifest.root / item[1].path, measure), todo, depth=64):
         if isinstance(found, PhotoError):
             bad[key] = str(found)
         else:
@@ -176,16 +175,6 @@ def survey(manifest: Manifest, progress: Progress) -> tuple[Floats, list[Skip]]:
         table[good] = store.read([keys[i] for i in good])[0]
     skipped = [Skip(p.path, bad[k]) for p, k in zip(manifest.photos, keys, strict=True) if k in bad]
     return table, skipped
-
-
-def _measured(path: Path) -> Measures | PhotoError:
-    data = raw(path)
-    if isinstance(data, PhotoError):
-        return data
-    try:
-        return measure(data)
-    except PhotoError as error:
-        return error
 
 
 def _store() -> Store:

@@ -26,7 +26,7 @@ from frostline.files import write_text, write_with
 from frostline.networks.backbone import Backbone
 from frostline.parallel import ahead
 from frostline.photos.decoding import Pixels, Transform, thumbnail
-from frostline.photos.loading import pixels
+from frostline.photos.loading import decoded, pixels
 from frostline.photos.manifest import Skip
 from frostline.photos.names import printable
 from frostline.progress import Progress
@@ -192,7 +192,10 @@ def _whole(path: Path, transform: Transform, seen: Pixels) -> Pixels:
     """The photo in its own shape, where the network sees all of it; else the square that it sees."""
     if transform.resize == "crop":
         return seen
-    return np.asarray(thumbnail(path.read_bytes(), max(_WIDTH, transform.size)))
+    picture = decoded(path, lambda data: thumbnail(data, max(_WIDTH, transform.size)))
+    if isinstance(picture, PhotoError):
+        raise DataError(f"{printable(str(path))} changed while it was read: {picture}")
+    return np.asarray(picture)
 
 
 def chosen(predictions: Sequence[Prediction], photos: int, classes: Sequence[str]) -> list[Prediction]:

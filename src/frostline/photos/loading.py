@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import stat
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from frostline.errors import PhotoError
 from frostline.photos.decoding import Pixels, Transform, View, prepare, too_large
+
+T = TypeVar("T")
 
 
 def raw(path: Path) -> bytes | PhotoError:
@@ -24,12 +28,17 @@ def raw(path: Path) -> bytes | PhotoError:
         return PhotoError(f"unreadable: {getattr(error, 'strerror', None) or error}")
 
 
-def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
-    """A photo as input of a network, (size, size, 3) uint8 RGB, or why it can't be decoded."""
+def decoded(path: Path, decode: Callable[[bytes], T]) -> T | PhotoError:
+    """What `decode` makes of a photo's bytes, or why the photo can't be read or decoded."""
     data = raw(path)
     if isinstance(data, PhotoError):
         return data
     try:
-        return prepare(data, transform, view)
+        return decode(data)
     except PhotoError as error:
         return error
+
+
+def pixels(path: Path, transform: Transform, view: View | None = None) -> Pixels | PhotoError:
+    """A photo as input of a network, (size, size, 3) uint8 RGB, or why it can't be read or decoded."""
+    return decoded(path, lambda data: prepare(data, transform, view))

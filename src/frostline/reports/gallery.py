@@ -18,7 +18,8 @@ from PIL import Image
 from frostline.bundles.heat_maps import coloured
 from frostline.errors import PhotoError
 from frostline.parallel import thread_count
-from frostline.photos import decoding
+from frostline.photos.decoding import thumbnail
+from frostline.photos.loading import decoded
 from frostline.reports.record import Record
 from frostline.stats.predictions import Prediction
 
@@ -66,11 +67,8 @@ class Pictures:
 
 
 def _picture(file: Path) -> str | None:
-    try:
-        picture = decoding.thumbnail(file.read_bytes(), SIZE)
-    except (OSError, ValueError, PhotoError):  # ValueError: a name that no file can have
-        return None
-    return _encoded(picture, "JPEG", quality=_QUALITY)
+    picture = decoded(file, lambda data: thumbnail(data, SIZE))
+    return None if isinstance(picture, PhotoError) else _encoded(picture, "JPEG", quality=_QUALITY)
 
 
 def _encoded(picture: Image.Image, kind: str, **options: Any) -> str:
