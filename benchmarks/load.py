@@ -1,20 +1,22 @@
-"""The server under load, on this machine alone: throughput beside `predict`, latency at half load, memory over time, what bad uploads cost.
+"""The server under load: throughput beside `predict`, latency at half load, memory over time, the cost of bad uploads.
 
-    python benchmarks/load.py BUNDLE [DATA] [--clients 64] [--seconds 20] [--minutes 1] [--parts throughput,latency,mixed] [--out load.json]
+    python benchmarks/load.py BUNDLE [DATA] [--clients 64] [--seconds 20] [--minutes 1]
+        [--parts throughput,latency,mixed] [--out load.json]
 
 DATA is a folder of class folders; without it the built-in sample is used. Only its JPEGs are sent, as they are.
 
-**Throughput.** `frostline predict BUNDLE` over all the photos, repeated to fill the time, whole process less its start (a run over one
-photo); then `frostline serve` with so many clients that each send the next photo as soon as the last is answered, as ``image/jpeg`` and as
-a form. Clients are plain sockets in a process of their own. They share the processor with the server, where `predict` has it to itself: the
-ratio is a lower bound for a server whose clients are elsewhere, and the processor time of both sides is told.
+**Throughput.** `frostline predict BUNDLE` over all the photos, repeated to fill the time, whole process less its start
+(a run over one photo); then `frostline serve` with so many clients that each send the next photo as soon as the last is
+answered, as ``image/jpeg`` and as a form. Clients are plain sockets in a process of their own. They share the processor
+with the server, where `predict` has it to itself: the ratio is a lower bound for a server whose clients are elsewhere,
+and the processor time of both sides is told.
 
-**Latency.** Requests at half of the measured throughput, at random times (Poisson), on keep-alive connections; seconds from the time a
-request was due, so that waiting for a connection counts.
+**Latency.** Requests at half of the measured throughput, at random times (Poisson), on keep-alive connections; seconds
+from the time a request was due, so that waiting for a connection counts.
 
-**Mixed.** For `--minutes`: good photos at half load, forms of four, bad uploads of many kinds, slow and broken ones, one explanation a
-second. Memory of the server's process every second, the median of the second half beside that of the first; every status that came;
-latency of the good ones.
+**Mixed.** For `--minutes`: good photos at half load, forms of four, bad uploads of many kinds, slow and broken ones,
+one explanation a second. Memory of the server's process every second, the median of the second half beside that of the
+first; every status that came; latency of the good ones.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ from frostline.files import write_json
 from frostline.photos import sample
 from frostline.photos.scan import scan
 
-Row = dict[str, Any]
+Figures = dict[str, Any]
 HEAD = "POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: {kind}\r\nContent-Length: {length}\r\n\r\n"
 
 
@@ -58,7 +60,8 @@ class Client:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=60)
 
     def send(self, message: bytes) -> int:
-        """Send a whole request, read the whole answer, return its status; a connection that the server ended is opened again."""
+        """Send a whole request, read the whole answer, return its status; a connection that the server ended is opened
+        again."""
         with suppress(BrokenPipeError, ConnectionResetError):  # an early refusal may still be there to be read
             self.socket.sendall(message)
         answer = bytearray()
@@ -86,9 +89,9 @@ def raw(port: int, data: bytes, kind: str = "image/jpeg", path: str = "/v1/predi
 
 def form(port: int, photos: Sequence[bytes]) -> bytes:
     parts = [
-        b'--b0undary\r\nContent-Disposition: form-data; name="file"; filename="a.jpg"\r\nContent-Type: image/jpeg\r\n\r\n'
-        + data
-        + b"\r\n"
+        b"--b0undary\r\n"
+        b'Content-Disposition: form-data; name="file"; filename="a.jpg"\r\n'
+        b"Content-Type: image/jpeg\r\n\r\n" + data + b"\r\n"
         for data in photos
     ]
     return raw(port, b"".join(parts) + b"--b0undary--\r\n", "multipart/form-data; boundary=b0undary")
@@ -101,9 +104,9 @@ def _closed_loop(port: int, messages: Sequence[bytes], clients: int, seconds: fl
     statuses: Counter[int] = Counter()
 
     def run(seed: int) -> None:
-        dice, client = random.Random(seed), Client(port)  # noqa: S311
+        rng, client = random.Random(seed), Client(port)  # noqa: S311
         while (start := time.monotonic()) < until:
-            status = client.send(dice.choice(messages))
+            status = client.send(rng.choice(messages))
             statuses[status] += 1
             times.append(time.monotonic() - start)
         client.close()
@@ -119,26 +122,26 @@ def _closed_loop(port: int, messages: Sequence[bytes], clients: int, seconds: fl
 
 def _open_loop(port: int, messages: Sequence[bytes], rate: float, clients: int, seconds: float, out: Any) -> None:
     """In a process: requests at random times, `rate` a second, whatever the answers do."""
-    dice = random.Random(0)  # noqa: S311
+    rng = random.Random(0)  # noqa: S311
     due, moment = [], time.monotonic() + 0.5
     until = moment + seconds
     while moment < until:
         due.append(moment)
-        moment += dice.expovariate(rate)
+        moment += rng.expovariate(rate)
     waiting: Iterator[float] = iter(due)
     lock = threading.Lock()
     times: list[float] = []
     statuses: Counter[int] = Counter()
 
     def run(seed: int) -> None:
-        dice, client = random.Random(seed), Client(port)  # noqa: S311
+        rng, client = random.Random(seed), Client(port)  # noqa: S311
         while True:
             with lock:
                 when = next(waiting, None)
             if when is None:
                 break
             time.sleep(max(0.0, when - time.monotonic()))
-            statuses[client.send(dice.choice(messages))] += 1
+            statuses[client.send(rng.choice(messages))] += 1
             times.append(time.monotonic() - when)
         client.close()
 
@@ -209,12 +212,12 @@ def seconds_of(bundle: str, paths: Sequence[str]) -> float:
 # ---- the parts -------------------------------------------------------------------------------------------------------
 
 
-def throughput(bundle: str, paths: Sequence[str], photos: Sequence[bytes], clients: int, seconds: float) -> Row:
+def throughput(bundle: str, paths: Sequence[str], photos: Sequence[bytes], clients: int, seconds: float) -> Figures:
     start = min(seconds_of(bundle, paths[:1]) for _ in range(2))
     trial = len(paths) / max(0.1, seconds_of(bundle, paths) - start)
     many = list(paths) * max(1, round(trial * seconds / len(paths)))
     before = _children()
-    row: Row = {"predict": len(many) / (seconds_of(bundle, many) - start)}
+    row: Figures = {"predict": len(many) / (seconds_of(bundle, many) - start)}
     row["predict_processor_ms_per_photo"] = 1000 * (_children() - before) / len(many)  # its start included
     with served(bundle) as live:
         for name, messages in (
@@ -243,7 +246,7 @@ def _children() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def latency(bundle: str, photos: Sequence[bytes], rate: float, clients: int, seconds: float) -> Row:
+def latency(bundle: str, photos: Sequence[bytes], rate: float, clients: int, seconds: float) -> Figures:
     with served(bundle) as live:
         messages = [raw(live.port, p) for p in photos]
         driven(_closed_loop, live.port, messages, clients, 2.0)
@@ -251,7 +254,7 @@ def latency(bundle: str, photos: Sequence[bytes], rate: float, clients: int, sec
     return {"rate": rate, **_spread(times), "statuses": statuses}
 
 
-def _spread(times: Sequence[float]) -> Row:
+def _spread(times: Sequence[float]) -> Figures:
     cuts = statistics.quantiles(times, n=1000)
     median = statistics.median(times)
     return {
@@ -266,9 +269,9 @@ def _spread(times: Sequence[float]) -> Row:
 
 def _bad(port: int, photos: Sequence[bytes]) -> list[bytes]:
     """Uploads that are due a refusal."""
-    dice = random.Random(1)  # noqa: S311
+    rng = random.Random(1)  # noqa: S311
     torn = [raw(port, p[: len(p) // 2]) for p in photos[:20]]
-    junk = [raw(port, dice.randbytes(20_000)), raw(port, b""), raw(port, b"<html>"), raw(port, bytes(5000))]
+    junk = [raw(port, rng.randbytes(20_000)), raw(port, b""), raw(port, b"<html>"), raw(port, bytes(5000))]
     bomb = bytearray(photos[0])
     place = max(bomb.find(b"\xff\xc0"), bomb.find(b"\xff\xc2"))
     bomb[place + 5 : place + 9] = b"\xea\x60\xea\x60"
@@ -277,7 +280,7 @@ def _bad(port: int, photos: Sequence[bytes]) -> list[bytes]:
     return [*torn, *junk, raw(port, bytes(bomb)), *forms, large, raw(port, photos[0], path="/v1/nothing")]
 
 
-class _Trouble:
+class _BadClients:
     """In a process: bad uploads ten times a second, slow ones that break off, forms, an explanation a second."""
 
     def __init__(self, port: int, photos: Sequence[bytes], seconds: float) -> None:
@@ -309,8 +312,8 @@ class _Trouble:
         self._every(1.0, "explain", lambda: raw(self.port, self.photos[0], path="/v1/explain"))
 
     def forms(self) -> None:
-        dice = random.Random(2)  # noqa: S311
-        self._every(0.5, "form", lambda: form(self.port, dice.sample(list(self.photos), 4)))
+        rng = random.Random(2)  # noqa: S311
+        self._every(0.5, "form", lambda: form(self.port, rng.sample(list(self.photos), 4)))
 
     def _every(self, seconds: float, name: str, message: Callable[[], bytes]) -> None:
         client = Client(self.port)
@@ -319,8 +322,8 @@ class _Trouble:
             time.sleep(seconds)
 
 
-def _trouble(port: int, photos: Sequence[bytes], seconds: float, out: Any) -> None:
-    trouble = _Trouble(port, photos, seconds)
+def _bad_clients(port: int, photos: Sequence[bytes], seconds: float, out: Any) -> None:
+    trouble = _BadClients(port, photos, seconds)
     works = (trouble.bad, trouble.slow, trouble.slow, trouble.explain, trouble.forms)
     threads = [threading.Thread(target=work) for work in works]
     for thread in threads:
@@ -330,7 +333,7 @@ def _trouble(port: int, photos: Sequence[bytes], seconds: float, out: Any) -> No
     out.put(([0.0], dict(trouble.statuses), 0.0))
 
 
-def mixed(bundle: str, photos: Sequence[bytes], rate: float, minutes: float) -> Row:
+def mixed(bundle: str, photos: Sequence[bytes], rate: float, minutes: float) -> Figures:
     with served(bundle) as live:
         messages = [raw(live.port, p) for p in photos]
         driven(_closed_loop, live.port, messages, 16, 5.0)
@@ -343,12 +346,16 @@ def mixed(bundle: str, photos: Sequence[bytes], rate: float, minutes: float) -> 
 
         watcher = threading.Thread(target=look)
         watcher.start()
-        results: dict[str, Any] = {}
+        results: dict[str, tuple[list[float], dict[int, int], float]] = {}
         work = {
             "good": (_open_loop, live.port, messages, rate, 32, 60 * minutes),
-            "trouble": (_trouble, live.port, photos, 60 * minutes),
+            "trouble": (_bad_clients, live.port, photos, 60 * minutes),
         }
-        threads = [threading.Thread(target=lambda n=n, w=w: results.update({n: driven(*w)})) for n, w in work.items()]  # type: ignore[misc]
+
+        def drive(name: str) -> None:
+            results[name] = driven(*work[name])
+
+        threads = [threading.Thread(target=drive, args=(name,)) for name in work]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -371,7 +378,7 @@ def mixed(bundle: str, photos: Sequence[bytes], rate: float, minutes: float) -> 
     }
 
 
-def main() -> None:
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundle")
     parser.add_argument("data", nargs="?")
@@ -384,7 +391,11 @@ def main() -> None:
     )
     parser.add_argument("--parts", default="throughput,latency,mixed")
     parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    options = _options()
     root = Path(options.data) if options.data else sample.render(Path(tempfile.mkdtemp()) / "sample")
     found = [
         str(root / p.path) for p in scan(root, least_classes=1).photos if p.path.lower().endswith((".jpg", ".jpeg"))
@@ -392,7 +403,11 @@ def main() -> None:
     random.Random(0).shuffle(found)  # noqa: S311
     paths = found[: options.photos]
     photos = [Path(path).read_bytes() for path in paths]
-    document: Row = {"bundle": options.bundle, "photos": len(photos), "mean_bytes": statistics.mean(map(len, photos))}
+    document: Figures = {
+        "bundle": options.bundle,
+        "photos": len(photos),
+        "mean_bytes": statistics.mean(map(len, photos)),
+    }
     parts = options.parts.split(",")
     rate = options.rate
     if "throughput" in parts or not rate:

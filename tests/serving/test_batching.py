@@ -1,4 +1,4 @@
-"""The queue of a server: in order, never too much, together where an engine wants it so, and an error goes to who asked."""
+"""The queue of a server: answers in order, bounded length, batches where wanted, errors to the caller."""
 
 from __future__ import annotations
 

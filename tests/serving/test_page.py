@@ -32,7 +32,8 @@ DROP = """([name, bytes]) => {
   const data = new DataTransfer();
   data.items.add(new File([new Uint8Array(bytes)], name));
   for (const kind of ["dragenter", "dragover", "drop"])
-    document.querySelector("#drop").dispatchEvent(new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
+    document.querySelector("#drop").dispatchEvent(
+      new DragEvent(kind, { dataTransfer: data, bubbles: true, cancelable: true }));
 }"""
 
 
@@ -63,7 +64,7 @@ def opened(browser: Browser, url: str, **options: Any) -> Page:
     page.on("dialog", lambda dialog: pytest.fail(dialog.message))
     page.on("request", lambda r: None if r.url.startswith((url, "blob:", "data:")) else pytest.fail(r.url))
     page.goto(url)
-    expect(page.locator("#model-facts")).to_contain_text("It tells apart class 2, class 10, Tulpe ü.")
+    expect(page.locator("#model-facts")).to_contain_text("Classes: class 2, class 10, Tulpe ü.")
     return page
 
 
@@ -76,37 +77,37 @@ def test_drop_a_photo_and_see_what_it_is_and_why(live: Live, chromium: Browser, 
     (tmp_path / "a.jpg").write_bytes(photo(3))
     (expected,) = frostline.predict(bundle, [tmp_path / "a.jpg"])
     assert isinstance(expected, Prediction)
-    expect(card.locator(".verdict")).to_have_text(
+    expect(card.locator(".prediction")).to_have_text(
         re.compile(f"^{expected.predicted} {100 * expected.confidence:.0f} %$")
     )
-    expect(card.locator(".shares li")).to_have_count(3)
-    expect(card.locator(".near h4")).to_have_text(
-        re.compile(f"of the 5 training photos most like it are {expected.predicted}")
+    expect(card.locator(".classes li")).to_have_count(3)
+    expect(card.locator(".neighbours h4")).to_have_text(
+        re.compile(f"Class {expected.predicted}: . of the 5 most similar training photos")
     )
     widths = card.locator(".fill").evaluate_all("bars => bars.map(b => b.getBoundingClientRect().width)")
     assert widths == sorted(widths, reverse=True)
     assert widths[0] > 2
 
-    card.get_by_role("button", name="Show where it looked").click()
+    card.get_by_role("button", name="Show heat map").click()
     overlay = card.locator(".overlay")
     expect(overlay).to_be_visible(timeout=90_000)
     assert overlay.evaluate("image => image.naturalWidth") == 60
-    card.get_by_role("button", name="Show the photo").click()
+    card.get_by_role("button", name="Show photo").click()
     expect(overlay).to_be_hidden()
     page.context.close()
 
 
-def test_a_bad_file_is_told_and_the_others_go_on(live: Live, chromium: Browser, tmp_path: Path) -> None:
+def test_a_bad_file_gets_a_reason_and_the_others_go_on(live: Live, chromium: Browser, tmp_path: Path) -> None:
     page = opened(chromium, live.url)
     (tmp_path / "bad.jpg").write_bytes(b"no photo at all")
     (tmp_path / "cut.jpg").write_bytes(photo(1)[:300])
     (tmp_path / "good.jpg").write_bytes(photo(1))
     page.locator("#files").set_input_files([tmp_path / n for n in ("bad.jpg", "cut.jpg", "good.jpg")])
     page.wait_for_selector('body[data-done="3"]')
-    failed = page.locator(".failed .verdict")
+    failed = page.locator(".failed .prediction")
     expect(failed.nth(0)).to_have_text("This file can't be used: not a photo (unknown format).")
     expect(failed.nth(1)).to_contain_text("truncated")
-    expect(page.locator(".result:not(.failed) .shares li")).to_have_count(3)
+    expect(page.locator(".result:not(.failed) .classes li")).to_have_count(3)
     expect(page.locator("#count")).to_have_text("3 photos")
     page.get_by_role("button", name="Clear").click()
     expect(page.locator(".result")).to_have_count(0)
@@ -123,7 +124,7 @@ def test_a_phone_has_a_camera_and_nothing_sticks_out(live: Live, chromium: Brows
     long.write_bytes(photo(2))
     camera.set_input_files(long)
     page.wait_for_selector('body[data-done="1"]')
-    expect(page.locator(".shares li")).to_have_count(3)
+    expect(page.locator(".classes li")).to_have_count(3)
     assert page.evaluate("document.documentElement.scrollWidth") == 360
     page.context.close()
 
@@ -146,10 +147,10 @@ def test_the_keyboard_alone_will_do(live: Live, chromium: Browser, tmp_path: Pat
     chooser.value.set_files(tmp_path / "a.jpg")
     page.wait_for_selector('body[data-done="1"]')
     expect(page.get_by_role("status")).to_have_text(re.compile(r"^a\.jpg: .+, .*\d+ %$"))  # told to screen readers
-    tab_to(".why")
+    tab_to(".heat-map")
     page.keyboard.press("Enter")
     expect(page.locator(".overlay")).to_be_visible(timeout=90_000)
-    assert page.evaluate("document.activeElement.className") == "why"
+    assert page.evaluate("document.activeElement.className") == "heat-map"
     tab_to("summary")
     page.keyboard.press("Enter")
     expect(page.locator("#classes")).to_contain_text("Tulpe ü")
@@ -160,14 +161,14 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(bundle: Path, chromium: Browse
     with running(bundle, FROSTLINE_TOKEN="t0ken") as server:  # noqa: S106
         page = chromium.new_context().new_page()
         page.goto(server.url)
-        field = page.get_by_label("This server wants a token")
+        field = page.get_by_label("This server needs a token")
         expect(field).to_be_focused()
         field.fill("wrong")
         field.press("Enter")
         expect(page.get_by_role("alert")).to_have_text("The server did not accept this token.")
         field.fill("t0ken")
         field.press("Enter")
-        expect(page.locator("#model-facts")).to_contain_text("It tells apart")
+        expect(page.locator("#model-facts")).to_contain_text("Classes: ")
         page.reload()
-        expect(page.locator("#model-facts")).to_contain_text("It tells apart")
+        expect(page.locator("#model-facts")).to_contain_text("Classes: ")
         page.context.close()

@@ -244,7 +244,8 @@ def _told(connection: socket.socket) -> bytes:
 
 
 def _header(length: int, more: str = "") -> bytes:
-    return f"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\nContent-Length: {length}\r\n{more}\r\n".encode()
+    head = "POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: image/jpeg\r\n"
+    return f"{head}Content-Length: {length}\r\n{more}\r\n".encode()
 
 
 def test_slow_and_rude_clients_are_told_and_hold_nobody_up(live: Live) -> None:
@@ -348,7 +349,7 @@ sys.meta_path[:] = [Finder if finder is PathFinder else finder for finder in sys
 
 
 def test_it_serves_where_pytorch_is_not_installed(bundle: Path, tmp_path: Path) -> None:
-    """As in the image that the Dockerfile makes: the compiled bundle, and none of the packages that the Dockerfile removes."""
+    """As in the Dockerfile's image: the compiled bundle, and none of the packages that the Dockerfile removes."""
     recipe = (Path(__file__).parents[2] / "Dockerfile").read_text(encoding="utf-8")
     removed = recipe.partition(" && rm -rf ")[2].partition("&&")[0].replace("\\", " ").split()
     assert {"torch", "scipy", "timm"} <= set(removed)

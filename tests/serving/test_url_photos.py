@@ -75,12 +75,28 @@ def test_a_photo_is_fetched_through_redirects(web: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1/", "http://localhost/", "http://[::1]/", "http://0.0.0.0/", "http://10.1.2.3/", "http://172.16.0.1/",
-        "http://192.168.0.1:8080/x", "http://169.254.169.254/latest/meta-data/", "http://100.64.0.1/", "http://224.0.0.1/",
-        "http://2130706433/", "http://0x7f.1/", "http://127.1/", "http://[::ffff:127.0.0.1]/", "http://[::ffff:a9fe:a9fe]/",
-        "http://[fe80::1]/", "http://[fc00::1]/", "http://[64:ff9b::7f00:1]/", "http://[2002:7f00:1::]/", "https://127.0.0.1/",
+        "http://127.0.0.1/",
+        "http://localhost/",
+        "http://[::1]/",
+        "http://0.0.0.0/",
+        "http://10.1.2.3/",
+        "http://172.16.0.1/",
+        "http://192.168.0.1:8080/x",
+        "http://169.254.169.254/latest/meta-data/",
+        "http://100.64.0.1/",
+        "http://224.0.0.1/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://127.1/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://[::ffff:a9fe:a9fe]/",
+        "http://[fe80::1]/",
+        "http://[fc00::1]/",
+        "http://[64:ff9b::7f00:1]/",
+        "http://[2002:7f00:1::]/",
+        "https://127.0.0.1/",
     ],
-)  # fmt: skip
+)
 def test_what_is_not_on_the_public_internet_is_not_reached(url: str) -> None:
     error = refused(url)
     assert (error.status, error.code) in ((422, "url_refused"), (422, "url_failed"))
@@ -101,10 +117,21 @@ def test_a_redirect_is_checked_like_a_first_address(web: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "", "x", "file:///etc/passwd", "ftp://example.org/x", "gopher://x/", "http://", "http://a:b@example.org/", "http://x:y/",
-        "http://[::1/", "//example.org", "data:image/png;base64,xx", "http://\x00/", "http://exa mple.org/",
+        "",
+        "x",
+        "file:///etc/passwd",
+        "ftp://example.org/x",
+        "gopher://x/",
+        "http://",
+        "http://a:b@example.org/",
+        "http://x:y/",
+        "http://[::1/",
+        "//example.org",
+        "data:image/png;base64,xx",
+        "http://\x00/",
+        "http://exa mple.org/",
     ],
-)  # fmt: skip
+)
 def test_what_is_no_address(url: str) -> None:
     assert refused(url).status == 422
 

@@ -2,8 +2,8 @@
 
     request -> middleware (token, host) -> upload (limits) -> queue -> decode + network in a thread -> answer
 
-`make_app` makes the application, `serve` runs it. Every refusal is JSON: ``{"error": {"code", "message"}}``. Photos are kept in
-memory until they are answered, never on disk.
+`make_app` makes the application, `serve` runs it. Every refusal is JSON: ``{"error": {"code", "message"}}``. Photos are
+kept in memory until they are answered, never on disk.
 """
 
 from __future__ import annotations

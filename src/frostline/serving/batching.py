@@ -1,9 +1,9 @@
 """A bounded queue of photos, worked off by a few threads, alone or in batches.
 
-A CPU engine takes one photo at a time on one core (`frostline.networks.engine`), so the best way to serve many clients is one
-queue for two threads per core: each thread decodes a photo and runs the network on it, as `predict` does. An engine that
-wants batches (PyTorch on CUDA) gets the photos that arrive within a few milliseconds, up to its batch size. All but the
-threads' own loop runs in the event loop and needs no locks.
+A CPU engine takes one photo at a time on one core (`frostline.networks.engine`), so the best way to serve many clients
+is one queue for two threads per core: each thread decodes a photo and runs the network on it, as `predict` does. An
+engine that wants batches (PyTorch on CUDA) gets the photos that arrive within a few milliseconds, up to its batch size.
+All but the threads' own loop runs in the event loop and needs no locks.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Heat maps for a server, drawn in a process of their own.
 
-They need PyTorch: a second to import, 400 MB, and long holds of the interpreter's lock. In a child process, started when the
-first heat map is asked for, none of that slows the other answers. The child ends with its parent, however the parent ends.
+They need PyTorch: a second to import, 400 MB, and long holds of the interpreter's lock. In a child process, started
+when the first heat map is asked for, none of that slows the other answers. The child ends with its parent, however the
+parent ends.
 """
 
 from __future__ import annotations
@@ -55,7 +56,8 @@ class HeatMapProcess:
     Parameters
     ----------
     digest
-        SHA-256 of the weights that the server has loaded: the folder may hold others when the first heat map is asked for.
+        SHA-256 of the weights that the server has loaded: the folder may hold others when the first heat map is asked
+        for.
     """
 
     def __init__(self, folder: Path, digest: str) -> None:

@@ -55,8 +55,11 @@ class AccessRules:
     token: str = ""
     """Empty: none is needed."""
     hosts: frozenset[str] = frozenset()
-    """Values of the Host header, without port, that are answered; empty: any. A loopback server answers to its own names
-    alone: otherwise a page on the web could point a name of its own at 127.0.0.1 and read the answers (DNS rebinding)."""
+    """Values of the Host header, without port, that are answered; empty: any.
+
+    A loopback server answers to its own names alone: otherwise a page on the web could point a name of its own at
+    127.0.0.1 and read the answers (DNS rebinding).
+    """
     most_connections: int = 512
 
 

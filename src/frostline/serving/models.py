@@ -1,7 +1,8 @@
 """The model that a server answers with, and how a new one replaces it without a request being lost.
 
-A new bundle is compiled (in another process, where it has to be), loaded and tried beside the old one, and then replaces it in
-one step. Requests that were begun keep the model they began with. A bundle that can't be used changes nothing and is reported.
+A new bundle is compiled (in another process, where it has to be), loaded and tried beside the old one, and then
+replaces it in one step. Requests that were begun keep the model they began with. A bundle that can't be used changes
+nothing and is reported.
 """
 
 from __future__ import annotations

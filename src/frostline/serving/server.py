@@ -1,12 +1,12 @@
 """The HTTP server: uvicorn with deadlines for slow clients, and an orderly stop.
 
-Deadlines: uvicorn itself waits for ever for a header, or for a body that trickles in. Here both have a deadline, and a header
-has a largest size. Refusals of broken HTTP are JSON like all others.
+Deadlines: uvicorn itself waits for ever for a header, or for a body that trickles in. Here both have a deadline, and a
+header has a largest size. Refusals of broken HTTP are JSON like all others.
 
-The stop, on SIGTERM or Ctrl-C: `/readyz` answers 503 and every answer closes its connection, while requests are still accepted
-for `drain` seconds, in which a load balancer sees that and sends its requests elsewhere. Then the server stops listening,
-answers all requests that were begun, and ends. A client that pays no attention and opens a connection in the very moment in
-which the server stops listening may find it reset.
+The stop, on SIGTERM or Ctrl-C: `/readyz` answers 503 and every answer closes its connection, while requests are still
+accepted for `drain` seconds, in which a load balancer sees that and sends its requests elsewhere. Then the server stops
+listening, answers all requests that were begun, and ends. A client that pays no attention and opens a connection in the
+very moment in which the server stops listening may find it reset.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from frostline.serving.limits import MIB, ApiError, Limits
 from frostline.serving.middleware import ServerStatus
 
 _UNREAD_BYTES = 64 * MIB
-"""Read beyond the largest request, and thrown away: a browser that is cut off while it sends never shows the refusal."""
+"""Read beyond the largest request, and thrown away: a browser cut off while it sends never shows the refusal."""
 _ANSWER_SECONDS = 30
 """Time for requests to be answered after the last of them has arrived, when the server stops."""
 _STATUS_LINES = {
@@ -40,8 +40,8 @@ _STATUS_LINES = {
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's connection with deadlines and a largest header.
 
-    All overridden methods but `send_400_response` are callbacks of `asyncio.Protocol` and `httptools.HttpRequestParser`, so
-    nothing here depends on how uvicorn keeps its state.
+    All overridden methods but `send_400_response` are callbacks of `asyncio.Protocol` and
+    `httptools.HttpRequestParser`, so nothing here depends on how uvicorn keeps its state.
     """
 
     limits = Limits()

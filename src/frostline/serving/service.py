@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -49,7 +50,8 @@ class Service:
         self.metrics.gauge("upload_bytes", "Bytes of requests that are not answered yet", lambda: self.memory.held)
         self.metrics.gauge("connections", "Open connections", lambda: self.status.connections)
         for outcome in models.reloads:
-            self.metrics.gauge(f"reloads_{outcome}", f"Reloads, {outcome}", lambda o=outcome: models.reloads[o])  # type: ignore[misc]
+            count = functools.partial(models.reloads.__getitem__, outcome)
+            self.metrics.gauge(f"reloads_{outcome}", f"Reloads, {outcome}", count)
 
     async def photos(self, request: Request, reservation: Reservation) -> list[Upload]:
         """The photos in a request, or at the addresses in it. Raises ApiError."""

@@ -1,8 +1,8 @@
 """The photos in the body of a request, never holding more of it than the limits allow.
 
-A body has one of three forms: the photo itself (``image/...`` or ``application/octet-stream``), the quickest; a form with any
-number of files (``multipart/form-data``), as browsers and curl send them; a list of addresses (``application/json``), where the
-server is told to allow that.
+A body has one of three forms: the photo itself (``image/...`` or ``application/octet-stream``), the quickest; a form
+with any number of files (``multipart/form-data``), as browsers and curl send them; a list of addresses
+(``application/json``), where the server is told to allow that.
 """
 
 from __future__ import annotations

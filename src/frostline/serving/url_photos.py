@@ -1,8 +1,9 @@
-"""A photo from an address on the web, for servers that are told to allow it, without giving clients the server's own reach.
+"""A photo from an address on the web, where the server is told to allow that; never from the server's own network.
 
-A host is looked up once, all of its IP addresses have to be on the public internet, and the connection goes to the very IP address
-that was checked, so a name that resolves to something else the second time gains nothing (DNS rebinding). A redirect is checked
-like a first address. No proxy of the environment is used, since it may reach further than the server itself.
+A host is looked up once, all of its IP addresses have to be on the public internet, and the connection goes to the very
+IP address that was checked, so a name that resolves to something else the second time gains nothing (DNS rebinding). A
+redirect is checked like a first address. No proxy of the environment is used, since it may reach further than the
+server itself.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ _TRANSLATED = (
 def public(address: Address) -> bool:
     """Whether an IP address is on the public internet.
 
-    Private, loopback, link-local, multicast and reserved ones are not, nor are IPv6 addresses that stand for one of them.
+    Private, loopback, link-local, multicast and reserved ones are not, nor are IPv6 addresses that stand for one of
+    them.
     """
     if isinstance(address, ipaddress.IPv6Address):
         if address.ipv4_mapped is not None:

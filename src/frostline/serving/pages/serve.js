@@ -1,12 +1,13 @@
 "use strict";
-// The page of a served model. Nothing that comes from a file's name or the server is ever read as HTML: textContent only.
+// The page of a served model. File names and the server's answers are never read as HTML: textContent only.
 (() => {
   const $ = (id) => document.getElementById(id);
-  const AT_ONCE = 2; // uploads under way
-  const KEPT = 60; // results on the page
-  const NEAR = 5;
-  const PRECISION = 0.95; // the share that is to be right of what is not marked unsure
-  const KNOWN = 0.999; // a training photo this similar is the photo itself
+  const UPLOADS = 2; // at the same time
+  const MOST_RESULTS = 60; // on the page
+  const NEIGHBOURS = 5; // training photos shown with each result
+  const PRECISION = 0.95; // share of the photos not marked unsure that is to be correct
+  const SAME_PHOTO = 0.999; // a training photo this similar is the photo itself or a near-duplicate
+  const BINARY = { "Content-Type": "application/octet-stream" };
   const queue = [];
   let active = 0;
   let done = 0;
@@ -28,9 +29,12 @@
         throw new Error("The server can't be reached. Is it still running?");
       }
       let body = null;
-      try { body = await response.json(); } catch { /* no JSON: the status has to do */ }
+      try { body = await response.json(); } catch { /* not JSON: the status is shown instead */ }
       if (response.ok && body) return body;
-      if (response.status === 401) { wantToken(); throw new Error("The server wants a token; enter it above and try again."); }
+      if (response.status === 401) {
+        askForToken();
+        throw new Error("The server needs a token. Enter it above and try again.");
+      }
       if (response.status === 503 && attempt < 4) {
         await new Promise((wake) => setTimeout(wake, 1000 * (Number(response.headers.get("Retry-After")) || 1)));
         continue;
@@ -41,7 +45,7 @@
 
   const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
-  function wantToken() {
+  function askForToken() {
     $("token-error").textContent = token ? "The server did not accept this token." : "";
     $("token-form").hidden = false;
     $("token").focus();
@@ -69,36 +73,43 @@
     }
     const figures = model.figures || {};
     $("model-name").textContent = `${model.strategy}, ${model.backbone}`;
-    const classes = model.classes.length > 6 ? `${model.classes.slice(0, 5).join(", ")} and ${model.classes.length - 5} more` : model.classes.join(", ");
-    $("model-facts").textContent = `It tells apart ${classes}.${accuracy(figures)}`;
-    $("limits").textContent = `JPEG, PNG, WebP, GIF, BMP or TIFF, up to ${Math.floor(model.limits.bytes / 1048576) || 1} MB each. Photos are not kept.`;
+    const listed = model.classes.length > 6 ? model.classes.slice(0, 5) : model.classes;
+    const more = model.classes.length > listed.length ? ` and ${model.classes.length - listed.length} more` : "";
+    $("model-facts").textContent = `Classes: ${listed.join(", ")}${more}.${accuracy(figures)}`;
+    $("limits").textContent = `JPEG, PNG, WebP, GIF, BMP or TIFF, up to ${megabytes()} MB each. Photos are not stored.`;
     const facts = [
       ["Model", model.id],
       ["Strategy", model.strategy],
       ["Network", `${model.backbone}, ${model.line} of ${model.layers} layers frozen`],
-      ["Photos as it sees them", `${model.image_size} × ${model.image_size} pixels`],
-      ["frostline", model.frostline],
+      ["Input size", `${model.image_size} × ${model.image_size} pixels`],
+      ["frostline version", model.frostline],
     ];
-    $("figures").replaceChildren(...facts.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", String(value))]));
+    const rows = facts.map(([name, value]) => [element("dt", "", name), element("dd", "", String(value))]);
+    $("figures").replaceChildren(...rows.flat());
     $("classes").replaceChildren(...model.classes.map((name) => element("li", "", name)));
-    $("card").textContent = model.card.replace(/^---\n[^]*?\n---\n+/, "") || "This bundle has none.";
+    $("card").textContent = model.card.replace(/^---\n[^]*?\n---\n+/, "") || "This bundle has no model card.";
     $("about").hidden = false;
   }
 
+  const megabytes = () => Math.floor(model.limits.bytes / 1048576) || 1;
+
   function accuracy(figures) {
     if (typeof figures.accuracy !== "number") return "";
-    const range = Array.isArray(figures.accuracy_ci) ? ` (95 % interval ${figures.accuracy_ci.map((x) => (100 * x).toFixed(1)).join(" to ")})` : "";
-    const rendered = figures.rendered ? " rendered by code" : "";
-    return ` Right on ${(100 * figures.accuracy).toFixed(1)} %${range} of ${figures.photos} ${figures.reported_on} photos${rendered}.`;
+    const value = (x) => (100 * x).toFixed(1);
+    const ends = Array.isArray(figures.accuracy_ci) ? figures.accuracy_ci.map(value).join("–") : "";
+    const interval = ends && ` (95 % CI ${ends})`;
+    const photos = `${figures.photos} ${figures.reported_on} photos`;
+    const synthetic = figures.rendered ? " These are synthetic images." : "";
+    return ` Accuracy: ${value(figures.accuracy)} %${interval} on ${photos}.${synthetic}`;
   }
 
   // ---- photos
 
   function element(tag, name, text) {
-    const made = document.createElement(tag);
-    if (name) made.className = name;
-    if (text !== undefined) made.textContent = text;
-    return made;
+    const created = document.createElement(tag);
+    if (name) created.className = name;
+    if (text !== undefined) created.textContent = text;
+    return created;
   }
 
   function add(files) {
@@ -107,7 +118,7 @@
       const part = (name) => card.querySelector(name);
       card.classList.add("waiting");
       part(".name").textContent = file.name || "photo";
-      part(".verdict").textContent = "Waiting…";
+      part(".prediction").textContent = "Waiting…";
       card.address = URL.createObjectURL(file);
       const photo = part(".photo");
       photo.addEventListener("error", () => { photo.hidden = true; part(".no-preview").hidden = false; });
@@ -117,8 +128,8 @@
       return card;
     });
     $("results").prepend(...cards);
-    for (const old of [...$("results").children].slice(KEPT)) drop(old);
-    counted();
+    for (const old of [...$("results").children].slice(MOST_RESULTS)) drop(old);
+    updateCount();
     next();
   }
 
@@ -127,14 +138,14 @@
     card.remove();
   }
 
-  function counted() {
+  function updateCount() {
     const count = $("results").children.length;
     $("results-bar").hidden = !count;
     $("count").textContent = count === 1 ? "1 photo" : `${count} photos`;
   }
 
   function next() {
-    while (active < AT_ONCE && queue.length) {
+    while (active < UPLOADS && queue.length) {
       const item = queue.shift();
       if (!item.card.isConnected) continue;
       active++;
@@ -143,30 +154,34 @@
   }
 
   async function classify({ file, card, part }) {
-    part(".verdict").textContent = "Looking…";
+    part(".prediction").textContent = "Classifying…";
     const name = file.name || "photo";
     try {
-      if (model && file.size > model.limits.bytes) throw new Error(`This file is too large: at most ${Math.floor(model.limits.bytes / 1048576)} MB are taken.`);
-      const promised = (model?.thresholds || []).some((row) => row.precision >= PRECISION) ? `&precision=${PRECISION}` : "";
-      const answer = await ask(`v1/predict?top_k=5&neighbours=${NEAR}${promised}`, {
-        method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" },
+      if (model && file.size > model.limits.bytes) {
+        throw new Error(`This file is too large. The limit is ${megabytes()} MB.`);
+      }
+      const known = (model?.thresholds || []).some((row) => row.precision >= PRECISION);
+      const precision = known ? `&precision=${PRECISION}` : "";
+      const answer = await ask(`v1/predict?top_k=5&neighbours=${NEIGHBOURS}${precision}`, {
+        method: "POST", body: file, headers: BINARY,
       });
       show(answer.results[0], file, card, part);
-      say(`${name}: ${answer.results[0].predicted}, ${percent(answer.results[0].confidence)}`);
+      announce(`${name}: ${answer.results[0].predicted}, ${percent(answer.results[0].confidence)}`);
     } catch (error) {
       card.classList.add("failed");
-      part(".verdict").textContent = error.message;
-      say(`${name}: ${error.message}`);
+      part(".prediction").textContent = error.message;
+      announce(`${name}: ${error.message}`);
     }
     card.classList.remove("waiting");
     document.body.dataset.done = String(++done);
   }
 
-  function say(text) { $("said").textContent = text; }
+  function announce(text) { $("status").textContent = text; }
 
   function show(result, file, card, part) {
-    part(".verdict").replaceChildren(result.predicted, " ", element("span", "share", percent(result.confidence)));
-    part(".shares").replaceChildren(...result.top.map((share) => {
+    const confidence = element("span", "confidence", percent(result.confidence));
+    part(".prediction").replaceChildren(result.predicted, " ", confidence);
+    part(".classes").replaceChildren(...result.top.map((share) => {
       const row = element("li");
       const track = element("div", "track");
       const fill = element("div", "fill");
@@ -177,66 +192,69 @@
       return row;
     }));
     if (result.unsure) {
-      part(".unsure").textContent = `Unsure: of photos like this, fewer than ${100 * PRECISION} % may be told right.`;
+      const correct = `${100 * PRECISION} % of the predictions are correct`;
+      part(".unsure").textContent = `Unsure: below the confidence from which ${correct}.`;
       part(".unsure").hidden = false;
     }
     neighbours(result, part);
-    const why = part(".why");
-    why.hidden = !(model && model.explanations);
-    why.addEventListener("click", () => explain(file, result, part));
+    const button = part(".heat-map");
+    button.hidden = !(model && model.explanations);
+    button.addEventListener("click", () => explain(file, result, part));
   }
 
   function neighbours(result, part) {
     const near = result.neighbours || [];
     if (!near.length) return;
     const same = near.filter((n) => n.class === result.predicted).length;
-    part(".near h4").textContent = `${same} of the ${near.length} training photos most like it are ${result.predicted}`;
-    part(".near ol").replaceChildren(...near.map((n) => {
+    const title = `Class ${result.predicted}: ${same} of the ${near.length} most similar training photos`;
+    part(".neighbours h4").textContent = title;
+    part(".neighbours ol").replaceChildren(...near.map((n) => {
       const row = element("li");
       const path = element("span", "path", n.path.split("/").pop());
       path.title = n.path;
       row.append(element("span", n.class === result.predicted ? "class" : "class other", n.class), path);
       return row;
     }));
-    part(".near p").hidden = near[0].similarity < KNOWN;
-    part(".near").hidden = false;
+    part(".neighbours p").hidden = near[0].similarity < SAME_PHOTO;
+    part(".neighbours").hidden = false;
   }
 
   async function explain(file, result, part) {
-    const why = part(".why");
+    const button = part(".heat-map");
     const overlay = part(".overlay");
-    const note = part(".why-note");
+    const note = part(".note");
     const shown = (yes) => {
       overlay.hidden = !yes;
       note.hidden = !yes;
       part(".photo").classList.toggle("under", yes);
-      why.setAttribute("aria-pressed", String(yes));
-      why.textContent = yes ? "Show the photo" : "Show where it looked";
+      button.setAttribute("aria-pressed", String(yes));
+      button.textContent = yes ? "Show photo" : "Show heat map";
     };
     if (overlay.src) { shown(overlay.hidden); return; }
-    why.disabled = true;
-    why.textContent = "Drawing… (the first one takes some seconds)";
+    button.disabled = true;
+    button.textContent = "Computing… (the first one takes some seconds)";
     try {
-      const told = await ask("v1/explain", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
-      overlay.src = told.overlay;
-      overlay.alt = `The same photo; the places that speak for ${told.class} are coloured.`;
-      note.textContent = `Coloured: what speaks for ${told.class}. Grey: what does not. (${told.method})`;
+      const answer = await ask("v1/explain", { method: "POST", body: file, headers: BINARY });
+      overlay.src = answer.overlay;
+      overlay.alt = `Heat map: the places that raise the score of ${answer.class} are coloured.`;
+      const method = `(${answer.method})`;
+      note.textContent = `Coloured: places that raise the score of ${answer.class}. Grey: the others. ${method}`;
       shown(true);
-      say(overlay.alt);
+      announce(overlay.alt);
     } catch (error) {
       note.textContent = error.message;
       note.hidden = false;
-      why.textContent = "Show where it looked";
+      button.textContent = "Show heat map";
     }
-    why.disabled = false;
-    why.focus();
+    button.disabled = false;
+    button.focus();
   }
 
-  // ---- ways in: choose, camera, drop, paste
+  // ---- how photos are added: choose, camera, drop, paste
 
   for (const id of ["files", "camera"]) {
     $(id).addEventListener("change", (event) => { add(event.target.files); event.target.value = ""; });
-    $(id).addEventListener("keydown", (event) => { // browsers open the chooser on Space alone
+    $(id).addEventListener("keydown", (event) => { // browsers open the file chooser on the Space key only
       if (event.key === "Enter") { event.preventDefault(); event.target.click(); }
     });
   }
@@ -255,7 +273,7 @@
   $("clear").addEventListener("click", () => {
     queue.length = 0;
     for (const card of [...$("results").children]) drop(card);
-    counted();
+    updateCount();
     $("files").focus();
   });
 
