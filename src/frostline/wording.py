@@ -104,22 +104,31 @@ def moment(text: object) -> str:
 def tied(text: object) -> str:
     """A sentence whose numbers stay on one line with what they count, intervals whole, with true minus signs."""
     minus = re.sub(r"(?<![\w.)-])-(?=\d)", "\u2212", str(text))
-    return re.sub(
-        r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)|(?<=\d to) (?=[+\u2212]?\d)|(?<=\bp) (?=[=<] ?\d)|(?<=p [=<]) (?=\d)",
-        "\u00a0",
-        minus,
-    )
+    return re.sub("|".join(_TIED), "\u00a0", minus)
 
 
-def photos_learnt_from(strategies: Any, trained: Any) -> str:
-    """Where some strategies learnt from validation photos too in the end and others did not: which, and from how many; else nothing."""
+_TIED = (
+    r"(?<=\d) (?=%|points?\b|to [+\u2212]?\d)",
+    r"(?<=%) (?=CI\b)",
+    r"(?<=\d to) (?=[+\u2212]?\d)",
+    r"(?<=\bp) (?=[=<] ?\d)",
+    r"(?<=p [=<]) (?=\d)",
+)
+"""Spaces at which a line must not break."""
+
+
+def refit_note(strategies: Sequence[Mapping[str, Any]], trained: object) -> str:
+    """Where only some strategies were refitted on training and validation photos: which, and on how many photos; else nothing.
+
+    `trained`: the number of training photos.
+    """
     joined = {row["name"]: row["refit"]["photos"] for row in strategies if row.get("refit")}
     alone = [row["name"] for row in strategies if not row.get("refit")]
     if not joined or not alone:
         return ""
-    more = f"{' and '.join(joined)} learnt from the validation photos too in the end ({count(max(joined.values()))} photos)"
-    less = f"{' and '.join(alone)} from the training photos alone ({count(trained)})"
-    return f"{more[0].upper()}{more[1:]}, {less}: that may be a part of the lead."
+    more = f"{' and '.join(joined)}: trained on training and validation photos together ({count(max(joined.values()))})"
+    less = f"{' and '.join(alone)}: on training photos alone ({count(trained)})"
+    return f"{more[0].upper()}{more[1:]}; {less}. This may be part of the difference."
 
 
 def known(number: object) -> TypeGuard[float]:

@@ -70,7 +70,7 @@ def test_it_says_which_photos_were_watched_and_which_were_rendered(tmp_path: Pat
     study["dataset"]["sample"] = True
     save(run, study)
     told = read(study_page.build(run))
-    for sentence in ("the reported photos were also watched during training", "not real photographs"):
+    for sentence in ("were also used to monitor training", "images are synthetic"):
         assert sentence in told
         assert sentence not in plain
     assert "Figures are on 20 validation photos" in told
@@ -82,7 +82,7 @@ def test_a_rendered_test_folder_is_told_too(tmp_path: Path) -> None:
     study = load(run)
     study["dataset"]["test_sample"] = True
     save(run, study)
-    assert "The test pictures were rendered by code; they are not real photographs." in read(study_page.build(run))
+    assert "The test images are synthetic, rendered by code." in read(study_page.build(run))
 
 
 def test_one_command_repeats_every_setting(tmp_path: Path) -> None:
@@ -155,14 +155,14 @@ def test_every_photo_is_there_and_those_beyond_the_cap_are_told(
     page = study_page.build(run)
     assert len(rows_of(page)["photos"]) == len(pictures_of(page)) == 60
     assert "All 60 photos reported on." in read(page)
-    assert "24 shown of 30, surest first" in read(page)  # wrong in every strategy
+    assert "24 of 30 shown, most confident first" in read(page)  # wrong in every strategy
     monkeypatch.setattr("frostline.reports.gallery.PICTURES", 40)
     page = study_page.build(run)
     photos = rows_of(page)["photos"]
     assert len(photos) == 60 and len(pictures_of(page)) == 40
     assert [photo[3] for photo in photos] == [*range(40), *[-1] * 20]
     assert all(photo[2][0][0] != photo[1] for photo in photos[:30])  # the wrong ones have a picture
-    assert "40 of them come with a picture, those that a strategy got wrong first" in read(page)
+    assert "40 of them have a picture, wrongly classified ones first" in read(page)
 
 
 def test_a_photo_of_many_strategies_is_stored_once(tmp_path: Path) -> None:

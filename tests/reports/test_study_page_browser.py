@@ -72,15 +72,15 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_optional_parts_appear_when_they_are_there(tmp_path: Path, page: Path) -> None:
     told, plain = read(page), read(study_page.build(make_run(tmp_path)))
     for sentence in (
-        "Calibration: is it as sure as it should be?", "Are the real errors of that kind?", "wrong photos are darker",
+        "Calibration: does confidence match accuracy?", "What do the real errors have in common?", "wrong photos are darker",
         "fine-tuned none 8.1 % 5.0 to 11.5 p = 0.008 underconfident 86.1 % 49.0 %",
-        "HiResCAM at features.18. 3 of 3 photos.", "places at random 0.550; lower is better", "3 labels look doubtful.",
-        "Near-twins: 1", "Prepare for noise Under it fine-tuned loses 31 points", "Photo is",
+        "HiResCAM at features.18. 3 of 3 photos.", "random areas 0.550; lower is better", "3 labels look doubtful.",
+        "Near-duplicates: 1", "Largest loss under corruption: noise With this corruption fine-tuned loses 31 points", "Photo is",
     ):  # fmt: skip
         assert sentence in told, sentence
-    for sentence in ("Calibration: is it", "Are the real errors", "Where it looked", "Near-twins", "Prepare for"):
+    for sentence in ("Calibration: does", "What do the real errors", "Heat maps", "Near-duplicates", "Largest loss"):
         assert sentence not in plain
-    causes = re.findall(r"Accuracy under (\w+), by its strength", page.read_text(encoding="utf-8"))
+    causes = re.findall(r"Accuracy under (\w+), by severity", page.read_text(encoding="utf-8"))
     assert causes == ["Noise", "Darkness"]  # the one that hurts most first
 
 
@@ -93,11 +93,13 @@ def test_a_failed_explanation_is_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stops", "said"), [(True, "stopping, temperature and"), (False, "are too few to tell when to stop")]
+    ("stops", "said"), [(True, "early stopping, the temperature and"), (False, "are too few for early stopping")]
 )
 def test_what_validation_photos_decided_is_told(tmp_path: Path, stops: bool, said: str) -> None:
     run = make_run(tmp_path)
-    assert "Rigorous protocol: stopping, temperature and" in read(study_page.build(run))  # an older run doesn't tell
+    assert "Rigorous protocol: early stopping, the temperature and" in read(
+        study_page.build(run)
+    )  # an older run doesn't tell
     save(run, {**load(run), "validation_stops": stops, "loss": "robust"})
     page = read(study_page.build(run))
     assert said in page
@@ -118,18 +120,18 @@ def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
     study["strategies"][2]["history"][3] |= {"train_accuracy": 0.93, "val_accuracy": 0.92}
     save(run, study)
     said = next_steps(run)
-    assert "Ship fine-tuned Its accuracy is at least 89.1 %" in said
-    assert "Try to thaw more layers Fine-tuning is ahead of frozen (+3.1 points, 95 % interval 1.2 to 5.0)" in said
-    assert "Before labelling more, ask what it would bring" in said
+    assert "Use fine-tuned The lower end of its accuracy's interval is 89.1 %" in said
+    assert "Try to unfreeze more layers Fine-tuned beats frozen (+3.1 points, 95 % CI 1.2 to 5.0)" in said
+    assert "Before labelling more photos, forecast the gain" in said
     assert (
-        "Check 7 labels first 1 photo stands in two classes byte for byte and 6 photos are wrong in every strategy"
+        "7 labels may be wrong: review them 1 photo has two different labels and 6 photos are wrong in every strategy"
         in said
     )
     fifth = -(-study["dataset"]["photos"] // 5)
     for doubted, loss, told in ((fifth - 1, "", False), (fifth, "", True), (fifth, "robust", False)):
         save(run, {**study, "loss": loss, "dataset": {**study["dataset"], "check": {"kinds": {"label": doubted}}}})
-        assert ("--loss robust lets them count for less" in next_steps(run)) == told
-        assert ("Check the labels first" in next_steps(run)) == told
+        assert ("--loss robust gives them less weight" in next_steps(run)) == told
+        assert ("Review the labels" in next_steps(run)) == told
     pair |= {"ci": [-0.012, 0.05], "p_value": 0.2}
     study["strategies"][2]["history"][3]["train_accuracy"] = 0.99
     study["strategies"][2]["per_class"][1]["recall"] = 0.5
@@ -138,11 +140,11 @@ def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
         row["support"] = 100
     save(run, study)
     said = next_steps(run)
-    assert "Use fine-tuned with care, or not yet" in said and "it finds only 50.0 % of rose" in said
-    assert "Thawing is not shown to pay" in said
-    assert "Label more photos, rose first fine-tuned gets 7 points more right on training photos" in said
-    assert "Don't take fine-tuned's confidence at its word" in said
-    assert "Keep more photos back to test on The interval is 13 points wide" in said
+    assert "Use fine-tuned with care" in said and "its recall for rose is only 50.0 %" in said
+    assert "Fine-tuning did not improve accuracy measurably" in said
+    assert "Label more photos, rose first The training accuracy of fine-tuned is 7 points above" in said
+    assert "The confidence of fine-tuned is not calibrated" in said
+    assert "Use a larger test set The 95 % CI is 13 points wide" in said
 
 
 # ---------------------------------------------------------------- what can be done in it

@@ -399,4 +399,4 @@ def test_more_photos_than_there_are_is_all(pretrained: Path, tmp_path: Path) -> 
     assert [row["photos"] for row in found["photos"]] == [4, 9, "all"]
     assert [row["train"] for row in found["photos"]] == [8, 9 + 8, found["dataset"]["train"]]  # tulip gives all it has
     assert "broken.jpg" in said.out
-    assert found["answer"].startswith("Frozen goes from")
+    assert found["answer"].startswith("The accuracy of frozen goes from")

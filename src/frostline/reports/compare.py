@@ -259,21 +259,19 @@ def _warnings(pairs: Sequence[Row]) -> list[str]:
         for side, count in pair["trained_on"].items():
             name, other = side.rsplit(" on ", 1)
             said.append(
-                f"{wording.count(count)} photos that {name} reports on were trained on in {other}: a leak, so they are left out."
+                f"{wording.count(count)} photos that {name} reports on are training photos of {other} (a leak): they are left out."
             )
         if pair["labelled_differently"]:
             said.append(
-                f"{pair['labelled_differently']} photos bear another label in {pair['a']} than in {pair['b']}: left out of the pairing."
+                f"{pair['labelled_differently']} photos have different labels in {pair['a']} and {pair['b']}: they are left out."
             )
         if pair["watched"]:
             said.append(
-                f"{pair['watched']} of the photos that {pair['a']} and {pair['b']} are compared on are validation photos of one of them: "
-                "its choices saw them, so its figure may lean to the hopeful side."
+                f"{pair['watched']} of the photos on which {pair['a']} and {pair['b']} are compared are validation photos of one of "
+                "them. Its choices used them, so its figure may be optimistic."
             )
         if pair["shared"] < FEW:
-            said.append(
-                f"{pair['a']} and {pair['b']} share only {pair['shared']} photos: whatever they show, it is little."
-            )
+            said.append(f"{pair['a']} and {pair['b']} share only {pair['shared']} photos: too few for a conclusion.")
     return list(dict.fromkeys(said))
 
 
@@ -281,7 +279,7 @@ def _class_warnings(records: Mapping[str, Record]) -> list[str]:
     classes = {name: record.classes for name, record in records.items()}
     first, *others = classes
     return [
-        f"{other} knows other classes than {first}: {', '.join(sorted(set(classes[first]) ^ set(classes[other])))}."
+        f"{other} has other classes than {first}: {', '.join(sorted(set(classes[first]) ^ set(classes[other])))}."
         for other in others
         if set(classes[first]) != set(classes[other])
     ]

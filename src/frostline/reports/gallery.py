@@ -1,6 +1,6 @@
-"""The photos in a report: a small picture of each, what each strategy said of it, and what was measured on it.
+"""The photos in a report: a small picture of each, the predictions of each strategy, and what was measured on it.
 
-Every photo reported on has a row; up to `PICTURES` of them have a picture, those that a strategy got wrong first.
+Every photo reported on has a row; up to `PICTURES` of them have a picture, wrongly classified ones first.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def album(
     pictures: Pictures,
     most: int,
 ) -> Row:
-    """{"classes", "strategies", "measures", "photos", "pictures"} of photos that all of several strategies judged.
+    """{"classes", "strategies", "measures", "photos", "pictures"} of the photos that all strategies classified.
 
     A photo is [path, class, [[predicted, confidence in tenths of a percent], ..] a strategy, picture or -1, [fifth 0..4 or -1 a measure]];
     classes are indices, as everywhere in it.
@@ -142,7 +142,7 @@ def album(
 
 
 def judged(said: Mapping[str, Mapping[str, Prediction]]) -> list[Row]:
-    """A row a photo that all strategies judged: those wrong in most strategies first, the surest of them first."""
+    """One row for each photo that all strategies classified: most often wrong first, then by falling confidence."""
     sides = list(said.values())
     rows = []
     for path, row in sides[0].items() if sides else ():
@@ -183,8 +183,8 @@ def tile(record: Record, pictures: Pictures, row: Row) -> Row:
     return {**row, "picture": pictures.get(record.root, row["path"]), "file": PurePosixPath(row["path"]).name}
 
 
-def suspects(record: Record, pictures: Pictures, most: int) -> Row:
-    """Photos that no strategy got right: the first to check for wrong labels. Needs two strategies or more."""
+def always_wrong(record: Record, pictures: Pictures, most: int) -> Row:
+    """Photos that every strategy got wrong: the first to check for wrong labels. Needs two strategies or more."""
     said = {name: {p.path: p for p in rows} for name, rows in record.predictions.items()}
     rows = [row for row in judged(said) if row["wrong"] == len(said)] if len(said) > 1 else []
     pictures.add(record.root, [row["path"] for row in rows[:most]])
@@ -208,7 +208,7 @@ def conflicts(record: Record, pictures: Pictures, most: int) -> list[Row]:
 
 
 def lookalikes(record: Record, pictures: Pictures, most: int) -> list[Row]:
-    """Groups of near-twins that stand in several classes, the first few, with a picture of up to four of each."""
+    """Groups of near-duplicates that span several classes, the first few, with a picture of up to four of each."""
     root = Path(record.dataset.get("root") or record.run)
     near = record.dataset.get("near_twins") or {}
     groups = [group[:4] for group in (near.get("across_classes") or [])[:most] if group]

@@ -29,7 +29,7 @@ _WORDS = (
     wording.count,
     wording.decimal,
     wording.moment,
-    wording.photos_learnt_from,
+    wording.refit_note,
     wording.points,
     wording.span,
     wording.tied,

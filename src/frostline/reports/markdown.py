@@ -86,7 +86,7 @@ def _answer(record: Record, _: Drawn) -> Iterator[str]:
         f"{study.get('protocol')} protocol, seed {study.get('seed')}, frostline {study.get('frostline')}."
     )
     if record.dataset.get("sample") or record.dataset.get("test_sample"):
-        yield "> Built-in sample: pictures rendered by code. The figures show how a study reads, and say nothing about real flowers."
+        yield "> Built-in sample: synthetic images, rendered by code. The figures say nothing about real flowers."
     if steps := next_steps.steps(record):
         yield "## What to do next"
         yield "\n".join(
@@ -99,7 +99,7 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
         return
     yield "## Strategies"
     metrics = shown_on("report", record.unequal)
-    headings = [text for m in metrics for text in [m.label, *(["95 % interval"] if m.interval else [])]]
+    headings = [text for m in metrics for text in [m.label, *(["95 % CI"] if m.interval else [])]]
     yield _table(
         ["Strategy", *headings, "Frozen layers", "Trainable", "Parameters"],
         ([_mark(record, s), *(text for m in metrics for text in _figure(m, s)),
@@ -111,11 +111,11 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
     if comparisons := record.study.get("comparisons"):
         yield "## Differences"
         yield _table(
-            ["Pair", "Points", "95 % interval", "p (McNemar, mid-p)", "Verdict"],
+            ["Pair", "Points", "95 % CI", "p (McNemar, mid-p)", "Verdict"],
             ([f"{c.get('a')} − {c.get('b')}", wording.points(c.get("difference")), wording.span(c.get("ci")),
               wording.p_value(c.get("p_value")), wording.tied(c.get("verdict"))] for c in comparisons),
         )  # fmt: skip
-        if note := wording.photos_learnt_from(record.strategies, record.dataset.get("train")):
+        if note := wording.refit_note(record.strategies, record.dataset.get("train")):
             yield note
         yield from _pictures(drawn, "differences")
 
@@ -127,7 +127,7 @@ def _figure(metric: Metric, strategy: Row) -> list[str]:
 
 def _mark(record: Record, strategy: Row) -> str:
     best = len(record.strategies) > 1 and strategy is record.best
-    return f"{strategy['name']} (validation's choice)" if best else str(strategy["name"])
+    return f"{strategy['name']} (chosen on validation)" if best else str(strategy["name"])
 
 
 def _training(record: Record, drawn: Drawn) -> Iterator[str]:
@@ -165,14 +165,14 @@ def _evidence(record: Record, drawn: Drawn) -> Iterator[str]:
             yield from pictures
     for name, rows in (record.study.get("error_causes") or {}).items():
         if rows:
-            yield f"### What wrong photos of {_text(name)} have in common"
+            yield f"### Measures of wrong and correct photos: {_text(name)}"
             yield _table(
-                ["Measure", "Wrong, median", "Right, median", "Effect", "p", "Verdict"],
+                ["Measure", "Wrong, median", "Correct, median", "Effect", "p", "Verdict"],
                 ([r.get("measure"), wording.decimal(r.get("wrong_median")), wording.decimal(r.get("right_median")),
                   wording.change(r.get("effect")), wording.p_value(r.get("p_value")), r.get("verdict")] for r in rows),
             )  # fmt: skip
     if record.sweeps.get("photos") or (record.study.get("data_curve") or {}).get("curves"):
-        yield "## How many photos it takes"
+        yield "## How many photos are needed"
         yield from _pictures(drawn, "curves", "difference-")
 
 

@@ -1,6 +1,6 @@
-"""What to do next, by plain rules over a study's figures: each step with its reason. No rule looks at anything but what the report shows.
+"""What to do next: fixed rules over a study's figures, each step with its reason. The rules use only figures that the report shows.
 
-The thresholds are judgements, not findings; each step says the figure that it rests on, so that the reader may judge otherwise.
+The thresholds are judgements. Each step names its figure, so that readers can judge for themselves.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from frostline.stats.predictions import Prediction
 Row = dict[str, Any]
 
 SURE = 0.9
-"""A photo that no strategy gets right, while the best is as sure as this, is more likely mislabelled than hard."""
+"""A photo that every strategy gets wrong, the best one with at least this confidence, is more likely mislabelled than hard."""
 DOUBTED = 0.2
-"""Share of the labels that the quick check doubts from which they are too many to look at. It doubts 6 % of the flowers, 15 % of small grey
-photos of them, which are merely hard to tell, and 29 to 33 % where a fifth are wrong."""
+"""Share of doubtful labels (by the quick check) above which there are too many to review. The check doubts 6 % of the flowers, 15 % of
+small grey copies of them, which are only harder, and 29 to 33 % where a fifth of the labels are wrong."""
 GOOD, WEAK_CLASS = 0.85, 0.7
-"""Fit for use: the interval of the accuracy begins above the first, and no class is found less often than the second."""
+"""Fit for use: the lower end of the accuracy's interval is above the first, and no class has a recall below the second."""
 MISCALIBRATED = 0.05
 WIDE = 0.06
-"""Width of an interval that hides what people want to tell apart."""
+"""Width of an interval that hides the differences people look for."""
 OVERFIT = 0.05
-"""How far training accuracy lies above validation accuracy where more photos usually help."""
+"""Training accuracy minus validation accuracy from which more photos usually help."""
 HURT = 0.10
-"""Mean loss of accuracy to one cause that is worth photos of its own."""
+"""Mean loss of accuracy under one corruption that is worth training photos of its own."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Step:
     """One thing to do."""
 
     kind: str
-    """labels, ship, wait, thaw, keep, label, test, robust or calibrate."""
+    """labels, ship, wait, unfreeze, keep, label, test, robust or calibrate."""
     title: str
     why: str
     link: str = ""
@@ -46,7 +46,7 @@ class Step:
 
 
 def steps(record: Record) -> list[Step]:
-    """What to do next, the most pressing first; nothing while no strategy has ended."""
+    """What to do next, the most urgent first; nothing while no strategy has ended."""
     if record.best is None:
         return []
     best = record.best
@@ -60,38 +60,44 @@ def steps(record: Record) -> list[Step]:
 def _labels(record: Record, best: Row) -> Step | None:
     conflicts = len(record.dataset.get("conflicts") or [])
     alike = len((record.dataset.get("near_twins") or {}).get("across_classes") or [])
-    suspects = _suspects(record, best["name"])
+    wrong = _always_wrong(record, best["name"])
     reasons = [
-        (conflicts, "photo stands in two classes byte for byte", "photos stand in two classes byte for byte"),
-        (alike, "group of near-twins spans classes", "groups of near-twins span classes"),
-        (suspects, "photo is wrong in every strategy", "photos are wrong in every strategy"),
+        (conflicts, "photo has two different labels", "photos have two different labels"),
+        (alike, "group of near-duplicates spans several classes", "groups of near-duplicates span several classes"),
+        (wrong, "photo is wrong in every strategy", "photos are wrong in every strategy"),
     ]
     said = [f"{n} {one if n == 1 else many}" for n, one, many in reasons if n]
     doubted = _doubted(record)
     if not said and not doubted:
         return None
-    if suspects:
-        said[-1] += f", though {best['name']} is at least {100 * SURE:.0f} % sure"
-    number = conflicts + alike + suspects
-    title = "Check the labels first" if doubted else f"Check {_number(number, 'label')} first"
+    if wrong:
+        said[-1] += f", with at least {100 * SURE:.0f} % confidence in {best['name']}"
+    number = conflicts + alike + wrong
+    title = (
+        "Review the labels"
+        if doubted
+        else f"{_number(number, 'label')} may be wrong: review {'it' if number == 1 else 'them'}"
+    )
     sentences = [f"{_listed(said)}.", *doubted] if said else doubted
-    sentences.append("A wrong label costs twice: it teaches the wrong thing, and a right answer counts as an error.")
+    sentences.append(
+        "A wrong label harms twice: the network learns it, and in the test set a correct prediction counts as an error."
+    )
     command = shlex.join(["frostline", "check", *_data(record)])
-    return Step("labels", title, " ".join(sentences), "suspects" if suspects else "data", command)
+    return Step("labels", title, " ".join(sentences), "labels" if wrong else "data", command)
 
 
 def _doubted(record: Record) -> list[str]:
-    """What the quick check says of the labels where it doubts many; nothing where training takes that into account already."""
+    """A sentence if the quick check doubts many labels; none if training used the robust loss already."""
     found = (record.dataset.get("check") or {}).get("kinds", {}).get("label", 0)
     photos = record.dataset["photos"]
     if found < DOUBTED * photos or record.study.get("loss") == "robust":
         return []
     return [
-        f"{found:,} of {photos:,} labels are doubtful. If they are wrong, not just hard to tell, --loss robust lets them count for less."
+        f"{found:,} of {photos:,} labels are doubtful. If they are wrong, not only hard, --loss robust gives them less weight."
     ]
 
 
-def _suspects(record: Record, best: str) -> int:
+def _always_wrong(record: Record, best: str) -> int:
     said = record.predictions
     if len(said) < 2 or best not in said:
         return 0
@@ -114,19 +120,19 @@ def _ship(record: Record, best: Row) -> Step | None:
         faults.append(f"its {name} may be as low as {wording.percent(interval[0])}")
     if weak:
         worst = min(weak, key=lambda row: float(row["recall"]))
-        faults.append(f"it finds only {wording.percent(worst['recall'])} of {worst['class']}")
+        faults.append(f"its recall for {worst['class']} is only {wording.percent(worst['recall'])}")
     if faults:
         why = (
-            f"By the rule used here (interval above {100 * GOOD:.0f} %, every class found in {100 * WEAK_CLASS:.0f} % "
-            f"or more), {_listed(faults)}. {_held_back(record, best)}"
+            f"Ready for use means here: the interval is above {100 * GOOD:.0f} % and every recall at least {100 * WEAK_CLASS:.0f} %. "
+            f"But {_listed(faults)}. {_held_back(record, best)}"
         )
-        return Step("wait", f"Use {best['name']} with care, or not yet", why.strip(), "strategies")
+        return Step("wait", f"Use {best['name']} with care", why.strip(), "strategies")
     command = shlex.join(["frostline", "predict", str(record.run / best["name"] / "bundle"), "new-photos/"])
     why = (
-        f"Its {name} is at least {wording.percent(interval[0])} by its interval, and every class is found in {100 * WEAK_CLASS:.0f} "
-        f"% of cases or more. {_held_back(record, best)}"
+        f"The lower end of its {name}'s interval is {wording.percent(interval[0])}, and every class has a recall of at least "
+        f"{100 * WEAK_CLASS:.0f} %. {_held_back(record, best)}"
     )
-    return Step("ship", f"Ship {best['name']}", why.strip(), "strategies", command)
+    return Step("ship", f"Use {best['name']}", why.strip(), "strategies", command)
 
 
 def _scored(best: Row) -> list[Row]:
@@ -134,7 +140,7 @@ def _scored(best: Row) -> list[Row]:
 
 
 def _held_back(record: Record, best: Row) -> str:
-    """What holding back unsure answers would do: the threshold is chosen on validation photos, the effect read off the reported ones."""
+    """The effect of withholding unsure predictions. The threshold is chosen on validation photos, the effect measured on the others."""
     chosen, reported = record.validation.get(best["name"]) or [], record.predictions.get(best["name"]) or []
     threshold = _threshold(chosen)
     kept = [p for p in reported if threshold is not None and p.confidence >= threshold]
@@ -142,13 +148,13 @@ def _held_back(record: Record, best: Row) -> str:
         return ""
     right = sum(p.correct for p in kept) / len(kept)
     return (
-        f"Answers below {100 * threshold:.0f} % confidence held back (chosen on validation photos), it answers "
-        f"{wording.percent(len(kept) / len(reported))} of the photos and gets {wording.percent(right)} of those right."
+        f"If predictions below {100 * threshold:.0f} % confidence are withheld (a threshold chosen on validation photos), "
+        f"{wording.percent(len(kept) / len(reported))} of the photos remain, and accuracy on them is {wording.percent(right)}."
     )
 
 
 def _threshold(rows: Sequence[Prediction]) -> float | None:
-    """The lowest confidence above which at most half the share of errors is left; `rows` surest first."""
+    """The lowest confidence above which the error rate is at most half as high; `rows` by falling confidence."""
     errors = sum(not p.correct for p in rows)
     if errors < 4:  # too few to place a threshold by
         return None
@@ -161,38 +167,36 @@ def _threshold(rows: Sequence[Prediction]) -> float | None:
 
 
 def _line(record: Record, best: Row) -> Step | None:
-    """Thaw more, or keep the line where it is: by the paired comparison of fine-tuned and frozen."""
+    """Unfreeze more layers, or keep the line: by the paired comparison of fine-tuned and frozen."""
     pairs = {(c.get("a"), c.get("b")): c for c in record.study.get("comparisons") or []}
     pair = pairs.get(("fine-tuned", "frozen"))
     if pair is None or not wording.known(pair.get("p_value")) or not wording.known((pair.get("ci") or [None])[0]):
         return None
     command = shlex.join(["frostline", "sweep", *_data(record), "--lines", "auto"])
-    gap = f"{wording.points(pair['difference'])} points, 95 % interval {wording.span(pair['ci'])}"
+    gap = f"{wording.points(pair['difference'])} points, {wording.interval(pair['ci'])}"
     tuned = next((s for s in record.strategies if s["name"] == "fine-tuned"), best)
     if pair["p_value"] < 0.05 and pair["ci"][0] > 0:
         if (excess := _excess(tuned)) is not None and excess > OVERFIT:
             why = (
-                f"Thawing paid ({gap}), but training accuracy already lies {100 * excess:.0f} points above validation: "
-                "photos are the limit, not layers."
+                f"Fine-tuning improved accuracy ({gap}), but training accuracy is already {100 * excess:.0f} points above "
+                "validation accuracy: more photos will help, more layers will not."
             )
-            return Step("keep", "Thaw no further for now", why, "curves")
+            return Step("keep", "Do not unfreeze more layers for now", why, "curves")
         return Step(
-            "thaw",
-            "Try to thaw more layers",
-            f"Fine-tuning is ahead of frozen ({gap}). A lower line may gain more; a sweep tells.",
+            "unfreeze",
+            "Try to unfreeze more layers",
+            f"Fine-tuned beats frozen ({gap}). A lower freeze line may gain more; a sweep measures it.",
             "difference",
             command,
         )
     if pair["p_value"] < 0.05 and pair["ci"][1] < 0:
-        return Step("keep", "Keep the network frozen", f"Thawing costs accuracy here ({gap}).", "difference")
-    why = (
-        f"Fine-tuned against frozen: {gap}. Chance can't be ruled out, and frozen trains faster with fewer parameters."
-    )
-    return Step("keep", "Thawing is not shown to pay", why, "difference", command)
+        return Step("keep", "Keep the network frozen", f"Fine-tuning lowers accuracy here ({gap}).", "difference")
+    why = f"Fine-tuned against frozen: {gap}. The difference may be due to chance, and frozen trains faster with fewer parameters."
+    return Step("keep", "Fine-tuning did not improve accuracy measurably", why, "difference", command)
 
 
 def _excess(strategy: Row) -> float | None:
-    """Training accuracy above validation accuracy at the epoch kept (the last one where none is named)."""
+    """Training accuracy minus validation accuracy at the epoch kept, or at the last one if none is named."""
     history = strategy.get("history") or []
     kept = next(
         (row for row in history if row.get("epoch") == strategy.get("best_epoch")), history[-1] if history else {}
@@ -209,20 +213,23 @@ def _photos(record: Record, best: Row) -> Step | None:
         return None
     worst = min(scored, key=lambda row: float(row["recall"]))
     taken = _taken_for(record, best, worst["class"])
-    weakest = f"The class found least is {worst['class']} ({wording.percent(worst['recall'])} of {worst['support']} photos{taken})."
+    weakest = (
+        f"The class with the lowest recall is {worst['class']} ({wording.percent(worst['recall'])} of {worst['support']} "
+        f"photos{taken})."
+    )
     if excess > OVERFIT:
         title = f"Label more photos, {worst['class']} first"
         why = (
-            f"{best['name']} gets {100 * excess:.0f} points more right on training photos than on validation photos: "
-            f"more photos usually close such a gap. {weakest}"
+            f"The training accuracy of {best['name']} is {100 * excess:.0f} points above its validation accuracy. More photos usually "
+            f"close such a gap. {weakest}"
         )
         return Step("label", title, why, "classes")
     command = shlex.join(["frostline", "sweep", *_data(record), "--photos", "5,10,20,50,100,all"])
     why = (
-        "Training accuracy is not far above validation accuracy, so twice the photos may bring little; a sweep "
-        f"forecasts it. {weakest}"
+        "Training accuracy is close to validation accuracy, so twice the photos may bring little. A sweep forecasts how much. "
+        f"{weakest}"
     )
-    return Step("label", "Before labelling more, ask what it would bring", why, "classes", command)
+    return Step("label", "Before labelling more photos, forecast the gain", why, "classes", command)
 
 
 def _taken_for(record: Record, best: Row, label: str) -> str:
@@ -243,10 +250,10 @@ def _robust(best: Row) -> Step | None:
         return None
     title = worst.get("title") or worst["cause"]
     why = (
-        f"Under it {best['name']} loses {100 * worst['mean_drop']:.0f} points of accuracy on average over five "
-        "strengths, more than under any other cause. Where your photos will show it, put some into training."
+        f"With this corruption {best['name']} loses {100 * worst['mean_drop']:.0f} points of accuracy on average over 5 "
+        "severities, more than with any other. If your photos will show it, add such photos to the training set."
     )
-    return Step("robust", f"Prepare for {title[:1].lower()}{title[1:]}", why, "robustness")
+    return Step("robust", f"Largest loss under corruption: {title[:1].lower()}{title[1:]}", why, "robustness")
 
 
 def _confidence(best: Row) -> Step | None:
@@ -255,10 +262,10 @@ def _confidence(best: Row) -> Step | None:
     if not wording.known(error) or error <= MISCALIBRATED or photos < 200:
         return None
     why = (
-        f"Its confidence is off by {wording.percent(error)} on average, after temperature scaling. Use it to rank "
-        "photos, not as a probability."
+        f"The calibration error is {wording.percent(error)} after temperature scaling. Use the confidence to rank photos, not as "
+        "a probability."
     )
-    return Step("calibrate", f"Don't take {best['name']}'s confidence at its word", why, "calibration")
+    return Step("calibrate", f"The confidence of {best['name']} is not calibrated", why, "calibration")
 
 
 def _test(record: Record, best: Row) -> Step | None:
@@ -266,10 +273,10 @@ def _test(record: Record, best: Row) -> Step | None:
     if not interval or not all(map(wording.known, interval)) or interval[1] - interval[0] <= WIDE:
         return None
     why = (
-        f"The interval is {100 * (interval[1] - interval[0]):.0f} points wide, which hides differences smaller "
-        "than that. Four times the photos would halve it."
+        f"The 95 % CI is {100 * (interval[1] - interval[0]):.0f} points wide and hides smaller differences. Four times as many "
+        "test photos would halve it."
     )
-    return Step("test", "Keep more photos back to test on", why, "strategies")
+    return Step("test", "Use a larger test set", why, "strategies")
 
 
 def _data(record: Record) -> list[str]:

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from frostline.documents import trained_alike
+from frostline.documents import Sweep, trained_alike
 from frostline.errors import RunError
 from frostline.reports.svg import looks
 from frostline.stats import decision
@@ -92,13 +92,13 @@ class Record:
         return {name: value for name, value in found.items() if value}
 
     @cached_property
-    def sweeps(self) -> dict[str, Row]:
+    def sweeps(self) -> dict[str, Sweep]:
         """By kind, "lines" or "photos": finished sweeps of the same photos that stand beside the run, as RUN-lines and RUN-photos."""
         found = {
             kind: _read_json(self.run.with_name(f"{self.run.name}-{kind}") / "sweep.json")
             for kind in ("lines", "photos")
         }
-        return {kind: value for kind, value in found.items() if self._is_own(kind, value)}
+        return {kind: cast(Sweep, value) for kind, value in found.items() if self._is_own(kind, value)}
 
     def _is_own(self, kind: str, sweep: Row) -> bool:
         about, plan = sweep.get("dataset"), sweep.get("plan")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from scipy import stats
 
+from frostline import documents
+from frostline.documents import Seeds
 from frostline.errors import RunError
 from frostline.files import write_text
 from frostline.reports import html, svg, sweep_charts
@@ -17,10 +17,7 @@ from frostline.stats import decision
 FILE, TABLE, PICTURE = "seeds.json", "seeds.csv", "seeds.svg"
 
 
-Document = dict[str, Any]
-
-
-def read(folder: Path) -> Document:
+def read(folder: Path) -> Seeds:
     """The seeds.json of a folder.
 
     Raises
@@ -28,16 +25,9 @@ def read(folder: Path) -> Document:
     RunError
         There is none, or it is damaged.
     """
-    file = Path(folder) / FILE
-    try:
-        document: Document = json.loads(file.read_text(encoding="utf-8"))
-        document["seeds"][0]
-    except FileNotFoundError:
-        raise RunError(
-            f"{folder} holds no {FILE}: give the folder that was the --out of a study with --seeds"
-        ) from None
-    except (ValueError, OSError, LookupError, TypeError) as error:
-        raise RunError(f"{file} can't be read: {error}") from error
+    document = documents.read(Path(folder), Seeds)
+    if not document.get("seeds"):
+        raise RunError(f"{Path(folder) / FILE} is damaged: it lists no seeds")
     return document
 
 
@@ -55,13 +45,13 @@ def build(run: Path) -> Path:
     return draw(run, document)
 
 
-def draw(folder: Path, document: Document) -> Path:
+def draw(folder: Path, document: Seeds) -> Path:
     """Draw the picture of a study over several seeds; returns its path."""
     signs = svg.looks([row["name"] for row in document["strategies"]])
     rows = [
         {**row, **dict(zip(("colour", "shape"), signs[row["name"]], strict=True))} for row in document["strategies"]
     ]
-    figure = sweep_charts.seeds(rows)
+    figure = sweep_charts.seeds(document["strategies"])
     write_text(folder / PICTURE, figure.file())
     ended = len(document["runs"])
     factors = np.sqrt((ended - 1) / stats.chi2.ppf((0.975, 0.025), ended - 1))

@@ -279,7 +279,7 @@ def reliability(strategy: Row) -> Figure | None:
     name, colour = strategy["name"], strategy["colour"]
     canvas = Canvas(300, 316, f"Reliability diagram of {name}: accuracy over confidence.")
     frame = Frame(canvas, Scale(0, 100, 38, 290), Scale(0, 100, 276, 24))
-    frame.up([0, 20, 40, 60, 80, 100], title="right, %")
+    frame.up([0, 20, 40, 60, 80, 100], title="accuracy, %")
     frame.across([0, 20, 40, 60, 80, 100], "confidence, %")
     canvas.line(frame.x(0), frame.y(0), frame.x(100), frame.y(100), "rule", stroke_dasharray="4 4", stroke_opacity=0.7)
     numbers: list[tuple[Any, ...]] = []
@@ -337,24 +337,23 @@ def robustness(strategies: Sequence[Row], cause: str) -> Figure | None:
     if not any(points for _, _, points in lines):
         return None
     title = lines[0][1].get("title") or cause
-    canvas = Canvas(240, 168, f"Accuracy under {title}, by its strength.")
+    canvas = Canvas(240, 168, f"Accuracy under {title}, by severity.")
     last = max(x for _, _, points in lines for x, *_ in points)
     frame = Frame(canvas, Scale(0, max(1, last), 34, 230), Scale(0, 100, 132, 16))
     frame.up([0, 50, 100])
-    frame.across(list(range(last + 1)), "strength")
+    frame.across(list(range(last + 1)), "severity")
     numbers: list[tuple[Any, ...]] = []
     for s, _, points in lines:
         low = [(frame.x(x), frame.y(100 * left)) for x, _, left, _ in points]
         high = [(frame.x(x), frame.y(100 * right)) for x, _, _, right in reversed(points)]
-        shape = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in low + high) + "Z"
-        canvas.draw("path", d=shape, fill=s["colour"], fill_opacity=0.15)
+        canvas.area(low + high, s["colour"])
         canvas.path([(frame.x(x), frame.y(100 * value)) for x, value, *_ in points], s["colour"], 2)
         for x, value, *_ in points[-1:]:
             canvas.sign(frame.x(x), frame.y(100 * value), s["colour"], s["shape"], 4)
         numbers += [(s["name"], *point) for point in points]
     steps = sorted({x for _, _, points in lines for x, *_ in points})
     tips = [
-        (x, "\n".join([f"{title}, strength {x}" if x else "as they are"]
+        (x, "\n".join([f"{title}, severity {x}" if x else "photos as they are"]
                       + [f"{s['name']} {wording.percent(v)}" for s, _, points in lines for x2, v, *_ in points if x2 == x]))
         for x in steps
     ]  # fmt: skip

@@ -12,17 +12,19 @@ from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import cast
 
 from frostline import wording
+from frostline.documents.study import Crossing
 from frostline.photos.scan import restore
 from frostline.reports import gallery, next_steps, study_charts, sweep_charts
 from frostline.reports.gallery import Pictures
 from frostline.reports.html import PAGE, Row, furniture, template, write
 from frostline.reports.record import Record, read
-from frostline.reports.svg import Figure
+from frostline.reports.svg import Figure, looks
 from frostline.stats.metrics import shown_on
 
-SHOWN_SUSPECTS, SHOWN_CONFLICTS, SHOWN_EXPLAINED = 24, 12, 16  # photos outside the gallery
+SHOWN_WRONG, SHOWN_CONFLICTS, SHOWN_EXPLAINED = 24, 12, 16  # photos outside the gallery
 
 
 LISTED = 1000  # rows of skipped files or twins; study.json has them all
@@ -54,7 +56,7 @@ def _contents(record: Record) -> Row:
     pictures = Pictures()
     photos = gallery.contents(record, pictures)
     shown = {
-        "suspects": gallery.suspects(record, pictures, SHOWN_SUSPECTS),
+        "always_wrong": gallery.always_wrong(record, pictures, SHOWN_WRONG),
         "conflicts": gallery.conflicts(record, pictures, SHOWN_CONFLICTS),
         "lookalikes": gallery.lookalikes(record, pictures, SHOWN_CONFLICTS),
         "explained": gallery.explained(record, pictures, SHOWN_EXPLAINED),
@@ -118,9 +120,13 @@ def needed(record: Record) -> list[Figure]:
     curve = record.study.get("data_curve") or {}
     if not curve.get("curves"):
         return []
-    crossing = {**(curve.get("crossing") or {}), "differences": curve.get("differences") or []}
-    crossings = [crossing] if crossing["differences"] and "at" in crossing else []
-    return sweep_charts.photos(curve["curves"], [], crossings, record.strategies)
+    crossing, differences = curve.get("crossing"), curve.get("differences")
+    crossings = (
+        [cast(Crossing, {**crossing, "differences": differences})]
+        if crossing and "at" in crossing and differences
+        else []
+    )
+    return sweep_charts.photos(curve["curves"], [], crossings, looks([s["name"] for s in record.strategies]))
 
 
 def _errors(causes: Row) -> Row:
@@ -140,15 +146,15 @@ def _sections(contents: Row) -> list[tuple[str, str]]:
         ("strategies", "Strategies", some),
         ("difference", "Differences", some and contents["study"].get("comparisons")),
         ("curves", "Learning curves", some),
-        ("confusion", "Confusions", some),
+        ("confusion", "Confusion matrices", some),
         ("classes", "Class by class", some),
         ("claims", "Claims", contents["claims"]),
         ("calibration", "Calibration", figures["reliability"]),
         ("robustness", "Robustness", figures["robustness"] or contents["errors"]),
         ("needed", "Photos needed", figures["needed"]),
-        ("line", "Where the line", figures["lines"]),
-        ("why", "Where it looked", contents["explained"]),
-        ("suspects", "Labels to check", contents["suspects"]["total"]),
+        ("line", "Freeze line", figures["lines"]),
+        ("why", "Heat maps", contents["explained"]),
+        ("labels", "Labels to review", contents["always_wrong"]["total"]),
         ("photos", "Photos", contents["photos"]["photos"]),
         ("data", "Data", True),
         ("cost", "Parameters and time", some),
@@ -164,7 +170,7 @@ def provisional_answer(record: Record) -> str:
     """What can be said when the study has not yet drawn its conclusion."""
     best = record.best
     if best is None:
-        return "No strategy has ended yet: the figures will stand here when the first one does."
+        return "No strategy has ended yet. The figures appear here when the first one has."
     figures = wording.headline(best, record.unequal)
     return (
         f"So far {best['name']} leads: {figures}."

@@ -125,6 +125,11 @@ class Canvas:
         d = "M" + "L".join(f"{_n(x)} {_n(y)}" for x, y in points)
         self.draw("path", d=d, fill="none", stroke=colour, stroke_width=width, stroke_linejoin="round", **attributes)
 
+    def area(self, points: Iterable[tuple[float, float]], colour: str) -> None:
+        """Add a pale area within a closed line through points."""
+        d = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points) + "Z"
+        self.draw("path", d=d, fill=colour, fill_opacity=0.15)
+
     def bar(self, x1: float, y1: float, x2: float, y2: float, colour: str, width: float = 6) -> None:
         """Add an interval: a thick pale line with round ends."""
         d = f"M{_n(x1)} {_n(y1)}L{_n(x2)} {_n(y2)}"

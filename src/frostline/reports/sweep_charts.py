@@ -2,53 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 from frostline import wording
+from frostline.documents import Sweep
+from frostline.documents.seeds import SeedsRow
+from frostline.documents.study import Crossing, CurvePoint
+from frostline.documents.sweep import Forecast
 from frostline.reports.svg import COLOURS, GREY, Canvas, Figure, Frame, Scale, domain, looks, plain, shortened
-
-Row = dict[str, Any]
 
 WARM, COLD = COLOURS[0], COLOURS[1]
 
 
-def figures(document: Row) -> list[Figure]:
+def figures(document: Sweep) -> list[Figure]:
     """The figures of a sweep.json; none before its points have ended."""
     return _line_figures(document) if document["plan"]["kind"] == "lines" else _photo_figures(document)
 
 
-def _line_figures(document: Row) -> list[Figure]:
+def _line_figures(document: Sweep) -> list[Figure]:
     found = document.get("recommendation")
     if not found:
         return []
     judged = {row["name"]: row for row in found["lines"]}
     return lines([
-        {
-            "name": row["name"],
-            "value": 100 * row["accuracy"],
-            "low": 100 * row["accuracy_ci"][0],
-            "high": 100 * row["accuracy_ci"][1],
-            "validation": 100 * judged[row["name"]]["accuracy"],
-            "recommended": row["name"] == found["recommended"],
-            "trainable": row["parameters"]["trainable"],
-            "seconds": row["seconds"]["train"],
-        }
+        Line(
+            row["name"], row["accuracy"], row["accuracy_ci"][0], row["accuracy_ci"][1], judged[row["name"]]["accuracy"],
+            row["name"] == found["recommended"], row["parameters"]["trainable"], row["seconds"]["train"],
+        )
         for row in document["lines"]
     ])  # fmt: skip
 
 
-def _photo_figures(document: Row) -> list[Figure]:
+def _photo_figures(document: Sweep) -> list[Figure]:
     if not document.get("curves"):
         return []
-    signs = [
-        {"name": name, "colour": colour, "shape": shape}
-        for name, (colour, shape) in looks(strategies(document)).items()
-    ]
-    return photos(document["curves"], document["forecasts"], document["crossings"], signs)
+    return photos(document["curves"], document["forecasts"], document["crossings"], looks(strategies(document)))
 
 
-def strategies(document: Row) -> list[str]:
+def strategies(document: Sweep) -> list[str]:
     """Names of the strategies of a sweep over numbers of photos."""
     return list(dict.fromkeys(row["strategy"] for row in document.get("photos") or []))
 
@@ -56,87 +48,101 @@ def strategies(document: Row) -> list[str]:
 # ---- over freeze lines -----------------------------------------------------------------------------------------------
 
 
-def lines(rows: Sequence[Row]) -> list[Figure]:
-    """The figures of a sweep over freeze lines: accuracy, trainable parameters, seconds.
+class Line(NamedTuple):
+    """What is drawn of one freeze line; accuracies are fractions of 1."""
 
-    Each row needs "name", "value", "low", "high", "validation" (percent), "recommended", "trainable" and "seconds".
-    """
+    name: str
+    accuracy: float
+    low: float
+    high: float
+    validation: float
+    recommended: bool
+    trainable: int
+    seconds: float
+    """Of training."""
+
+    @property
+    def colour(self) -> str:
+        """The recommended line stands out."""
+        return WARM if self.recommended else COLD
+
+
+def lines(rows: Sequence[Line]) -> list[Figure]:
+    """The figures of a sweep over freeze lines: accuracy, trainable parameters, seconds of training."""
+    trainable = [(row, float(row.trainable), wording.short(row.trainable)) for row in rows]
+    seconds = [(row, row.seconds, f"{row.seconds:.0f}" if row.seconds >= 10 else f"{row.seconds:.1f}") for row in rows]
     return [
         _line_accuracy(rows),
-        _line_bars(rows, "trainable", "Trainable parameters", wording.short),
-        _line_bars(rows, "seconds", "Seconds of training", lambda v: f"{v:.0f}" if v >= 10 else f"{v:.1f}"),
+        _line_bars("trainable", "Trainable parameters", trainable),
+        _line_bars("seconds", "Seconds of training", seconds),
     ]
 
 
-def _line_accuracy(rows: Sequence[Row]) -> Figure:
+def _line_accuracy(rows: Sequence[Line]) -> Figure:
     """Accuracy with its interval at each line, validation beside it, the recommended line in another colour."""
-    canvas = Canvas(640, 300, "Accuracy at each freeze line with its 95 % interval.")
-    low, high = domain([row[key] for row in rows for key in ("low", "high", "validation")], 5, 100)
+    canvas = Canvas(640, 300, "Accuracy at each freeze line with its 95 % CI.")
+    low, high = domain([100 * value for row in rows for value in (row.low, row.high, row.validation)], 5, 100)
     frame = Frame(canvas, Scale(-0.5, len(rows) - 0.5, 38, 632), Scale(low, high, 258, 26))
     frame.up(frame.y.ticks(6), title="accuracy, %")
-    frame.across(
-        range(len(rows)), "freeze line: from the head alone to the whole network", lambda i: str(rows[int(i)]["name"])
-    )
-    canvas.path([(frame.x(i), frame.y(row["value"])) for i, row in enumerate(rows)], COLD, 1.5, stroke_opacity=0.35)
-    for i, row in enumerate(rows):
-        x, y, colour = frame.x(i), frame.y(row["value"]), WARM if row["recommended"] else COLD
-        canvas.bar(x, frame.y(row["low"]), x, frame.y(row["high"]), colour)
-        canvas.sign(x, frame.y(row["validation"]), GREY, "diamond", 4.5, hollow=True)
-        canvas.sign(x, y, colour, "circle", 6)
-        canvas.text(x + 10, y + 4, f"{row['value']:.1f}", "strong")
-    frame.bands([
-        (i, f"line {row['name']}\naccuracy {row['value']:.1f} % ({row['low']:.1f} to {row['high']:.1f})\n"
-            f"validation {row['validation']:.1f} %")
-        for i, row in enumerate(rows)
-    ])  # fmt: skip
-    numbers: list[tuple[Any, ...]] = [
-        (r["name"], r["value"] / 100, r["low"] / 100, r["high"] / 100, r["validation"] / 100) for r in rows
-    ]
-    return Figure(
-        "accuracy", "Accuracy at each freeze line", canvas, ("line", "accuracy", "low", "high", "validation"), numbers
-    )
+    frame.across(range(len(rows)), "freeze line: from the head alone to the whole network", lambda i: rows[int(i)].name)
+    line = [(frame.x(i), frame.y(100 * row.accuracy)) for i, row in enumerate(rows)]
+    canvas.path(line, COLD, 1.5, stroke_opacity=0.35)
+    for (x, y), row in zip(line, rows, strict=True):
+        canvas.bar(x, frame.y(100 * row.low), x, frame.y(100 * row.high), row.colour)
+        canvas.sign(x, frame.y(100 * row.validation), GREY, "diamond", 4.5, hollow=True)
+        canvas.sign(x, y, row.colour, "circle", 6)
+        canvas.text(x + 10, y + 4, f"{100 * row.accuracy:.1f}", "strong")
+    frame.bands([(i, _line_tip(row)) for i, row in enumerate(rows)])
+    columns = ("line", "accuracy", "low", "high", "validation")
+    return Figure("accuracy", "Accuracy at each freeze line", canvas, columns, [row[:5] for row in rows])
 
 
-def _line_bars(rows: Sequence[Row], key: str, title: str, show: Callable[[float], str]) -> Figure:
+def _line_tip(row: Line) -> str:
+    accuracy = f"accuracy {wording.percent(row.accuracy)} ({wording.span((row.low, row.high))})"
+    return f"line {row.name}\n{accuracy}\nvalidation {wording.percent(row.validation)}"
+
+
+def _line_bars(key: str, title: str, rows: Sequence[tuple[Line, float, str]]) -> Figure:
+    """A bar for each line: its value, and what is written above it."""
     canvas = Canvas(400, 190, f"{title} at each freeze line.")
-    most = max(row[key] for row in rows) or 1
+    most = max(value for _, value, _ in rows) or 1
     frame = Frame(canvas, Scale(-0.5, len(rows) - 0.5, 8, 392), Scale(0, 1.12 * most, 150, 16))
-    frame.across(range(len(rows)), "freeze line", lambda i: str(rows[int(i)]["name"]))
+    frame.across(range(len(rows)), "freeze line", lambda i: rows[int(i)][0].name)
     wide = 0.62 * (frame.x(1) - frame.x(0)) if len(rows) > 1 else 60
-    for i, row in enumerate(rows):
-        x, y = frame.x(i), frame.y(row[key])
-        tip = f"line {row['name']}\n{title.lower()} {wording.count(round(row[key]))}"
-        colour = WARM if row["recommended"] else COLD
-        canvas.draw("rect", tip=tip, x=x - wide / 2, y=y, width=wide, height=frame.y.start - y, rx=2, fill=colour)
-        canvas.text(x, y - 5, show(row[key]), "soft", "middle", font_size="9.5")
+    for i, (row, value, text) in enumerate(rows):
+        x, y = frame.x(i), frame.y(value)
+        tip = f"line {row.name}\n{title.lower()} {wording.count(round(value))}"
+        canvas.draw("rect", tip=tip, x=x - wide / 2, y=y, width=wide, height=frame.y.start - y, rx=2, fill=row.colour)
+        canvas.text(x, y - 5, text, "soft", "middle", font_size="9.5")
     canvas.line(8, 150, 392, 150)
-    numbers: list[tuple[Any, ...]] = [(row["name"], row[key]) for row in rows]
+    numbers = [(row.name, getattr(row, key)) for row, *_ in rows]
     return Figure(key, f"{title} at each freeze line", canvas, ("line", key), numbers)
 
 
 # ---- over numbers of photos ------------------------------------------------------------------------------------------
 
 
-def photos(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], signs: Sequence[Row]
-) -> list[Figure]:
-    """The figures of a sweep over numbers of photos: "curves", then "difference-0", .. for each crossing.
+Signs = Mapping[str, tuple[str, str]]
+"""Colour and shape of each strategy."""
 
-    `curves`, `forecasts` and `crossings` as in sweep.json; `signs` need "name", "colour" and "shape".
-    """
-    first = _learning_curves(curves, forecasts, crossings, {s["name"]: s for s in signs})
+
+def photos(
+    curves: Sequence[CurvePoint], forecasts: Sequence[Forecast], crossings: Sequence[Crossing], signs: Signs
+) -> list[Figure]:
+    """The figures of a sweep over numbers of photos: "curves", then "difference-0", .. for each crossing."""
+    first = _learning_curves(curves, forecasts, crossings, signs)
     return [first, *(_difference(c, i) for i, c in enumerate(crossings))]
 
 
 def _learning_curves(
-    curves: Sequence[Row], forecasts: Sequence[Row], crossings: Sequence[Row], signs: dict[str, Row]
+    curves: Sequence[CurvePoint], forecasts: Sequence[Forecast], crossings: Sequence[Crossing], signs: Signs
 ) -> Figure:
     """Mean accuracy and its band over the number of photos, each repeat as a faint stroke, the forecast dashed."""
     ahead = [f for f in forecasts if "accuracy" in f]
     ends = [100 * end for row in (*curves, *ahead) for end in row["accuracy_ci"]]
     ends += [100 * value for row in curves for value in row["repeats"]]
     sizes = [row["per_class"] for row in (*curves, *ahead)]
-    canvas = Canvas(640, 340, "Accuracy over the number of training photos of each class, with 95 % intervals.")
+    canvas = Canvas(640, 340, "Accuracy over the number of training photos of each class, with 95 % CIs.")
     frame = Frame(
         canvas, Scale(0.9 * min(sizes), 1.08 * max(sizes), 38, 632, log=True), Scale(*domain(ends, 5, 100), 298, 26)
     )
@@ -147,8 +153,9 @@ def _learning_curves(
             frame.canvas.line(
                 frame.x(c["at"]), 298, frame.x(c["at"]), 26, "rule", stroke_dasharray="2 3", stroke_width=1.4
             )
-    for name, s in signs.items():
-        _one_curve(frame, s, [r for r in curves if r["strategy"] == name], [f for f in ahead if f["strategy"] == name])
+    for name, sign in signs.items():
+        own = [row for row in curves if row["strategy"] == name]
+        _one_curve(frame, sign, own, [f for f in ahead if f["strategy"] == name])
     _band_tips(frame, curves, ahead)
     numbers: list[tuple[Any, ...]] = [
         (row["strategy"], row["per_class"], kind, row["accuracy"], *row["accuracy_ci"])
@@ -159,18 +166,18 @@ def _learning_curves(
     return Figure("curves", "Accuracy over the number of training photos", canvas, columns, numbers)
 
 
-def _one_curve(frame: Frame, s: Row, rows: Sequence[Row], ahead: Sequence[Row]) -> None:
+def _one_curve(frame: Frame, sign: tuple[str, str], rows: Sequence[CurvePoint], ahead: Sequence[Forecast]) -> None:
+    """One strategy's curve: the interval as a band, repeats as strokes, the forecast dashed."""
     if not rows:
         return
-    canvas, colour = frame.canvas, s["colour"]
+    canvas, (colour, shape) = frame.canvas, sign
 
-    def place(row: Row, value: float) -> tuple[float, float]:
+    def place(row: CurvePoint | Forecast, value: float) -> tuple[float, float]:
         return frame.x(row["per_class"]), frame.y(100 * value)
 
     low = [place(row, row["accuracy_ci"][0]) for row in rows]
     high = [place(row, row["accuracy_ci"][1]) for row in reversed(rows)]
-    shape = "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in low + high) + "Z"
-    canvas.draw("path", d=shape, fill=colour, fill_opacity=0.15)
+    canvas.area(low + high, colour)
     for row in rows:
         for value in row["repeats"]:
             x, y = place(row, value)
@@ -179,12 +186,12 @@ def _one_curve(frame: Frame, s: Row, rows: Sequence[Row], ahead: Sequence[Row]) 
     for f in ahead:
         canvas.path([place(rows[-1], rows[-1]["accuracy"]), place(f, f["accuracy"])], colour, 2, stroke_dasharray="4 4")
         canvas.bar(*place(f, f["accuracy_ci"][0]), *place(f, f["accuracy_ci"][1]), colour, 5)
-        canvas.sign(*place(f, f["accuracy"]), colour, s["shape"], 5, hollow=True)
+        canvas.sign(*place(f, f["accuracy"]), colour, shape, 5, hollow=True)
     for row in rows:
-        canvas.sign(*place(row, row["accuracy"]), colour, s["shape"], 5)
+        canvas.sign(*place(row, row["accuracy"]), colour, shape, 5)
 
 
-def _band_tips(frame: Frame, curves: Sequence[Row], ahead: Sequence[Row]) -> None:
+def _band_tips(frame: Frame, curves: Sequence[CurvePoint], ahead: Sequence[Forecast]) -> None:
     tips: dict[float, list[str]] = {}
     for row in sorted((*curves, *ahead), key=lambda row: float(row["per_class"])):
         said = f"{row['strategy']} {wording.percent(row['accuracy'])} ({wording.span(row['accuracy_ci'])})"
@@ -201,11 +208,11 @@ def _apart(frame: Frame, sizes: Sequence[float]) -> list[float]:
     return kept
 
 
-def _difference(crossing: Row, index: int) -> Figure:
+def _difference(crossing: Crossing, index: int) -> Figure:
     """How far one strategy is ahead of another at each number of photos."""
     rows = crossing["differences"]
     title = f"{crossing['challenger']} \u2212 {crossing['reference']}, points"
-    canvas = Canvas(640, 210, f"{title} at each number of photos with its 95 % interval.")
+    canvas = Canvas(640, 210, f"{title} at each number of photos with its 95 % CI.")
     ends = [100 * end for row in rows for end in (*row["ci"], 0)]
     sizes = [row["per_class"] for row in rows]
     x = Scale(0.9 * min(sizes), 1.08 * max(sizes), 38, 632, log=True)
@@ -229,24 +236,22 @@ def _difference(crossing: Row, index: int) -> Figure:
 # ---- over seeds ------------------------------------------------------------------------------------------------------
 
 
-def seeds(rows: Sequence[Row]) -> Figure:
-    """Each strategy's seeds as hollow signs, with the mean and its interval.
-
-    Each of `rows` needs "name", "mean", "ci", "seeds" (one accuracy a seed), "colour" and "shape".
-    """
-    said = "Accuracy of each strategy with each seed, and the mean with its 95 % interval; the table holds the figures."
+def seeds(rows: Sequence[SeedsRow]) -> Figure:
+    """Each strategy's seeds as hollow signs, with the mean and its interval."""
+    signs = looks([s["name"] for s in rows])
+    said = "Accuracy of each strategy with each seed, and the mean with its 95 % CI; the table holds the figures."
     canvas = Canvas(480, 50 * len(rows) + 46, said)
     ends = [100 * value for s in rows for value in (*s["ci"], *s["seeds"])]
     frame = Frame(canvas, Scale(*domain(ends, 5, 100), 6, 424), Scale(0, 1, canvas.height - 42, 0))
-    frame.across(frame.x.ticks(6), "accuracy in %: each seed, and their mean with its 95 % interval", grid=True)
+    frame.across(frame.x.ticks(6), "accuracy in %: each seed, and their mean with its 95 % CI", grid=True)
     for index, s in enumerate(rows):
-        y = 50 * index + 32
+        y, (colour, shape) = 50 * index + 32, signs[s["name"]]
         mean, (low, high) = frame.x(100 * s["mean"]), s["ci"]
         canvas.text(6, y - 15, shortened(s["name"], 40))
-        canvas.bar(frame.x(100 * low), y, frame.x(100 * high), y, s["colour"], 7)
-        canvas.line(mean, y - 11, mean, y + 11, "", stroke=s["colour"], stroke_width=3)
+        canvas.bar(frame.x(100 * low), y, frame.x(100 * high), y, colour, 7)
+        canvas.line(mean, y - 11, mean, y + 11, "", stroke=colour, stroke_width=3)
         for value in s["seeds"]:
-            canvas.sign(frame.x(100 * value), y, s["colour"], s["shape"], 5, hollow=True)
+            canvas.sign(frame.x(100 * value), y, colour, shape, 5, hollow=True)
         canvas.text(480, y + 4, wording.percent(s["mean"]), "strong", "end")
         each = ", ".join(plain(round(100 * value, 1)) for value in s["seeds"])
         tip = f"{s['name']}\nmean {wording.percent(s['mean'])}, {wording.span(s['ci'])}\nseeds {each}"

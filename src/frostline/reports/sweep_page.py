@@ -1,59 +1,67 @@
-"""What a sweep says to its reader: the answer in words, a picture, and one self-contained page in the look of a study's report."""
+"""The report of a sweep: the answer in words, a picture, and one self-contained page in the look of a study's report."""
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from frostline import wording
+from frostline import documents, wording
+from frostline.documents import Sweep
+from frostline.documents.study import Crossing, CurvePoint
+from frostline.documents.sweep import Forecast, LineRow, Recommendation, RecommendedLine
 from frostline.errors import RunError
 from frostline.files import write_text
 from frostline.reports import html, svg, sweep_charts
 
-Row = dict[str, Any]
-
-
 # ---- in words --------------------------------------------------------------------------------------------------------
 
 
-def line_answer(document: Row) -> tuple[str, str]:
-    """Where to put the line, and how sure that is."""
+def line_answer(document: Sweep) -> tuple[str, str]:
+    """Where to put the freeze line, and how certain that is: two texts, for ``answer`` and ``answer_detail``."""
     found = document["recommendation"]
-    rows = {row["name"]: row for row in document["lines"]}
-    judged = {row["name"]: row for row in found["lines"]}
-    row, chosen, best = rows[found["recommended"]], judged[found["recommended"]], judged[found["best"]]
+    row = next(row for row in document["lines"] if row["name"] == found["recommended"])
     answer = (
-        f"{_advice(row)}: {_right(row)} on {_reported(document)}, with {wording.count(row['parameters']['trainable'])} "
-        f"of {wording.count(row['parameters']['total'])} parameters trained."
+        f"{_advice(row)}: {wording.headline(row, False)} on {_reported(document)}, with "
+        f"{wording.count(row['parameters']['trainable'])} of {wording.count(row['parameters']['total'])} parameters trained."
     )
-    on = f"{wording.count(found['photos'])} validation photos"
-    if chosen["name"] == best["name"]:
-        others = [other for other in found["lines"] if other is not best]
-        second = max(others, key=lambda r: r["best_share"], default=None)
-        next_ = f"; next comes {second['name']}, with {_share(second)}" if second else ""
-        how = f"Line {best['name']} is the best on {on} ({_percent(best['accuracy'])}), and in {_share(best)} of their resamples{next_}."
-        above = [other["name"] for other in found["lines"][: found["lines"].index(best)]]
-        if above:
-            how += f" Every line above it ({', '.join(above)}) is clearly below it there."
-    else:
-        low, high = (100 * -x for x in reversed(chosen["difference_ci"]))
-        gap = f"{-100 * chosen['difference']:.1f} points behind it there, which may be chance (95 % interval {low:.1f} to {high:.1f})"
-        if chosen["difference"] == 0:
-            gap = f"level with it there (95 % interval of the difference {low:.1f} to {high:.1f})"
-        how = (
-            f"On {on} line {best['name']} gets most right, {_percent(best['accuracy'])}, and is the best in {_share(best)} of their "
-            f"resamples ({chosen['name']}: {_share(chosen)}). Line {chosen['name']} is {gap}, so the one with fewer parameters to train "
-            "is named."
-        )
+    judged = {line["name"]: line for line in found["lines"]}
+    chosen, best = judged[found["recommended"]], judged[found["best"]]
+    detail = _best_reason(found, best) if chosen is best else _level_reason(found, chosen, best)
     if document["reported_on"] == "validation":
-        how += " The photos reported on are the validation photos here, so the figure leans to the hopeful side."
-    return answer, how
+        detail += " The figures are on the validation photos too, so they may be optimistic."
+    return answer, detail
 
 
-def _advice(row: Row) -> str:
+def _best_reason(found: Recommendation, best: RecommendedLine) -> str:
+    """Why the line with the highest validation accuracy is recommended."""
+    others = [line for line in found["lines"] if line is not best]
+    second = max(others, key=lambda line: line["best_share"], default=None)
+    text = (
+        f"Line {best['name']} has the highest accuracy on {wording.count(found['photos'])} validation photos "
+        f"({wording.percent(best['accuracy'])}), and in {_share(best)} of their resamples"
+    )
+    text += f" (next: {second['name']}, {_share(second)})." if second else "."
+    above = [line["name"] for line in found["lines"][: found["lines"].index(best)]]
+    return f"{text} Every line above it ({', '.join(above)}) is clearly worse there." if above else text
+
+
+def _level_reason(found: Recommendation, chosen: RecommendedLine, best: RecommendedLine) -> str:
+    """Why a line above the best one is recommended: it trains fewer parameters and is not clearly worse."""
+    low, high = (-bound for bound in reversed(chosen["difference_ci"]))
+    gap = (
+        f"{-100 * chosen['difference']:.1f} points behind, which may be due to chance ({wording.interval((low, high))})"
+    )
+    if chosen["difference"] == 0:
+        gap = f"level with it ({wording.interval((low, high))} of the difference)"
+    return (
+        f"On {wording.count(found['photos'])} validation photos line {best['name']} has the highest accuracy, "
+        f"{wording.percent(best['accuracy'])}, and is the best in {_share(best)} of their resamples ({chosen['name']}: "
+        f"{_share(chosen)}). Line {chosen['name']} is {gap}, so it is recommended: it trains fewer parameters."
+    )
+
+
+def _advice(row: LineRow) -> str:
     if row["freeze_line"] == row["layers"]:
         return "Freeze the whole network and train a head"
     if row["freeze_line"] == 0:
@@ -61,32 +69,37 @@ def _advice(row: Row) -> str:
     return f"Put the line at {row['name']}, {row['freeze_line']} of {row['layers']} layers frozen"
 
 
-def photo_answer(document: Row) -> tuple[str, str]:
-    """From how many photos on fine-tuning pays, and what more photos would bring."""
+def photo_answer(document: Sweep) -> tuple[str, str]:
+    """From how many photos fine-tuning pays, and what more photos would bring: ``answer`` and ``answer_detail``."""
     crossings, curves = document["crossings"], document["curves"]
     ends = (curves[0]["per_class"], curves[-1]["per_class"])
     told = [_crossing(c, *ends) for c in crossings] or [_span(curves)]
     return told[0], " ".join([*told[1:], *(_forecast(f) for f in document["forecasts"])])
 
 
-def _crossing(c: Row, smallest: float, largest: float) -> str:
-    name, other = c["challenger"], c["reference"]
-    points, (low, high) = 100 * c["difference_at_most"], (100 * x for x in c["difference_ci"])
-    span = f"95 % interval {low:.1f} to {high:.1f}"
+def _crossing(c: Crossing, smallest: float, largest: float) -> str:
+    name, other, points = c["challenger"], c["reference"], 100 * c["difference_at_most"]
+    interval = wording.interval(c["difference_ci"])
     if c["at"] is None:
         gap = "level with" if points == 0 else f"{-points:.1f} points behind"
-        return f"{_capital(name)} does not pay within these photos: with {largest:.0f} of each class it is {gap} {other} ({span})."
+        return (
+            f"{_capital(name)} does not pay within these photos: with {largest:.0f} of each class it is {gap} {other} "
+            f"({interval})."
+        )
     if not c["shown"]:
         return (
-            f"Whether {name} pays is not settled within these photos: with {largest:.0f} of each class it is {points:.1f} points ahead "
-            f"of {other}, but that may be chance ({span})."
+            f"Whether {name} pays is not settled within these photos: with {largest:.0f} of each class it is {points:.1f} "
+            f"points ahead of {other}, but that may be due to chance ({interval})."
         )
     if c["from_the_start"]:
         where = f"at every number of photos measured, {smallest:.0f} to {largest:.0f} of each class"
     else:
         where = f"from about {c['at']:.0f} photos of each class on"
-    where += f" (95 % interval {_end(c['at_ci'][0], smallest, largest)} to {_end(c['at_ci'][1], smallest, largest)})"
-    return f"{_capital(name)} pays {where}: with {largest:.0f} it is {points:.1f} points ahead of {other} ({span})."
+    low, high = (_end(end, smallest, largest) for end in c["at_ci"])
+    return (
+        f"{_capital(name)} pays {where} (95 % CI {low} to {high}): with {largest:.0f} it is {points:.1f} points ahead of "
+        f"{other} ({interval})."
+    )
 
 
 def _end(end: float | str, smallest: float, largest: float) -> str:
@@ -95,43 +108,35 @@ def _end(end: float | str, smallest: float, largest: float) -> str:
     return f"{end:.0f}"
 
 
-def _span(curves: Sequence[Row]) -> str:
+def _span(curves: Sequence[CurvePoint]) -> str:
     first, last = curves[0], curves[-1]
     return (
-        f"{_capital(first['strategy'])} goes from {_percent(first['accuracy'])} right with {first['per_class']:.0f} photos of each class "
-        f"to {_right(last)} with {last['per_class']:.0f}."
+        f"The accuracy of {first['strategy']} goes from {wording.percent(first['accuracy'])} with {first['per_class']:.0f} "
+        f"photos of each class to {wording.percent(last['accuracy'])} ({wording.interval(last['accuracy_ci'])}) with "
+        f"{last['per_class']:.0f}."
     )
 
 
-def _forecast(f: Row) -> str:
+def _forecast(f: Forecast) -> str:
     if "why_not" in f:
         return f"{_capital(f['strategy'])} with twice the photos: {f['why_not']}."
-    low, high = (100 * x for x in f["accuracy_ci"])
     return (
-        f"Twice the photos ({f['per_class']:.0f} of each class) would bring {f['strategy']} to about {_percent(f['accuracy'])} "
-        f"(95 % interval {low:.1f} to {high:.1f}), {100 * f['gain']:.1f} points more than now, if its curve goes on as it began."
+        f"Twice the photos ({f['per_class']:.0f} of each class) would bring {f['strategy']} to about "
+        f"{wording.percent(f['accuracy'])} ({wording.interval(f['accuracy_ci'])}), {100 * f['gain']:.1f} points more than now, "
+        "if its curve continues as before."
     )
 
 
-def _reported(document: Row) -> str:
+def _reported(document: Sweep) -> str:
     dataset = document["dataset"]
     test = document["reported_on"] == "test"
-    kind = "pictures rendered by code" if dataset["test_sample" if dataset["test_root"] else "sample"] else "photos"
+    synthetic = dataset["test_sample" if test and dataset["test_root"] else "sample"]
     count = wording.count(dataset["test"] if test else dataset["validation"])
-    return f"{count} {kind} it had never seen" if test else f"{count} validation {kind}"
+    return f"{count} {document['reported_on']} {'images (synthetic)' if synthetic else 'photos'}"
 
 
-def _right(row: Row) -> str:
-    low, high = (100 * x for x in row["accuracy_ci"])
-    return f"{_percent(row['accuracy'])} right (95 % interval {low:.1f} to {high:.1f})"
-
-
-def _percent(fraction: float) -> str:
-    return f"{100 * fraction:.1f} %"
-
-
-def _share(row: Row) -> str:
-    return f"{100 * row['best_share']:.0f} %"
+def _share(line: RecommendedLine) -> str:
+    return wording.percent(line["best_share"], 0)
 
 
 def _capital(text: str) -> str:
@@ -168,7 +173,7 @@ def build(run: Path) -> Path:
     return html.write(run / html.PAGE, page)
 
 
-def _sections(document: Row, kind: str) -> list[tuple[str, str]]:
+def _sections(document: Sweep, kind: str) -> list[tuple[str, str]]:
     """Id and name of each section that has something to show."""
     lines = kind == "lines" and bool(document.get("recommendation"))
     curves = kind == "photos" and bool(document.get("curves"))
@@ -183,18 +188,14 @@ def _sections(document: Row, kind: str) -> list[tuple[str, str]]:
     return [(name, title) for name, title, there in listed if there]
 
 
-def _read(run: Path) -> Row:
-    path = run / "sweep.json"
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"can't read {path}: {' '.join(str(error).split())}; resume or repeat the sweep") from error
-    if not isinstance(document, dict) or not all(isinstance(document.get(k), dict) for k in ("plan", "dataset")):
-        raise RunError(f"{path} is no sweep: expected an object with 'plan' and 'dataset'")
+def _read(run: Path) -> Sweep:
+    document = documents.read(run, Sweep)
+    if not all(isinstance(document.get(key), dict) for key in ("plan", "dataset")):
+        raise RunError(f"{run / 'sweep.json'} is no sweep: expected an object with 'plan' and 'dataset'")
     return document
 
 
-def _command(run: Path, document: Row) -> str:
+def _command(run: Path, document: Sweep) -> str:
     """The command line that repeats the sweep: config.toml holds all settings but the plan."""
     plan = document["plan"]
     again = run.with_name(f"{run.name}-again")

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 
@@ -25,13 +25,15 @@ from frostline.config import Config
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_text
 from frostline.progress import Progress, open_progress
-from frostline.reports.seeds_page import FILE, PICTURE, TABLE, Document, draw, read
+from frostline.reports.seeds_page import FILE, PICTURE, TABLE, draw, read
 from frostline.stats import across_seeds, decision
 from frostline.stats.predictions import read_predictions
 from frostline.studies.document import advice, photos_reported
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
 from frostline.studies.run_folder import read as read_study
 from frostline.studies.study import OnRow, study
+
+Document = dict[str, Any]
 
 MOST = 100
 
@@ -96,7 +98,7 @@ def _run(folder: Path, config: Config, document: Document, progress: Progress, o
         last = len(ended) == len(seeds)
         if last or (len(ended) > 1 and not kept):
             _write(folder, {**document, **_together(folder, ended)}, done=last)
-    return read(folder)
+    return cast(Document, read(folder))
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------------
@@ -124,7 +126,7 @@ def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existin
         raise RunError(
             f"{folder} holds a study over several seeds already: --resume it, --overwrite it, or choose another --out"
         )
-    old = read(folder)
+    old = cast(Document, read(folder))
     had = old["seeds"]
     if had != list(wanted[: len(had)]):
         raise RunError(
@@ -319,7 +321,7 @@ def _write(folder: Path, document: Document, done: bool) -> None:
     """seeds.json last: what it says is finished is there."""
     write_text(folder / TABLE, _table(document))
     document = {**document, "status": "finished" if done else "running"}
-    draw(folder, document)
+    draw(folder, cast(documents.Seeds, document))
     documents.write(folder, documents.Seeds, document)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -477,14 +477,14 @@ def conclude(run: Path, document: dict[str, Any], *, whole: bool = False) -> Non
     if document["plan"]["kind"] == "lines":
         rows = document["lines"]
         document["recommendation"] = recommendation(run, [row["name"] for row in rows], seed)
-        document["answer"], document["answer_detail"] = sweep_page.line_answer(document)
+        document["answer"], document["answer_detail"] = sweep_page.line_answer(cast(documents.Sweep, document))
         _write_table(run / "lines.csv", [_line_cells(row, document) for row in rows])
         return
     _write_table(run / "photos.csv", [_photo_cells(row) for row in document["photos"]])
     points = grid(run, document) if whole else None
     if points is not None:
         document |= _learning(points, document["photos"], seed)
-        document["answer"], document["answer_detail"] = sweep_page.photo_answer(document)
+        document["answer"], document["answer_detail"] = sweep_page.photo_answer(cast(documents.Sweep, document))
 
 
 def _learning(points: sweep_stats.Grid, rows: Sequence[Row], seed: int) -> Row:

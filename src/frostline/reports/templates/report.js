@@ -91,7 +91,7 @@
         make("th", { scope: "row" }, bdi(strategy.name)),
         make("td", { class: "words" }, make("span", { class: right ? "good" : "wrong" }, make("b", {}, bdi(data.classes[guess])))),
         make("td", {}, percent(sure)),
-        make("td", {}, right ? "✓ right" : "✕ wrong"),
+        make("td", {}, right ? "✓ correct" : "✕ wrong"),
       );
     });
     const heads = ["Strategy", "Predicted", "Confidence", ""].map((text, index) =>
@@ -111,7 +111,7 @@
     const [guess, sure] = said[index];
     const right = guess === truth;
     const label = `${path}: truly ${data.classes[truth]}, predicted ${data.classes[guess]} with ${percent(sure)} confidence`;
-    const caption = make("span", { class: `said ${right ? "good" : "wrong"}` }, make("b", {}, bdi(data.classes[guess])), make("br"), `${percent(sure)} sure`);
+    const caption = make("span", { class: `said ${right ? "good" : "wrong"}` }, make("b", {}, bdi(data.classes[guess])), make("br"), `${percent(sure)} confident`);
     if (!right) caption.append(make("br"), "true: ", bdi(data.classes[truth]));
     const button = make("button", { type: "button", class: "tile", "aria-label": label }, picture(row, "", "photo"), caption, make("span", { class: "file" }, bdi(file(path))));
     button.addEventListener("click", () => openPhoto(row));
@@ -218,9 +218,9 @@
     const list = make("ul", { class: "photos" });
     const more = make("button", { type: "button", class: "more" });
     const [from, to] = [data.classes[truth], data.classes[guess]];
-    const title = truth === guess ? `${from}, and found to be` : `${from} taken for ${to}`;
+    const title = truth === guess ? `${from}, classified correctly` : `${from} taken for ${to}`;
     const on = make("button", { type: "button", class: "plain" }, "Filter further in the gallery");
-    const count = `${data.strategies[strategy].name}: ${rows.length === 1 ? "1 photo" : `${rows.length} photos`}, surest first.`;
+    const count = `${data.strategies[strategy].name}: ${rows.length === 1 ? "1 photo" : `${rows.length} photos`}, most confident first.`;
     const dialog = sheet(title, "cell", make("p", { class: "note" }, count), list, more, make("p", {}, on));
     if (!rows.length) list.replaceWith(make("p", { class: "nothing" }, "No photo of this kind."));
     fill(list, more, rows, strategy);
