@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from PIL import Image, ImageFilter
 
+from frostline.checks.check import SURE
+from frostline.photos.corrections import clean, read
+from frostline.photos.scan import scan
 from support.commands import call, document, must, table
-from support.photos import encoded, photo, picture, textured, write_broken, write_folder
-
-KINDS = ("leak", "conflict", "shortcut", "label", "junk", "unreadable", "empty", "tiny", "dark", "bright", "blurred")
+from support.photos import encoded, photo, picture, scene, textured, write_broken, write_folder
 
 
 def found(document: dict[str, Any], kind: str) -> list[dict[str, Any]]:
@@ -33,7 +34,7 @@ def checked(data: Path, out: Path, *options: object) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def faulty(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], Path]:
-    """Good photos with one fault of each kind that a single photo can have; the document; the folder of what was written."""
+    """Good photos with one fault of each kind that a single photo can have; the document; the folder around them."""
     base = tmp_path_factory.mktemp("faulty")
     data = write_folder(base / "photos", ("oak", "beech"), 8)
     oak = data / "oak"
@@ -88,23 +89,58 @@ def test_the_folder_stays_as_it_was(tmp_path: Path, pretrained: Path) -> None:
     assert {p: (p.read_bytes(), p.stat().st_mtime_ns) for p in data.rglob("*") if p.is_file()} == before
 
 
-def test_wrong_labels_are_ranked_first(tmp_path: Path, pretrained: Path) -> None:
+@pytest.fixture(scope="module")
+def mislabelled(pretrained: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """Two classes of textures, five of one in the other's folder, and two pictures of something else; the document."""
+    base = tmp_path_factory.mktemp("mislabelled")
     for kind, name in enumerate(("flat", "steep")):
-        folder = tmp_path / "photos" / name
+        folder = base / "photos" / name
         folder.mkdir(parents=True)
         for i in range(40):
             (folder / f"{i}.png").write_bytes(encoded(textured(6 * kind, 100 * kind + i), "PNG"))
     for i in range(5):
-        (tmp_path / "photos" / "flat" / f"wrong {i}.png").write_bytes(encoded(textured(6, 900 + i), "PNG"))
-    document = checked(tmp_path / "photos", tmp_path / "out")
-    suspects = found(document, "label")
-    called = [f for f in suspects if "wrong" in f["paths"][0]]
-    assert "wrong" in suspects[0]["paths"][0]
-    assert len(called) >= 4
-    assert len(called) / len(suspects) >= 0.7
-    assert all(f["suggested"] == "steep" and f["classes"] == ["flat"] for f in called)
-    confidences = [f["confidence"] for f in suspects]
+        (base / "photos" / "flat" / f"wrong {i}.png").write_bytes(encoded(textured(6, 900 + i), "PNG"))
+    for i in range(2):
+        (base / "photos" / "steep" / f"odd {i}.png").write_bytes(encoded(scene(i, 64), "PNG"))
+    return base / "photos", checked(base / "photos", base / "out", "--write", base / "exclude.csv")
+
+
+def test_wrong_labels_are_ranked_first(mislabelled: tuple[Path, dict[str, Any]]) -> None:
+    _, document = mislabelled
+    label_errors = found(document, "label")
+    planted = [f for f in label_errors if "wrong" in f["paths"][0]]
+    assert "wrong" in label_errors[0]["paths"][0]
+    assert len(planted) >= 4
+    assert len(planted) / len(label_errors) >= 0.7
+    assert all(f["suggested"] == "steep" and f["classes"] == ["flat"] for f in planted)
+    assert all(f["detail"].startswith("Cross-validated prediction: steep (") for f in planted)
+    confidences = [f["confidence"] for f in label_errors]
     assert confidences == sorted(confidences, reverse=True)
+    assert f"{len(label_errors)} labels are likely wrong" in document["lines"][1]
+
+
+def test_photos_unlike_any_class_are_told(mislabelled: tuple[Path, dict[str, Any]]) -> None:
+    _, document = mislabelled
+    assert {"steep/odd 0.png", "steep/odd 1.png"} <= paths(document, "junk")
+    assert len(paths(document, "junk")) <= 5
+
+
+def test_the_same_photos_give_the_same_document(mislabelled: tuple[Path, dict[str, Any]]) -> None:
+    data, document = mislabelled
+    again = checked(data, data.parent / "again")
+    for changing in ("created", "seconds"):
+        del again[changing]
+    assert again == {key: value for key, value in document.items() if key in again}
+
+
+def test_the_list_is_one_that_a_study_takes(mislabelled: tuple[Path, dict[str, Any]]) -> None:
+    data, document = mislabelled
+    decided = read(data.parent / "exclude.csv")
+    assert [d.path for d in decided] == [d["path"] for d in document["decisions"]]
+    sure = {f["paths"][0] for f in found(document, "label") if f["confidence"] >= SURE}
+    assert {d.path for d in decided} == sure
+    kept, _ = clean(scan(data), decided, "exclude.csv")
+    assert {photo.path for photo in scan(data).photos} - {photo.path for photo in kept.photos} == sure
 
 
 def test_a_shortcut_is_named_and_none_where_there_is_none(tmp_path: Path, pretrained: Path) -> None:
@@ -127,17 +163,102 @@ def test_the_same_photo_in_two_parts(tmp_path: Path, pretrained: Path) -> None:
     assert document["findings"][0]["kind"] == "leak"
 
 
-def test_without_weights_the_rest_is_looked_at(tmp_path: Path) -> None:
-    data = write_folder(tmp_path / "photos", ("oak", "beech"), 4)
-    (data / "oak" / "broken.jpg").write_bytes(b"no photo")
+# ---- without a network: what can be said by bytes, pixels and names --------------------------------------------------
+
+
+@pytest.fixture
+def blind(tmp_path: Path) -> tuple[str, Path]:
+    """The option of weights that don't fit, so no network sees the photos and a check takes no time."""
     (tmp_path / "weights.pth").write_bytes(b"not these")
-    document = checked(data, tmp_path / "out", "--weights", tmp_path / "weights.pth")
+    return "--weights", tmp_path / "weights.pth"
+
+
+def test_without_weights_the_rest_is_examined(tmp_path: Path, blind: tuple[str, Path]) -> None:
+    data = write_folder(tmp_path / "photos", ("oak", "beech"), 6)
+    (data / "oak" / "broken.jpg").write_bytes(b"no photo")
+    document = checked(data, tmp_path / "out", *blind)
     assert "labels were not judged" in document["notes"][0]
+    assert document["lines"][1] == "Labels: not judged."
     assert paths(document, "unreadable") == {"oak/broken.jpg"}
+
+
+def test_nearly_the_same_photo(tmp_path: Path, blind: tuple[str, Path]) -> None:
+    for number, name in enumerate(("oak", "beech")):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        for i in range(8):
+            (tmp_path / "photos" / name / f"{i}.jpg").write_bytes(encoded(scene(8 * number + i), quality=92))
+    (tmp_path / "photos" / "oak" / "small.jpg").write_bytes(encoded(scene(1).resize((80, 80)), quality=90))
+    (tmp_path / "photos" / "oak" / "stray.jpg").write_bytes(encoded(scene(9), quality=40))
+    document = checked(tmp_path / "photos", tmp_path / "out", *blind)
+    assert paths(document, "near twins") == {"oak/1.jpg", "oak/small.jpg"}
+    assert paths(document, "near conflict") == {"beech/1.jpg", "oak/stray.jpg"}
+    assert {f["detail"] for f in document["findings"]} == {"resized or recompressed"}
+    assert document["decisions"] == []  # which of the two is wrong is for people to say
+    assert document["lines"][0] == "Files: 1 photo in two classes, 1 group of duplicates (18 usable photos)."
+    for part in ("train", "test"):
+        for name in ("oak", "beech"):
+            (tmp_path / "parts" / part / name).mkdir(parents=True)
+    for i, file in enumerate(sorted((tmp_path / "photos").rglob("[0-7].jpg"))):
+        shutil.copy(file, tmp_path / "parts" / ("train" if i % 4 else "test") / file.parent.name / file.name)
+    (tmp_path / "parts" / "test" / "oak" / "again.jpg").write_bytes(encoded(scene(1), quality=40))
+    document = checked(tmp_path / "parts", tmp_path / "again", *blind)
+    assert paths(document, "near leak") == {"train/oak/1.jpg", "test/oak/again.jpg"}
+    assert document["findings"][0]["kind"] == "near leak"
+
+
+@pytest.mark.parametrize("weights", ["none fit", "published"])
+@pytest.mark.parametrize("good", [0, 1, 2, 4])
+def test_damaged_folders(
+    tmp_path: Path, blind: tuple[str, Path], good: int, weights: str, request: pytest.FixtureRequest
+) -> None:
+    """Nothing but broken files, and too few photos to train on: the check ends, and says so."""
+    data = write_folder(tmp_path / "photos", {"oak": (good + 1) // 2, "beech": good // 2})
+    broken = write_broken(data / "oak")
+    if weights == "published":
+        request.getfixturevalue("pretrained")
+    document = checked(data, tmp_path / "out", *(blind if weights == "none fit" else ()))
+    assert document["photos"] == good
+    assert {p.relative_to(data).as_posix() for p in broken} == paths(document, "unreadable") - {
+        "beech"
+    }  # an empty class
+    assert document["lines"][1] == "Labels: not judged."
+    assert document["lines"][2].startswith("Photos: none can be read" if not good else "Photos: ")
+
+
+def test_one_class(tmp_path: Path, pretrained: Path) -> None:
+    data = write_folder(tmp_path / "photos", ("oak",), 12)
+    document = checked(data, tmp_path / "out")
+    assert document["classes"] == ["oak"]
+    assert not {"label", "conflict", "shortcut", "unequal"} & set(document["summary"]["kinds"])
+    assert document["lines"][1] == "Labels: not judged."
+
+
+def test_what_is_printed(tmp_path: Path, blind: tuple[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = write_folder(tmp_path / "photos", {"oak": 21, "beech": 6})
+    broken = write_broken(data / "oak")
+    options = ("--backbone", "mobilenet_v2", *blind)
+    shown = must("check", data, *options)
+    assert f"Files that are left out ({len(broken)}). Replace the file by an intact copy" in shown.out
+    assert f"... and {len(broken) - 10} more, in check.csv and check.html" in shown.out
+    assert "Unequal classes (1). Add photos of the small classes, or train with --balance loss." in shown.out
+    assert "beech, oak (21 photos of oak, 6 of beech)" in shown.out
+    assert f"Report: {Path('runs') / 'photos-check' / 'check.html'}" in shown.out
+    assert (tmp_path / "runs" / "photos-check" / "check.html").exists()
+    quiet = must("check", data, *options, "--quiet")
+    assert quiet.out + quiet.err == ""
+    saved = must("check", data, *options, "--write", tmp_path / "exclude.csv")
+    assert f"To leave out: 0 photos, in {tmp_path / 'exclude.csv'}" in saved.out
+    assert (tmp_path / "exclude.csv").read_text(encoding="utf-8") == "path,action,label,why,confidence\n"
 
 
 def test_mistakes_are_one_line(tmp_path: Path) -> None:
     assert "no such" in call("check", tmp_path / "nothing").error
+    (tmp_path / "empty").mkdir()
+    assert "is empty" in call("check", tmp_path / "empty").error
+    write_folder(tmp_path / "photos", ("oak", "beech"), 2)
+    assert "none of what photos come as" in call("check", tmp_path / "photos" / "oak" / "oak 1.jpeg").error
+    assert "--backbone" in call("check", tmp_path / "photos", "--weights", tmp_path / "w.pth").error
     assert ".csv" in call("check", tmp_path, "--write", tmp_path / "x.txt").error
     assert "did you mean 'onnx'" in call("check", tmp_path, "--engine", "onx").error
 

@@ -1,4 +1,4 @@
-"""Near-twins: copies of a photo are found, look-alikes are not; they never straddle a split, and a run says what it did."""
+"""Near-duplicates: copies of a photo are found, look-alikes are not; they never straddle a split, and a run says so."""
 
 from __future__ import annotations
 
@@ -23,17 +23,6 @@ from support import photos
 from support.commands import SMALL, call, document, must, table
 
 CLASSES = ("ash", "birch")
-
-
-def scene(seed: int, side: int = 160) -> Image.Image:
-    """A picture with detail of all sizes, as photos have: another seed, another one."""
-    rng = np.random.default_rng(seed)
-    layers = np.zeros((side, side, 3))
-    for cells in (4, 9, 20, 45, 90):
-        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
-        layers += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), dtype=float) * cells**-0.5
-    layers -= layers.min()
-    return Image.fromarray((layers * 255 / layers.max()).astype(np.uint8))
 
 
 def cropped(photo: Image.Image, share: float, x: float, y: float) -> Image.Image:
@@ -64,7 +53,7 @@ def scenes(root: Path, each: int, first: int = 0, classes: tuple[str, ...] = CLA
     for number, label in enumerate(classes):
         for i in range(each):
             seed = first + number * each + i
-            write(root, f"{label}/{seed}.jpg", photos.encoded(scene(seed), quality=92))
+            write(root, f"{label}/{seed}.jpg", photos.encoded(photos.scene(seed), quality=92))
     return root
 
 
@@ -94,7 +83,7 @@ def test_copies_of_every_kind_are_found_and_nothing_else(tmp_path: Path) -> None
 def test_many_copies_of_one_photo_are_one_group(tmp_path: Path) -> None:
     """More of them than candidates are looked at: copies must not hide their photo from one another."""
     scenes(tmp_path, 12)
-    original = scene(3)
+    original = photos.scene(3)
     for i in range(8):
         write(
             tmp_path, f"ash/crop {i}.jpg", photos.encoded(cropped(original, 0.9, i % 3 / 2, i // 3 / 2), quality=70 + i)
@@ -105,7 +94,7 @@ def test_many_copies_of_one_photo_are_one_group(tmp_path: Path) -> None:
 
 def test_names_and_the_order_of_files_do_not_matter(tmp_path: Path) -> None:
     scenes(tmp_path / "a", 8)
-    write(tmp_path / "a", "birch/copy.jpg", COPIES["mirrored"](scene(2)))
+    write(tmp_path / "a", "birch/copy.jpg", COPIES["mirrored"](photos.scene(2)))
     files = sorted((tmp_path / "a").rglob("*.jpg"))
     for number, path in enumerate(reversed(files)):
         write(tmp_path / "b", f"{path.parent.name}/x{number}.jpg", path.read_bytes())
@@ -122,7 +111,7 @@ def test_bytes_classes_and_splits_are_told(tmp_path: Path) -> None:
     scenes(tmp_path / "test", 6, first=100)
     data = (tmp_path / "train/ash/0.jpg").read_bytes()
     write(tmp_path, "train/birch/same.jpg", data)
-    write(tmp_path, "test/birch/small.jpg", COPIES["resized"](scene(0)))
+    write(tmp_path, "test/birch/small.jpg", COPIES["resized"](photos.scene(0)))
     (group,) = near_duplicates.find(scan(tmp_path))
     assert group.paths == ("test/birch/small.jpg", "train/ash/0.jpg", "train/birch/same.jpg")
     assert group.classes == ("birch", "ash", "birch")
@@ -136,7 +125,7 @@ def test_bytes_classes_and_splits_are_told(tmp_path: Path) -> None:
     assert max(across.indices) >= len(mine.photos)
 
 
-def test_textures_are_not_twins_of_their_kind(tmp_path: Path) -> None:
+def test_textures_are_not_near_duplicates_of_their_kind(tmp_path: Path) -> None:
     for kind in range(3):
         for i in range(25):
             write(tmp_path, f"kind {kind}/{i}.png", photos.encoded(photos.textured(kind, 100 * kind + i), "PNG"))
@@ -149,7 +138,7 @@ def test_textures_are_not_twins_of_their_kind(tmp_path: Path) -> None:
     assert sum(len(group) for group in groups_of(tmp_path)) <= 6  # of 25 stripes a few are the same by chance
 
 
-def test_near_uniform_pictures_are_nobodys_twins(tmp_path: Path) -> None:
+def test_near_uniform_pictures_have_no_near_duplicates(tmp_path: Path) -> None:
     for i in range(30):
         rng = np.random.default_rng(i)
         flat = np.full((90, 120, 3), 100 + i, float) + rng.normal(0, 1, (90, 120, 3)) + np.linspace(0, i, 120)[:, None]
@@ -158,13 +147,13 @@ def test_near_uniform_pictures_are_nobodys_twins(tmp_path: Path) -> None:
     assert groups_of(tmp_path) == [{"ash/0.jpg", "ash/flat copy.jpg"}]
 
 
-def test_a_common_background_does_not_make_twins(tmp_path: Path) -> None:
+def test_a_common_background_does_not_make_near_duplicates(tmp_path: Path) -> None:
     """Parts on one bench: the bench agrees in all of them, the parts don't."""
-    bench = np.asarray(scene(999, 128)).astype(float)
+    bench = np.asarray(photos.scene(999, 128)).astype(float)
     for i in range(60):
         picture = bench + np.random.default_rng(i).normal(0, 2, bench.shape)
         x, y = np.random.default_rng(1000 + i).integers(8, 70, 2)
-        picture[y : y + 48, x : x + 48] = np.asarray(scene(i, 48))
+        picture[y : y + 48, x : x + 48] = np.asarray(photos.scene(i, 48))
         write(
             tmp_path,
             f"{CLASSES[i % 2]}/{i}.png",
@@ -215,14 +204,14 @@ def test_tied_photos_never_straddle(case: tuple[Manifest, list[list[int]]], prot
     assert make_split(manifest, protocol, seed, ties=reversed(ties)).names() == part  # type: ignore[arg-type]
 
 
-def test_a_class_of_twins_alone_is_told_with_the_way_out() -> None:
+def test_a_class_of_duplicates_alone_is_told_with_the_way_out() -> None:
     manifest = Manifest(Path("x"), [Photo(f"{c}/{i}.jpg", c, "", f"{c}{i}") for c in "ab" for i in range(4)])
     make_split(manifest, "rigorous", 0)
     with pytest.raises(DataError, match=r"'a' has 4 photos, only 1 of them different .*--twins bytes"):
         make_split(manifest, "rigorous", 0, ties=[[0, 1, 2, 3]])
 
 
-def test_near_twins_across_given_parts_leave_the_part_asked_less() -> None:
+def test_near_duplicates_across_given_parts_leave_the_part_asked_less() -> None:
     listed = [
         Photo(f"{i}.jpg", "ab"[i % 2], part, str(i))
         for i, part in enumerate(["train"] * 6 + ["validation"] * 2 + ["test"] * 2)
@@ -245,13 +234,13 @@ def test_near_twins_across_given_parts_leave_the_part_asked_less() -> None:
 QUICK = ("--strategies", "frozen", "--epochs", "1", *SMALL)
 
 
-def test_a_study_keeps_near_twins_on_one_side_and_says_so(tmp_path: Path) -> None:
+def test_a_study_keeps_near_duplicates_on_one_side_and_says_so(tmp_path: Path) -> None:
     data = scenes(tmp_path / "photos", 14)
     pairs = []
     for i in range(5):
         kind = list(COPIES)[i]
-        pairs.append({f"ash/{i}.jpg", write(data, f"ash/copy {i}.jpg", COPIES[kind](scene(i)))})
-    pairs.append({"ash/9.jpg", write(data, "birch/stray.jpg", COPIES["mirrored"](scene(9)))})
+        pairs.append({f"ash/{i}.jpg", write(data, f"ash/copy {i}.jpg", COPIES[kind](photos.scene(i)))})
+    pairs.append({"ash/9.jpg", write(data, "birch/stray.jpg", COPIES["mirrored"](photos.scene(9)))})
     options = ("--strategies", "frozen,fine-tuned", "--epochs", "1", "--robustness", "0", "--explain", "0", *SMALL)
     said = must("study", data, "--out", tmp_path / "run", *options)
     part = {row["path"]: row["split"] for row in table(tmp_path / "run" / "manifest.csv")}
@@ -270,16 +259,16 @@ def test_a_study_keeps_near_twins_on_one_side_and_says_so(tmp_path: Path) -> Non
     assert document(tmp_path / "run")["dataset"]["near_twins"] == found
 
 
-def test_the_tutorial_s_split_knows_of_no_near_twins_unless_asked() -> None:
+def test_the_tutorial_s_split_knows_of_no_near_duplicates_unless_asked() -> None:
     kinds = {p: frostline.configure("photos", protocol=p).twins for p in ("tutorial", "rigorous")}
     assert kinds == {"tutorial": "bytes", "rigorous": "near"}
     assert frostline.configure("photos", protocol="tutorial", twins="near").twins == "near"
 
 
-def test_twins_bytes_lets_near_twins_part(tmp_path: Path) -> None:
+def test_twins_bytes_lets_near_duplicates_part(tmp_path: Path) -> None:
     data = scenes(tmp_path / "photos", 8)
     for i in range(8):
-        write(data, f"ash/copy {i}.jpg", COPIES["quality 40"](scene(i)))
+        write(data, f"ash/copy {i}.jpg", COPIES["quality 40"](photos.scene(i)))
     must("study", data, "--out", tmp_path / "run", "--twins", "bytes", *QUICK)
     part = {row["path"]: row["split"] for row in table(tmp_path / "run" / "manifest.csv")}
     assert any(part[f"ash/{i}.jpg"] != part[f"ash/copy {i}.jpg"] for i in range(8))
@@ -287,12 +276,12 @@ def test_twins_bytes_lets_near_twins_part(tmp_path: Path) -> None:
     assert "unknown twins 'close'" in call("study", data, "--out", tmp_path / "other", "--twins", "close", *QUICK).error
 
 
-def test_near_twins_of_reported_photos_are_left_out_of_training(tmp_path: Path) -> None:
+def test_near_duplicates_of_reported_photos_are_left_out_of_training(tmp_path: Path) -> None:
     scenes(tmp_path / "photos" / "train", 8)
     scenes(tmp_path / "photos" / "test", 4, first=50)
-    write(tmp_path / "photos", "train/ash/leak.jpg", COPIES["cropped, middle"](scene(51)))
+    write(tmp_path / "photos", "train/ash/leak.jpg", COPIES["cropped, middle"](photos.scene(51)))
     scenes(tmp_path / "new", 3, first=80)
-    write(tmp_path / "new", "birch/known.jpg", COPIES["mirrored"](scene(5)))
+    write(tmp_path / "new", "birch/known.jpg", COPIES["mirrored"](photos.scene(5)))
     must("study", tmp_path / "photos", "--out", tmp_path / "run", "--test", tmp_path / "new", *QUICK)
     skipped = {Path(s["path"]).name: s["why"] for s in document(tmp_path / "run")["dataset"]["skipped"]}
     assert skipped == {
@@ -302,7 +291,7 @@ def test_near_twins_of_reported_photos_are_left_out_of_training(tmp_path: Path) 
 
 
 @photos.needs_flowers
-def test_twins_among_the_flowers() -> None:
+def test_near_duplicates_among_the_flowers() -> None:
     found = near_duplicates.find(scan(photos.FLOWERS))
     near = [group for group in found if group.kind != "same bytes"]
     assert 25 <= len(near) <= 40

@@ -1,4 +1,4 @@
-"""check.html: decisions by mouse and by keyboard, saved as a list that a study takes; and photos and names that mean harm."""
+"""check.html: decisions by mouse and keyboard, saved as a list that a study takes; photos and names that mean harm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ NASTY = "<img src=x onerror=document.title='hit'>"
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """Photos in classes and under names that mean harm, a dark one in each class, and the folder that the check left."""
+    """Photos in classes and under names that mean harm, a dark one in each class, and what the check left."""
     base = tmp_path_factory.mktemp("page")
     data = write_folder(base / "photos", ("oak", f'"{NASTY.replace("/", "")}'), 4)
     for number, folder in enumerate(sorted(data.iterdir())):

@@ -29,6 +29,17 @@ def picture(seed: int = 0, width: int = 60, height: int = 40) -> Image.Image:
     return Image.fromarray(np.clip(pixels + rng.integers(-12, 13, pixels.shape), 0, 255).astype(np.uint8))
 
 
+def scene(seed: int, side: int = 160) -> Image.Image:
+    """A picture with detail of all sizes, as photos have: another seed, another one."""
+    rng = np.random.default_rng(seed)
+    layers = np.zeros((side, side, 3))
+    for cells in (4, 9, 20, 45, 90):
+        noise = Image.fromarray(rng.integers(0, 256, (cells, cells, 3), dtype=np.uint8))
+        layers += np.asarray(noise.resize((side, side), Image.Resampling.BICUBIC), dtype=float) * cells**-0.5
+    layers -= layers.min()
+    return Image.fromarray((layers * 255 / layers.max()).astype(np.uint8))
+
+
 def textured(kind: int, seed: int, side: int = 64) -> Image.Image:
     """A grating in noise; kinds differ in its direction alone, and each picture's own direction strays: neighbours look alike."""
     rng = np.random.default_rng(seed)

@@ -90,7 +90,7 @@ def check(
         "findings": [f.to_dict() for f in findings],
         "decisions": [_row(d) for d in decisions(findings)],
         "summary": _summary(findings, examined.table),
-        "lines": lines(findings, len(examined.photos.photos)),
+        "lines": lines(findings, len(examined.photos.photos), _judged(examined)),
         "notes": examined.notes,
         "seconds": {stage: round(s, 3) for stage, s in seconds.items()},
     }
@@ -112,8 +112,9 @@ def quick(photos: Manifest, store: Store | None, near: Sequence[DuplicateGroup] 
         Three sentences, counts by kind, and the ten likeliest label errors.
     """
     features = features_of([store], photos.photos, seed) if store is not None else None
-    findings = kinds.find(Examined(photos, features=features, near=list(near), seed=seed, repeats=0))
-    said = lines(findings, len(photos.photos))
+    examined = Examined(photos, features=features, near=list(near), seed=seed, repeats=0)
+    findings = kinds.find(examined)
+    said = lines(findings, len(photos.photos), _judged(examined))
     if store is None:
         said[1] = "Labels: not judged, no pretrained network is among the strategies."
     unequal = [f.detail for f in findings if f.kind == "unequal"]
@@ -162,9 +163,19 @@ def _summary(findings: Sequence[Finding], table: photo_quality.Floats | None) ->
     return {"kinds": found, "formats": photo_quality.formats(table), "sizes": photo_quality.sizes(table)}
 
 
-def lines(findings: Sequence[Finding], photos: int) -> list[str]:
-    """A summary of the findings in three sentences: files and duplicates; labels; the look of the photos."""
+def _judged(examined: Examined) -> bool:
+    """Whether any label could be judged: there are features, two classes, and enough photos of both."""
+    return examined.judgement is not None and bool(examined.judgement.judged.any())
+
+
+def lines(findings: Sequence[Finding], photos: int, judged: bool) -> list[str]:
+    """A summary in three sentences: files and duplicates; labels, if any were `judged`; what the photos look like."""
     told = {}
+    nothing = dict(_NOTHING)
+    if not judged:
+        nothing["Labels"] = "not judged"
+    if not photos:
+        nothing["Photos"] = "none can be read"
     for line in _NOTHING:
         counts: Counter[tuple[str, str]] = Counter()
         details: list[str] = []
@@ -175,7 +186,7 @@ def lines(findings: Sequence[Finding], photos: int) -> list[str]:
             elif kind.line == line:
                 details.append(finding.detail)
         counted = ", ".join(f"{n:,} {one if n == 1 else many}" for (one, many), n in counts.items())
-        told[line] = "; ".join([counted or _NOTHING[line], *details[:_DETAILS]])
+        told[line] = "; ".join([counted or nothing[line], *details[:_DETAILS]])
     return [
         f"Files: {told['Files']} ({photos:,} usable photos).",
         f"Labels: {told['Labels']}.",

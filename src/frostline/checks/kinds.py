@@ -127,6 +127,8 @@ def _unreadable(examined: Examined) -> Iterator[Finding]:
 
 def _unequal(examined: Examined) -> Iterator[Finding]:
     counts = examined.photos.counts()
+    if not counts:  # no photo can be read
+        return
     small, large = min(counts, key=counts.__getitem__), max(counts, key=counts.__getitem__)
     if counts[large] > _UNEQUAL * counts[small]:
         detail = f"{counts[large]:,} photos of {printable(large)}, {counts[small]:,} of {printable(small)}"

@@ -47,6 +47,8 @@ class Judgement:
     """(N,): the likeliest class other than the label."""
     confidence: Floats
     """(N,), 0 to 1, that the label is wrong: p(suggested) / (p(suggested) + p(label)); 0 where that can't be judged."""
+    judged: Mask
+    """(N,): whether there is a label, and both it and the suggested class have `LEAST` photos."""
 
 
 def compress(read: Callable[[Sequence[int]], Floats], count: int, seed: int) -> Floats:
@@ -99,8 +101,8 @@ def judge(features: Floats, labels: Indices, groups: Indices, *, seed: int = 0, 
         trusted = known & (_doubt(probabilities, labels)[1] < _DOUBTED)
         probabilities = _out_of_fold(features, labels, groups, trusted, classes, seed + 1, repeats)
     suggested, confidence = _doubt(probabilities, labels)
-    judged = known & enough[np.maximum(labels, 0)] & enough[suggested]
-    return Judgement(probabilities, suggested, np.where(judged, confidence, 0).astype(np.float32))
+    judged = known & enough[np.maximum(labels, 0)] & enough[suggested] & (suggested != labels)  # there may be one class
+    return Judgement(probabilities, suggested, np.where(judged, confidence, 0).astype(np.float32), judged)
 
 
 def _out_of_fold(
