@@ -18,7 +18,7 @@ from frostline.checks import near_duplicates
 from frostline.errors import DataError
 from frostline.photos.manifest import Manifest, Photo
 from frostline.photos.scan import scan
-from frostline.photos.split import leaks, make_split, seen, together
+from frostline.photos.split import leaks, make_split, overlap, together
 from support import photos
 from support.commands import SMALL, call, document, must, table
 
@@ -223,7 +223,7 @@ def test_near_duplicates_across_given_parts_leave_the_part_asked_less() -> None:
         "7.jpg": "a near-duplicate of it stands in test: 9.jpg",
     }
     other = Manifest(Path("y"), [Photo("n.jpg", "a", "", "n"), Photo("m.jpg", "a", "", "3")])
-    assert {s.path: s.why for s in seen(manifest, other, [[2, 10]])} == {
+    assert {s.path: s.why for s in overlap(manifest, other, [[2, 10]])} == {
         "n.jpg": "a near-duplicate of it is trained on: 2.jpg",
         "m.jpg": "the same photo is trained on: 3.jpg",
     }

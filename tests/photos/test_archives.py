@@ -177,7 +177,7 @@ def test_a_name_twice_and_a_file_where_a_folder_is(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["data.zip", "data.tar", "data.tar.gz", "data.tar.bz2", "data.tar.xz"])
-def test_archives_cut_short_are_told_and_what_is_whole_is_used(tmp_path: Path, name: str) -> None:
+def test_archives_cut_short_are_reported_and_what_is_whole_is_used(tmp_path: Path, name: str) -> None:
     folder = photos.write_folder(tmp_path / "flowers", ["rose", "tulip"], each=8)
     whole = packed(folder, tmp_path / name).read_bytes()
     for tenths in range(10):
@@ -309,10 +309,10 @@ def test_a_study_from_a_zip_and_its_evaluation_on_a_table(tmp_path: Path) -> Non
         f.relative_to(tmp_path / "data").as_posix() for f in (tmp_path / "data").rglob("*.*")
     }
     rows = [{"path": f"data/{row['path']}", "label": row["label"]} for row in table(out / "manifest.csv")]
-    said = must(
+    result = must(
         "evaluate", out / "baseline" / "bundle", written(tmp_path / "labelled.parquet", rows), "--json", "--quiet"
     )
-    assert json.loads(said.out)["photos"] == 16
+    assert json.loads(result.out)["photos"] == 16
     must(
         "study",
         data,

@@ -124,7 +124,7 @@ def test_stopped_before_it_has_listed_all_it_ends(data: Path) -> None:
     assert not start._thread.is_alive()
 
 
-def test_photos_that_can_t_be_used_are_told_as_ever(tmp_path: Path) -> None:
+def test_photos_that_can_t_be_used_are_listed_as_ever(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with head_start.begin(small(tmp_path / "empty")) as start, pytest.raises(DataError, match="empty"):
         ended(start).photos()

@@ -43,7 +43,7 @@ def put_saved(folder: Path, split: bool = False) -> Path:
     return target
 
 
-def test_without_pyarrow_the_pip_line_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_extra_the_pip_line_is_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = written(tmp_path / "a.parquet")
     saved = put_saved(tmp_path)
     for module in ("pyarrow", "datasets"):

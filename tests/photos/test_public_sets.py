@@ -110,12 +110,12 @@ def test_flowers_are_fetched_unpacked_and_licensed(
     serve: Callable[[bytes], Server], cache: Path, tmp_path: Path
 ) -> None:
     serve(archive())
-    said = must("data", "flowers", tmp_path / "flowers")
-    assert "4 photos (rose 2, tulip 2)" in said.out
-    assert "Licence: All images are licensed under CC-BY. Please credit the photographers:" in said.out
-    assert str(tmp_path / "flowers" / "LICENSE.txt") in said.out
-    assert "Licence: Creative Commons Attribution" in said.err
-    assert "SHA-256 verified" in said.err
+    result = must("data", "flowers", tmp_path / "flowers")
+    assert "4 photos (rose 2, tulip 2)" in result.out
+    assert "Licence: All images are licensed under CC-BY. Please credit the photographers:" in result.out
+    assert str(tmp_path / "flowers" / "LICENSE.txt") in result.out
+    assert "Licence: Creative Commons Attribution" in result.err
+    assert "SHA-256 verified" in result.err
     assert {p.name for p in (tmp_path / "flowers").iterdir()} == {"rose", "tulip", "LICENSE.txt"}
     assert {p.name for p in tmp_path.iterdir()} == {"cache", "flowers"}
     assert scan(tmp_path / "flowers").counts() == {"rose": 2, "tulip": 2}
@@ -134,9 +134,9 @@ def test_a_broken_fetch_goes_on_where_it_stopped(serve: Callable[[bytes], Server
     (cache / "downloads" / ".flower_photos.tgz.part").write_bytes(whole[:5000])  # what a killed process left
     (entry,) = contents.entries()
     assert (entry.kind, entry.what) == ("downloads", "unfinished: archive flower_photos.tgz")
-    said = json.loads(must("data", "flowers", tmp_path / "two", "--json").out)
+    fetched = json.loads(must("data", "flowers", tmp_path / "two", "--json").out)
     assert server.starts == [5000]
-    assert (said["photos"], said["classes"], said["left_out"]) == (4, {"rose": 2, "tulip": 2}, [])
+    assert (fetched["photos"], fetched["classes"], fetched["left_out"]) == (4, {"rose": 2, "tulip": 2}, [])
 
 
 def test_other_bytes_are_refused_and_a_mirror_is_asked_first(

@@ -11,23 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from frostline.errors import DataError
-from frostline.photos.manifest import Manifest, Photo, Skip, read
+from frostline.photos.manifest import Photo, Skip, read
 from frostline.photos.names import printable
 from frostline.photos.scan import scan
 from support import photos
 from support.commands import ordinary_user
-
-
-def skipped(manifest: Manifest) -> dict[str, str]:
-    return {skip.path: skip.why for skip in manifest.skipped}
-
-
-def refused(data: Path, **options: int) -> str:
-    with pytest.raises(DataError) as caught:
-        scan(data, **options)
-    text = str(caught.value)
-    assert text == " ".join(text.splitlines())
-    return text
+from support.photo_sources import refused, skipped
 
 
 def put(path: Path, data: bytes = b"x") -> Path:
@@ -363,11 +352,13 @@ def test_no_such_folder_names_the_nearest(tmp_path: Path) -> None:
 
 def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
     assert "is empty: expected one folder of photos for each class" in refused(tmp_path)
-    assert "is none of what photos come as: give a folder of class folders, a table" in refused(put(tmp_path / "a.jpg"))
+    assert "is not a set of photos that frostline reads: give a folder of class folders, a table" in refused(
+        put(tmp_path / "a.jpg")
+    )
     assert "no class folders in" in (text := refused(tmp_path))
     assert "only 1 file: put the photos of each class into a folder of its own" in text
     os.mkfifo(tmp_path / "pipe.csv")
-    assert "is none of what photos come as" in refused(tmp_path / "pipe.csv")
+    assert "is not a set of photos that frostline reads" in refused(tmp_path / "pipe.csv")
     for name in ("rose", "tulip"):
         put(tmp_path / "b" / name / "1.jpg", b"")
     assert "no photos in" in (text := refused(tmp_path / "b"))

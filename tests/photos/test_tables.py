@@ -83,7 +83,7 @@ def test_numbers_as_labels_are_whole_and_gaps_are_no_label(tmp_path: Path) -> No
         ("a.tsv", b"path\tlabel\na\tb\tc\n", "a value with a tab needs quotes"),
         ("a.parquet", b"PAR1 but no more", "can't be read as Parquet"),
         ("a.parquet", b"", "can't be read as Parquet"),
-        ("a.xlsx", b"\x00\x01", "is none of what photos come as: give a folder of class folders, a table"),
+        ("a.xlsx", b"\x00\x01", "is not a set of photos that frostline reads: give a folder of class folders, a table"),
     ],
 )
 def test_wrong_tables_of_other_kinds_are_refused_in_one_line(tmp_path: Path, name: str, data: bytes, says: str) -> None:

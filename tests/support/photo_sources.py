@@ -27,9 +27,10 @@ def skipped(manifest: Manifest) -> dict[str, str]:
     return {skip.path: skip.why for skip in manifest.skipped}
 
 
-def refused(data: Path) -> str:
+def refused(data: Path, **options: int) -> str:
+    """The message, in one line, with which a scan refuses."""
     with pytest.raises(DataError) as caught:
-        scan(data)
+        scan(data, **options)
     text = str(caught.value)
     assert text == " ".join(text.splitlines())
     return text

@@ -61,9 +61,7 @@ def is_saved(folder: Path) -> bool:
 def holds_photos(path: Path) -> bool:
     """Whether a Parquet file has a column of photos, as bytes. Raises DataError or MissingExtraError."""
     schema = tables.open_parquet(path).schema_arrow
-    if not any(
-        "binary" in str(column.type) for column in schema
-    ):  # saves lists of photos the import of `datasets`: 2 s
+    if not any("binary" in str(column.type) for column in schema):  # no bytes: spares the import of `datasets` (2 s)
         return False
     with _read_errors(path):
         return _photo_column(_datasets().Features.from_arrow_schema(schema)) != ""

@@ -122,7 +122,7 @@ def _packed(data: Path, mode: int) -> unpacking.Packed | None:
         if archives.is_archive(data):
             return archives.Archive(data)
     raise DataError(
-        f"{printable(str(data))} is none of what photos come as: give a folder of class folders, "
+        f"{printable(str(data))} is not a set of photos that frostline reads: give a folder of class folders, "
         "a table (.csv, .tsv, .jsonl, .parquet), an archive (.zip, .tar, .tar.gz) "
         "or a data set saved by Hugging Face's datasets"
     )

@@ -160,7 +160,7 @@ def _what_stands(photo: Photo, group: list[Photo], part: str) -> str:
     return f"another photo of its group '{printable(name)}'"
 
 
-def seen(photos: Manifest, others: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
+def overlap(photos: Manifest, others: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
     """Those of `others` (a test folder) that are among the `photos` of a run: figures on them would be too good.
 
     The same bytes count, and what `ties` connect: indices into ``photos.photos + others.photos``.

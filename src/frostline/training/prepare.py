@@ -29,7 +29,7 @@ from frostline.photos import corrections, sample, scan
 from frostline.photos.decoding import MIRROR
 from frostline.photos.head_start import HeadStart
 from frostline.photos.manifest import Manifest, Photo, Skip
-from frostline.photos.split import Split, leaks, make_split, seen
+from frostline.photos.split import Split, leaks, make_split, overlap
 from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
 from frostline.training import loop
@@ -285,7 +285,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
 
 def _not_trained_on(tested: Manifest, usable: Manifest, alike: Sequence[DuplicateGroup], config: Config) -> Manifest:
     """The photos of `config.test` without those that are also in `config.data`."""
-    tested = tested.without(seen(usable, tested, near_duplicates.ties(alike, usable, tested)))
+    tested = tested.without(overlap(usable, tested, near_duplicates.ties(alike, usable, tested)))
     _check_classes(usable, tested, config)
     if not tested.photos:
         raise DataError(f"every photo of {config.test} is also in {config.data}: give photos that were not trained on")
