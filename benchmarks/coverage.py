@@ -1,13 +1,15 @@
-"""Do the 95 % intervals hold the truth 95 times in 100, and do equal models come out equal? Simulated studies whose truth is known.
+"""Do the 95 % intervals hold the truth 95 times in 100, and do equal models come out equal? Simulated studies whose
+truth is known.
 
     python benchmarks/coverage.py                    # 2,000 simulated studies of each kind, some minutes
     python benchmarks/coverage.py --studies 200      # a look
     python benchmarks/coverage.py --out coverage.md
 
-Every line draws studies (photos right or wrong, confidences and outcomes) from a truth, asks frostline's own functions, and counts how
-often the interval held the truth: 93 to 97 % is meant. The truth of an accuracy moves within a narrow range from study to study, as that
-of real studies does: at one fixed truth any interval for counts jumps, since there are only so many counts. For tests it counts how often
-two equally good models, or a perfectly calibrated one, come out as different or miscalibrated: 5 % is meant.
+Every line draws studies (photos right or wrong, confidences and outcomes) from a truth, asks frostline's own functions,
+and counts how often the interval held the truth: 93 to 97 % is meant. The truth of an accuracy moves within a narrow
+range from study to study, as that of real studies does: at one fixed truth any interval for counts jumps, since there
+are only so many counts. For tests it counts how often two equally good models, or a perfectly calibrated one, come out
+as different or miscalibrated: 5 % is meant.
 """
 
 from __future__ import annotations
@@ -51,7 +53,8 @@ def macro_recall(photos: tuple[int, ...], recalls: tuple[float, ...]) -> Study:
 
 
 def outcomes(dice: np.random.Generator, photos: int, only_a: float, only_b: float) -> tuple[np.ndarray, np.ndarray]:
-    """Which photos each of two models gets right, of which these shares are right with one alone; the rest mostly with both."""
+    """Which photos each of two models gets right, of which these shares are right with one alone; the rest mostly with
+    both."""
     kind = dice.random(photos)
     a, b = kind < only_a, (kind >= only_a) & (kind < only_a + only_b)
     both = kind > only_a + only_b + 0.04

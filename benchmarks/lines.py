@@ -2,8 +2,8 @@
 
     python benchmarks/lines.py [DATA] [--lines auto] [--preset fast] [--repeats 1] [--out lines.json]
 
-In turns: ``frostline sweep --lines``, and ``frostline fit --line`` once for each of its lines. Each side begins with a cache that holds the
-published weights alone, and the fits share theirs. Seconds are from start to exit of each process.
+In turns: ``frostline sweep --lines``, and ``frostline fit --line`` once for each of its lines. Each side begins with a
+cache that holds the published weights alone, and the fits share theirs. Seconds are from start to exit of each process.
 """
 
 from __future__ import annotations

@@ -1,17 +1,20 @@
-"""Photos of other kinds than flowers, made from any folder of photos and by formula, to see that a recipe serves them too.
+"""Photos of other kinds than flowers, made from any folder of photos and by formula, to see that a recipe serves them
+too.
 
     python benchmarks/others.py DATA OUT [--seed 0]                     # make the sets
     python benchmarks/others.py DATA OUT --measure [--seeds 3]          # and measure the presets on them
 
-Each set SET has further photos in SET-test, which nobody trains on: up to 100 a class (a small set is too few to measure on).
-`--measure` studies frozen and fine-tuned with each preset and leaves OUT/others.json; runs that are finished are not run again.
+Each set SET has further photos in SET-test, which nobody trains on: up to 100 a class (a small set is too few to
+measure on). `--measure` studies frozen and fine-tuned with each preset and leaves OUT/others.json; runs that are
+finished are not run again.
 
 - ``twenty``: 20 photos a class as they are.
 - ``few``: 50 photos a class at 200 x 200 (shorter side scaled, the centre cut out).
 - ``two``: the two classes that stand first by name, 200 photos each.
 - ``unequal``: the first class whole, each further one half of the one before, at least 20 photos.
 - ``grey``: 80 photos a class, grey, JPEG quality 60.
-- ``textures``: eight classes of grey textures by formula (120 pictures each): noise of several grains, gratings, checks, cells, weaves.
+- ``textures``: eight classes of grey textures by formula (120 pictures each): noise of several grains, gratings,
+checks, cells, weaves.
   Each picture has a scale, an angle, a contrast and a brightness of its own.
 """
 
@@ -85,7 +88,8 @@ def make(data: Path, out: Path, rng: np.random.Generator) -> None:
 
 
 def measure(out: Path, sets: list[str], presets: list[str], backbone: str, seeds: int) -> None:
-    """Mean accuracy over seeds, with the interval over the photos of SET-test (their share of right answers in the mean over seeds)."""
+    """Mean accuracy over seeds, with the interval over the photos of SET-test (their share of right answers in the mean
+    over seeds)."""
     rows = []
     for name in sets:
         for preset in presets:

@@ -2,8 +2,8 @@
 
     python benchmarks/race.py [DATA] [--epochs 10] [--repeats 3] [--out runs/race.json] [--picture docs/speed.svg]
 
-DATA is a folder of class folders; without it the built-in sample is used. benchmarks/README.md says what is measured and how. The
-results are written after every process; the same command goes on where it was stopped.
+DATA is a folder of class folders; without it the built-in sample is used. benchmarks/README.md says what is measured
+and how. The results are written after every process; the same command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -173,7 +173,8 @@ def steady(events: list[Record], epochs: int) -> float:
 
 
 def run_peer(race: Race, data: Path, epochs: int, *, short: bool, limit: float = LIMIT) -> Record:
-    """Run a peer's job once. `short`: three epochs, the others reckoned; else it is stopped when it would take over `limit` seconds."""
+    """Run a peer's job once. `short`: three epochs, the others reckoned; else it is stopped when it would take over
+    `limit` seconds."""
     events: list[Record] = []
     told = 3 if short else epochs
 
@@ -284,7 +285,8 @@ def _finished(log: Path, spawned: float) -> Iterator[tuple[str, float]]:
 
 
 def settings_of(data: Path, epochs: int, steady_only: bool) -> Record:
-    """What two runs must share to stand in one table. Reads every file once, so that the disk's cache is warm for all."""
+    """What two runs must share to stand in one table. Reads every file once, so that the disk's cache is warm for
+    all."""
     files = [p for p in sorted(data.rglob("*")) if p.is_file() and p.parent != data]
     found = importlib.util.find_spec("frostline")
     assert found is not None and found.origin is not None  # noqa: S101  # it was imported above
@@ -357,7 +359,8 @@ def succeeded(run: Record) -> bool:
 
 
 def compete(races: list[Race], data: Path, arguments: argparse.Namespace, results: Results) -> None:
-    """All races, turn by turn: frostline, peer, frostline, peer, so that a machine whose speed drifts drifts for all."""
+    """All races, turn by turn: frostline, peer, frostline, peer, so that a machine whose speed drifts drifts for
+    all."""
     ours = Frostline(data, arguments.epochs)
     for peer in sorted({race.peer for race in races}):
         environment_of(peer)
@@ -374,7 +377,8 @@ def compete(races: list[Race], data: Path, arguments: argparse.Namespace, result
 
 
 def our_turn(ours: Frostline, race: Race, bundles: Path, turn: int, results: Results) -> Record:
-    """A run of frostline's. Several peers stand against one job (the whole study): its run of this turn then stands in all their rows."""
+    """A run of frostline's. Several peers stand against one job (the whole study): its run of this turn then stands in
+    all their rows."""
     if race.job == "predict":
         return ours.predict(bundles)
     same = (results.done(other.name, "frostline", turn) for other in RACES if other.job == race.job)
@@ -382,7 +386,8 @@ def our_turn(ours: Frostline, race: Race, bundles: Path, turn: int, results: Res
 
 
 def prepare_bundle(ours: Frostline, bundles: Path, race: Race, results: Results) -> None:
-    """Fit the bundle; its first prediction, and one more with the cache that the first one left, stand beside the race."""
+    """Fit the bundle; its first prediction, and one more with the cache that the first one left, stand beside the
+    race."""
     results.add(race.name, "frostline, untimed: fit", 0, ours.fit(bundles))
     cache = bundles / "cache"
     results.add(race.name, "frostline, untimed: first", 0, ours.predict(bundles, cache))

@@ -1,28 +1,33 @@
 """Memory and time as the photos grow in number, and what a 12-megapixel JPEG costs to decode.
 
-    python benchmarks/scale.py [DATA] [--photos 3000,50000] [--epochs 10] [--strategies frozen] [--repeats 1] [--out scale.json]
+    python benchmarks/scale.py [DATA] [--photos 3000,50000] [--epochs 10] [--strategies frozen] [--repeats 1]
+                               [--out scale.json]
     python benchmarks/scale.py [DATA] --decode [8] [--rounds 5] [--out decode.json]
 
 DATA is a folder of class folders; without it the built-in sample is used. Only its JPEGs are taken.
 
-**Scale.** For each count a temporary data set of so many photos is made out of DATA's, classes in proportion. Photos repeat under other
-names, each with a few bytes of its own after the JPEG's end mark: no two files share a SHA-256, so the cache can't take one for another,
-and each is read, decoded and computed in full. Then, each in a process of its own:
+**Scale.** For each count a temporary data set of so many photos is made out of DATA's, classes in proportion. Photos
+repeat under other names, each with a few bytes of its own after the JPEG's end mark: no two files share a SHA-256, so
+the cache can't take one for another, and each is read, decoded and computed in full. Then, each in a process of its
+own:
 
-1. ``frostline study`` with an empty cache into which the weights alone were copied, from start to written bundle and report;
+1. ``frostline study`` with an empty cache into which the weights alone were copied, from start to written bundle and
+   report;
 2. ``frostline predict`` with the first strategy's bundle on the same photos, with the cache that the study left.
 
-Measured are wall seconds and CPU seconds from start to exit; peak memory (the largest resident set, from ``os.wait4``, MB of 10^6 bytes;
-mapped pages of the cache count too); the study's own seconds from study.json; bytes of rows.bin in the activation cache. Milliseconds are
-per photo of the set. An epoch is a pass over all of them, those of the training part learned from, the others validated; with several
-strategies, the sum of one epoch of each. In brackets the ratio to the first count. One small uncounted study comes first, so that no run
-pays for reading the libraries from the disk; it also says how much disk is needed. The sets lie in the system's temporary folder
-(``TMPDIR``), and since they have just been written, mostly in the system's file cache. Accuracies mean nothing here (a photo and its
-repetition may be on both sides of the split) and are not shown.
+Measured are wall seconds and CPU seconds from start to exit; peak memory (the largest resident set, from ``os.wait4``,
+MB of 10^6 bytes; mapped pages of the cache count too); the study's own seconds from study.json; bytes of rows.bin in
+the activation cache. Milliseconds are per photo of the set. An epoch is a pass over all of them, those of the training
+part learned from, the others validated; with several strategies, the sum of one epoch of each. In brackets the ratio to
+the first count. One small uncounted study comes first, so that no run pays for reading the libraries from the disk; it
+also says how much disk is needed. The sets lie in the system's temporary folder (``TMPDIR``), and since they have just
+been written, mostly in the system's file cache. Accuracies mean nothing here (a photo and its repetition may be on both
+sides of the split) and are not shown.
 
-**Decode.** Photos of 4000x3000 pixels, quality 90, as mosaics of DATA's photos enlarged, with as much noise as brings them to 3-5 MB, the
-size that cameras write. In one thread, in turns: (a) the full decode, ``Image.open().convert("RGB").resize((224, 224), BILINEAR)``,
-(b) `frostline.photos.decoding.prepare`. Medians over the rounds, and by how much the pixels differ.
+**Decode.** Photos of 4000x3000 pixels, quality 90, as mosaics of DATA's photos enlarged, with as much noise as brings
+them to 3-5 MB, the size that cameras write. In one thread, in turns: (a) the full decode,
+``Image.open().convert("RGB").resize((224, 224), BILINEAR)``, (b) `frostline.photos.decoding.prepare`. Medians over the
+rounds, and by how much the pixels differ.
 """
 
 from __future__ import annotations
@@ -112,7 +117,8 @@ def shares(sources: Sources, count: int) -> dict[str, int]:
 
 
 def plan(sources: Sources, count: int) -> Iterator[tuple[str, Path, int]]:
-    """(class, photo, how many copies of it): every photo as often as the next, give or take one, spread over the class."""
+    """(class, photo, how many copies of it): every photo as often as the next, give or take one, spread over the
+    class."""
     for label, wanted in shares(sources, count).items():
         paths = sources[label]
         rounds, rest = divmod(wanted, len(paths))
@@ -156,8 +162,8 @@ class Spent:
 def spend(arguments: Sequence[str], work: Path) -> Spent:
     """Run ``frostline ...`` with the cache of `work`.
 
-    The system counts the memory of the process that starts another as the other's for the moment before its own program is loaded, so
-    this one is a floor; it loads no torch and stays below a tenth of what is measured.
+    The system counts the memory of the process that starts another as the other's for the moment before its own program
+    is loaded, so this one is a floor; it loads no torch and stays below a tenth of what is measured.
     """
     command = [sys.executable, "-m", "frostline", *arguments]
     environment = os.environ | {"FROSTLINE_CACHE": str(work / "cache")}
@@ -346,7 +352,8 @@ def scale(sources: Sources, arguments: argparse.Namespace) -> None:
 
 
 def large(paths: Sequence[Path], seed: int) -> bytes:
-    """A JPEG of 4000x3000: four by three photos enlarged to 1000x1000, and noise until it has the bytes of a camera's."""
+    """A JPEG of 4000x3000: four by three photos enlarged to 1000x1000, and noise until it has the bytes of a
+    camera's."""
     canvas = Image.new("RGB", (WIDTH, HEIGHT))
     side = 1000
     places = [(x, y) for y in range(0, HEIGHT, side) for x in range(0, WIDTH, side)]

@@ -1,9 +1,10 @@
-"""frostline's own stages in images/s, beside the limit measured on the spot: the decoder, the engine and the matrix product alone.
+"""frostline's own stages in images/s, beside the limit measured on the spot: the decoder, the engine and the matrix
+product alone.
 
     python benchmarks/stages.py [DATA] [--photos 512] [--repeats 3] [--out stages.json]
 
-DATA is a folder of class folders; without it the built-in sample is used. Figures are medians over the repeats, which take turns, so that
-a machine whose speed drifts drifts for all of them.
+DATA is a folder of class folders; without it the built-in sample is used. Figures are medians over the repeats, which
+take turns, so that a machine whose speed drifts drifts for all of them.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from frostline.reports import study_page
 from frostline.studies.run_folder import settle_torch
 from frostline.studies.study import study as run_study
 from frostline.training import loop
+from frostline.training.precision import settle
 
 CPU = torch.device("cpu")
 QUIET = Progress(True)
@@ -64,7 +66,8 @@ def engine_alone(network: backbone.Backbone, lines: list[int], folder: Path) -> 
 
 
 def product_alone() -> Stage:
-    """The multiplications of MobileNetV2's last six layers, forth and back, as one matrix product of bfloat16: no memory to wait for.
+    """The multiplications of MobileNetV2's last six layers, forth and back, as one matrix product of bfloat16: no
+    memory to wait for.
 
     3 x 35.5 million multiplications a photo: forward, and the gradients of weights and inputs.
     """
@@ -100,15 +103,13 @@ def epochs(name: str, line: str, photos: Manifest, count: int) -> tuple[Stage, S
     labels = np.array([photos.classes.index(p.label) for p in photos.photos])
     examples = loop.Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)
     few = replace(examples, keys=examples.keys[:1], labels=labels[:1])
-    precision = loop.settle("auto", CPU)
+    precision = settle("auto", CPU)
     head = trainable.make_head(network.features, len(photos.classes), Recipe(), 0)
     above = trainable.Above(cut.suffix, head, learn_statistics=False)
 
     def learn() -> int:
-        loop.train(
-            above, examples, few, Recipe(epochs=count), seed=0, stage="own", reduced=True, device=CPU,
-            precision=precision, checkpoint=None, progress=QUIET, title="",
-        )  # fmt: skip
+        settings = loop.Settings("own", "", seed=0, device=CPU, precision=precision, reduced=True)
+        loop.train(above, examples, few, Recipe(epochs=count), settings, QUIET)
         return count * len(photos.photos)
 
     def validate() -> int:

@@ -1,4 +1,5 @@
-"""Backbones: published weights in the right places, the publishers' own transforms, timm's hub, and what is listed of them."""
+"""Backbones: published weights in the right places, the publishers' own transforms, timm's hub, and what is listed of
+them."""
 
 from __future__ import annotations
 
@@ -37,7 +38,8 @@ LITES = PUBLISHED[1:]
 BLOCKS = "efficientvit_b0"
 """Its attention looks at the photo's size in Python."""
 
-# ---- naming things: proof that every tensor went where it belongs -----------------------------------------------------
+# ---- naming things: proof that every tensor went where it belongs
+# -----------------------------------------------------
 
 # photos that come with libraries -> ImageNet classes that name what is on them
 OBJECTS: dict[tuple[str, str], set[int]] = {
@@ -97,7 +99,8 @@ def test_daisies_are_named_daisies(name: str, published: Published) -> None:
 
 @pytest.mark.parametrize("name", LITES)
 def test_every_tensor_of_the_lites_has_its_place(name: str, published: Published) -> None:
-    """In the publisher's order, each of the kind and shape that its place asks for; only the classifier is left over."""
+    """In the publisher's order, each of the kind and shape that its place asks for; only the classifier is left
+    over."""
     file = weights.load_state_dict(published(name))
     came = [(k, v) for k, v in file.items() if not k.endswith("num_batches_tracked")]
     body = backbone.build(name, "pretrained").network.body
@@ -244,7 +247,8 @@ def test_a_file_of_another_network_is_refused_in_one_line(tmp_path: Path) -> Non
     assert "the weights are not those of test_efficientnet: " in call("fit", data, *options).error
 
 
-# ---- networks that can't be recorded layer by layer -------------------------------------------------------------------
+# ---- networks that can't be recorded layer by layer
+# -------------------------------------------------------------------
 
 
 def test_what_cannot_be_recorded_is_cut_at_its_blocks(tmp_path: Path) -> None:
@@ -447,7 +451,8 @@ def test_weights_in_the_hubs_cache_are_at_hand(endpoint: Callable[[str], None], 
     assert listed("efficientnet_lite1")["efficientnet_lite1"]["weights"] == "none"
 
 
-# ---- the transform's later fields -------------------------------------------------------------------------------------
+# ---- the transform's later fields
+# -------------------------------------------------------------------------------------
 
 
 def test_bicubic_and_bilinear_differ_and_are_what_pillow_does() -> None:

@@ -34,7 +34,8 @@ os._exit(any(thread.is_alive() for thread in threads))
 
 @pytest.mark.parametrize("kind", ["openvino", "onnx"])
 def test_threads_that_begin_at_once_all_end(kind: str, tmp_path: Path) -> None:
-    """Two threads in OpenVINO's first inference of a process waited for each other for ever, in four of ten processes."""
+    """Two threads in OpenVINO's first inference of a process waited for each other for ever, in four of ten
+    processes."""
     if kind == "openvino":
         pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform")
     with exported(nn.Conv2d(3, 8, 3).eval(), [torch.zeros(1, 3, 8, 8)], tmp_path) as file:

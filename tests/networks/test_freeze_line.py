@@ -25,7 +25,7 @@ from frostline.networks.engine import Engine, multiplies_bfloat16
 from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
 from frostline.recipes import Recipe, resolve
-from frostline.training.loop import Examples, train
+from frostline.training.loop import Examples, Settings, train
 
 CPU = torch.device("cpu")
 
@@ -140,10 +140,8 @@ def test_training_moves_nothing_that_is_frozen(name: str, tmp_path: Path) -> Non
     recipe = Recipe(epochs=1, batch_size=4, hidden=0)
     above = Above(bundle.detached(parts), make_head(built.features, 2, recipe, 0), learn_statistics=False)
     examples = at_line(parts, photos(8, built.transform.size), tmp_path)
-    train(
-        above, examples, examples, recipe, seed=0, stage="own", reduced=True, device=CPU, precision="float32",
-        checkpoint=None, progress=Progress(True), title="Training test",
-    )  # fmt: skip
+    settings = Settings("own", "Training test", seed=0, device=CPU, precision="float32", reduced=True)
+    train(above, examples, examples, recipe, settings, Progress(True))
     after = bundle.state(built, above)
     moved = {k for k, v in before.items() if not torch.equal(after[f"backbone.{k}"], v)}
     frozen = {k for k, _ in parts.prefix.named_parameters()}

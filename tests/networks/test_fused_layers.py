@@ -62,7 +62,8 @@ def test_folded_suffix_computes_and_learns_the_same(name: str, line: str) -> Non
 
 
 class _Small(nn.Module):
-    """One of each: 1x1 and others, with and without bias, norm and clamp, strides, groups, a residual and a map's mean as a layer."""
+    """One of each: 1x1 and others, with and without bias, norm and clamp, strides, groups, a residual and a map's mean
+    as a layer."""
 
     def __init__(self) -> None:
         super().__init__()

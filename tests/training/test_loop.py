@@ -20,7 +20,8 @@ from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import TorchEngine
 from frostline.networks.trainable import Above, make_head
 from frostline.recipes import LEAST_TO_TELL, MOST_VIEWS, Recipe, resolve
-from frostline.training.loop import Epoch, Examples, measure, predict_logits, stretched
+from frostline.training.loop import Epoch, Examples, measure, predict_logits
+from frostline.training.optimiser import stretched
 from support.training import CLASSES, CPU, RECIPE, Interrupted, bits, examples, figures, key, learn, same, small
 
 # ---- what the loop does ----------------------------------------------------------------------------------------------
@@ -145,7 +146,8 @@ def each_loss(above: Above, photos: Examples) -> np.ndarray:
 
 
 def last_within_an_error(losses: list[np.ndarray]) -> int:
-    """Number of the last epoch whose mean loss is at most a standard error (of the paired difference) above the lowest up to there."""
+    """Number of the last epoch whose mean loss is at most a standard error (of the paired difference) above the lowest
+    up to there."""
     kept = 0
     for number, now in enumerate(losses, 1):
         higher = now.astype(np.float64) - min(losses[:number], key=np.mean)
@@ -176,7 +178,8 @@ def test_patience_stops_and_keeps_the_last_epoch_that_is_not_clearly_worse(tmp_p
 
 
 def test_too_few_validation_photos_to_tell_leave_training_its_whole_course(tmp_path: Path) -> None:
-    """Wrongly labelled photos: their loss rises from epoch to epoch, and would keep the first of them if they were more."""
+    """Wrongly labelled photos: their loss rises from epoch to epoch, and would keep the first of them if they were
+    more."""
     data, count = examples(tmp_path), LEAST_TO_TELL - 1
     wrong = Examples(data.store, data.keys[:count], (data.labels[:count] + 1) % CLASSES)
     state = learn(small(), data, wrong, recipe=replace(RECIPE, epochs=12, patience=2))

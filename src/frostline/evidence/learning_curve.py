@@ -21,8 +21,9 @@ from frostline.progress import Progress
 from frostline.recipes import Strategy
 from frostline.stats import intervals, sweep_stats
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
+from frostline.training.evaluation import evaluate, torch_logits
 from frostline.training.prepare import Prepared
-from frostline.training.strategy import TrainedHead, evaluate, torch_logits, train_strategy
+from frostline.training.stages import TrainedHead, train_strategy
 
 Row = dict[str, Any]
 Log = Callable[..., None]

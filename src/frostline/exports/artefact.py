@@ -1,8 +1,8 @@
 """What an exported model computes, and what travels inside it: a whole photo in, calibrated probabilities out.
 
-An artefact is two graphs in one. The first brings a photo of any size to the square that the network was made for, as Pillow would
-(`frostline.photos.decoding`); the second, `Core`, is the network with all that the bundle does around it: scaling, the mirror
-image where the model looks at that too, half precision at the line, temperature, softmax.
+An artefact is two graphs in one. The first brings a photo of any size to the square that the network was made for, as
+Pillow would (`frostline.photos.decoding`); the second, `Core`, is the network with all that the bundle does around it:
+scaling, the mirror image where the model looks at that too, half precision at the line, temperature, softmax.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Spec:
 
 
 class Core(nn.Module):
-    """Prepared photos (1, S, S, 3) uint8 to calibrated probabilities (C,): what `frostline.bundle.Bundle.probabilities` computes."""
+    """Prepared photos (1, S, S, 3) uint8 to calibrated probabilities (C,): what `frostline.bundle.Bundle.probabilities`
+    computes."""
 
     def __init__(self, about: About, parts: Parts) -> None:
         super().__init__()
@@ -88,14 +89,16 @@ class Whole(nn.Module):
         self._cubic = transform.interpolation == "bicubic"
 
     def forward(self, photo: Tensor) -> Tensor:
-        """See the class. The columns first, then the rows, rounded in between, as Pillow does for photos that are wider than high."""
+        """See the class. The columns first, then the rows, rounded in between, as Pillow does for photos that are wider
+        than high."""
         planes = photo.permute(2, 0, 1).float()
         down, across = (self._weights(photo.shape[i], photo.shape[1 - i], planes) for i in (0, 1))
         wide = _rounded(planes @ across.T)
         return cast(Tensor, self.core(_rounded(down @ wide).to(torch.uint8).permute(1, 2, 0)[None]))
 
     def _weights(self, length: int, other: int, like: Tensor) -> Tensor:
-        """(S, length): what each pixel of a side is made of, antialiased. Pillow's `precompute_coeffs`, as one matrix."""
+        """(S, length): what each pixel of a side is made of, antialiased. Pillow's `precompute_coeffs`, as one
+        matrix."""
         low: Any = 0.0
         window: Any = length
         if self._crop:

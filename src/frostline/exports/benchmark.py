@@ -34,8 +34,9 @@ def bench(
 ) -> dict[str, Any]:
     """Measure a bundle and its artefacts, one after the other; returns what bench.json holds.
 
-    Latency is of one photo at a time, from the file to its probabilities (median and 95th percentile); throughput is photos/s over all of
-    them, with every core. The first three photos of each are not counted. Other work on the machine shows in the figures.
+    Latency is of one photo at a time, from the file to its probabilities (median and 95th percentile); throughput is
+    photos/s over all of them, with every core. The first three photos of each are not counted. Other work on the
+    machine shows in the figures.
 
     Parameters
     ----------

@@ -102,7 +102,8 @@ def write(template: str, file: str, transform: Transform, *, whole_photo: bool) 
 
 
 def _read(transform: Transform, *, whole_photo: bool) -> str:
-    """The function that decodes a photo as frostline does: large JPEGs at a fraction of their size, upright, transparency over white."""
+    """The function that decodes a photo as frostline does: large JPEGs at a fraction of their size, upright,
+    transparency over white."""
     side, crop = transform.size, transform.resize == "crop"
     lines = ["def read(path):  # any photo, upright RGB", "    image = Image.open(path)"]
     if crop:

@@ -154,7 +154,8 @@ def gather(source: Path, model: Bundle, data: str | Path = "") -> Photos:
 
 
 def _of_run(source: Path, refit: bool) -> Photos:
-    """The run's validation photos, or its test photos where the model has learnt from the others too: nothing is chosen here."""
+    """The run's validation photos, or its test photos where the model has learnt from the others too: nothing is chosen
+    here."""
     run = source.resolve().parents[1]
     table = run / "manifest.csv"
     if not table.is_file():
@@ -173,8 +174,8 @@ def _of_run(source: Path, refit: bool) -> Photos:
 
 
 def _roots(run: Path) -> tuple[Path, Path | None]:
-    """Where a run's photos are, and those of the folder that it was asked about, if there was one: they are unpacked again where they came
-    packed and the cache let them go.
+    """Where a run's photos are, and those of the folder that it was asked about, if there was one: they are unpacked
+    again where they came packed and the cache let them go.
     """
     file = next((run / name for name in ("study.json", "sweep.json") if (run / name).is_file()), None)
     try:
@@ -247,8 +248,8 @@ def _described(folder: Path, form: str, kind: formats.Form, spec: Any, source: P
 def _prove(document: dict[str, Any], folder: Path, model: Bundle, photos: Photos, progress: Progress) -> str:
     """Add the proof's figures to `document`; returns why it fails, empty where it holds.
 
-    The contract is with the bundle in float32 (`--engine onnx`), the arithmetic of the artefact. Where this machine runs bundles in
-    bfloat16, the agreement with that is stated beside it: there the bundle rounds, not the artefact.
+    The contract is with the bundle in float32 (`--engine onnx`), the arithmetic of the artefact. Where this machine
+    runs bundles in bfloat16, the agreement with that is stated beside it: there the bundle rounds, not the artefact.
     """
     files = [photos.root / p.path for p in photos.proof]
     labels = np.array([model.classes.index(p.label) for p in photos.proof])

@@ -110,7 +110,8 @@ def _torch(order: Order, folder: Path) -> None:
 
 
 def _litert(order: Order, folder: Path) -> None:
-    """For phones and small boards. Its shapes are fixed, so the photo is resized before; scaling and all else is inside."""
+    """For phones and small boards. Its shapes are fixed, so the photo is resized before; scaling and all else is
+    inside."""
     try:
         with silent(), contextlib.redirect_stderr(io.StringIO()):
             import litert_torch

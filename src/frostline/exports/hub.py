@@ -23,7 +23,8 @@ def push(
 ) -> dict[str, Any]:
     """Upload a bundle, with what its run and its exports add to the card; returns ``{"url", "files", "commit"}``.
 
-    Only a bundle that is whole is uploaded, and of its folder only the bundle's own files. ``HF_ENDPOINT`` names another hub.
+    Only a bundle that is whole is uploaded, and of its folder only the bundle's own files. ``HF_ENDPOINT`` names
+    another hub.
 
     Raises
     ------

@@ -21,7 +21,8 @@ from frostline.photos.decoding import Pixels
 PHOTOS = 96
 """How many training photos the ranges are measured on."""
 PERCENTILE = 99.99
-"""What of an activation's values its range holds. The very largest of a hundred photos would take a bit from all others."""
+"""What of an activation's values its range holds. The very largest of a hundred photos would take a bit from all
+others."""
 KINDS = ["Conv", "Gemm", "MatMul", "Add", "Mul", "Clip", "Relu", "MaxPool", "GlobalAveragePool"]
 
 
@@ -50,7 +51,8 @@ class _Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
 
 
 def int8(model: Any, photos: Sequence[Pixels]) -> Any:
-    """A core (pixels (1, S, S, 3) uint8 to probabilities) in QDQ form: pairs of quantise and dequantise that runtimes fuse.
+    """A core (pixels (1, S, S, 3) uint8 to probabilities) in QDQ form: pairs of quantise and dequantise that runtimes
+    fuse.
 
     Parameters
     ----------

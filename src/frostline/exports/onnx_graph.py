@@ -16,7 +16,8 @@ OPSET = 18
 """The first whose Resize knows antialiasing."""
 IR_VERSION = 8
 
-# As Pillow: weights of fixed point, rounded to 8 bits after the columns and after the rows. ONNX Runtime's own for uint8 comes from there.
+# As Pillow: weights of fixed point, rounded to 8 bits after the columns and after the rows. ONNX Runtime's own for
+# uint8 comes from there.
 _NATIVE = """
   planes = Transpose <perm = [2, 0, 1]> (photo)
   zero = Constant <value_ints = [0]> ()
@@ -130,7 +131,8 @@ def whole(model: Any, spec: Spec, *, plain: bool = False) -> Any:
 
 
 def preparation(transform: Transform, *, plain: bool) -> Any:
-    """The graph that brings a photo (H, W, 3) uint8 to pixels (1, S, S, 3) uint8, as `frostline.photos.decoding.prepare` does."""
+    """The graph that brings a photo (H, W, 3) uint8 to pixels (1, S, S, 3) uint8, as
+    `frostline.photos.decoding.prepare` does."""
     cubic, crop = transform.interpolation == "bicubic", transform.resize == "crop"
     if plain or crop:
         body = _PLAIN.format(side=transform.size, share=transform.crop_pct, axes=_axes(cubic=cubic, crop=crop))

@@ -1,4 +1,5 @@
-"""Proof that an artefact says what its bundle says: from image file to label, through an interpreter in which frostline is not."""
+"""Proof that an artefact says what its bundle says: from image file to label, through an interpreter in which frostline
+is not."""
 
 from __future__ import annotations
 
@@ -26,8 +27,8 @@ from frostline.stats.probabilities import Floats
 AGREE = 0.999
 """Share of photos on which a float32 artefact has to say what its bundle says."""
 TIE = 0.02
-"""Where less separates a photo's two best classes, rounding in the last place of a pixel may decide. One such photo is forgiven: fewer than
-a thousand photos can't tell 99.9 % from 100 %."""
+"""Where less separates a photo's two best classes, rounding in the last place of a pixel may decide. One such photo is
+forgiven: fewer than a thousand photos can't tell 99.9 % from 100 %."""
 LOSS = 0.005
 """Accuracy that int8 may lose."""
 TIMED = 50
@@ -48,7 +49,8 @@ class Heard:
 
 
 def listen(example: Path, files: Sequence[Path], timed: int = TIMED) -> Heard:
-    """Run an artefact's example on photo files, in a fresh interpreter that sees neither this package nor the user's settings.
+    """Run an artefact's example on photo files, in a fresh interpreter that sees neither this package nor the user's
+    settings.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""Run in an interpreter of its own: an artefact's example on photo files. Knows nothing of frostline, and tells if it is there.
+"""Run in an interpreter of its own: an artefact's example on photo files. Knows nothing of frostline, and tells if it
+is there.
 
 ``python -I proving.py EXAMPLE`` reads ``{"files": [...], "timed": n}`` on stdin and prints ``{"classes": [...],
 "probabilities": [[...] | null], "faults": {index: why}, "latency_ms": [...], "file_ms": [...], "throughput": photos/s,

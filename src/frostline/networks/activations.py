@@ -1,8 +1,9 @@
 """The activation cache: the output of the frozen prefix for each photo, computed once and kept on disk.
 
-One *store* per line. Its name is a digest of everything that shapes its bytes (network, weights, line, transform, engine, number
-format, versions), and inside it each row is named by the photo's own SHA-256 and view: strategies, runs and data sets share
-rows whenever they agree, and a photo that was added costs one row. At line 0 the store holds the resized photos themselves.
+One *store* per line. Its name is a digest of everything that shapes its bytes (network, weights, line, transform,
+engine, number format, versions), and inside it each row is named by the photo's own SHA-256 and view: strategies, runs
+and data sets share rows whenever they agree, and a photo that was added costs one row. At line 0 the store holds the
+resized photos themselves.
 """
 
 from __future__ import annotations
@@ -94,7 +95,8 @@ def fill(
     head_start: HeadStart | None = None,
     progress: Progress,
 ) -> list[Skip]:
-    """Compute every row that `taps` miss, in one pass: each photo is read and decoded once, whatever the number of lines.
+    """Compute every row that `taps` miss, in one pass: each photo is read and decoded once, whatever the number of
+    lines.
 
     Parameters
     ----------
@@ -154,7 +156,8 @@ def _check_room(taps: Sequence[Tap], lacking: Sequence[set[Key]]) -> None:
 
 
 def _append_rows(work: _Work, todo: Sequence[Item], progress: Progress) -> dict[str, str]:
-    """Decode photos and run the engines on them, in threads; append the rows. Returns {sha256: reason} of photos that failed."""
+    """Decode photos and run the engines on them, in threads; append the rows. Returns {sha256: reason} of photos that
+    failed."""
     for engine, _ in work.engines:
         engine.expect(len(todo))
     size = max((engine.batch for engine, _ in work.engines), default=1)
@@ -225,13 +228,13 @@ def rows_of(taps: Sequence[Tap], runs: Sequence[tuple[Engine, list[Tap]]], photo
 
 
 def engines(taps: Sequence[Tap], runtime: Runtime) -> list[tuple[Engine, list[Tap]]]:
-    """The engines that fill these taps: for each backbone one engine with an output for each of its lines, where that changes
-    no bit.
+    """The engines that fill these taps: for each backbone one engine with an output for each of its lines, where that
+    changes no bit.
 
-    A row must equal what an engine of its line alone gives: it must not depend on which other lines are filled at the same
-    time, and a bundle runs its own line alone. But an output in the middle of a network can keep a compiler from fusing the
-    layers around it, and then the last bits differ. So one pass for several lines is tried on random images first. Lines
-    whose rows come out otherwise get an engine of their own.
+    A row must equal what an engine of its line alone gives: it must not depend on which other lines are filled at the
+    same time, and a bundle runs its own line alone. But an output in the middle of a network can keep a compiler from
+    fusing the layers around it, and then the last bits differ. So one pass for several lines is tried on random images
+    first. Lines whose rows come out otherwise get an engine of their own.
     """
     groups: dict[int, list[Tap]] = {}
     for t in taps:

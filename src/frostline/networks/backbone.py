@@ -1,4 +1,5 @@
-"""Backbones: uint8 photos in, a feature vector out, with the scaling that the network was trained with inside the graph."""
+"""Backbones: uint8 photos in, a feature vector out, with the scaling that the network was trained with inside the
+graph."""
 
 from __future__ import annotations
 
@@ -46,10 +47,11 @@ class Scaled(nn.Module):
 
 
 class SmallCNN(nn.Sequential):
-    """The tutorial's baseline below its head: three 3x3 convolutions (32, 64, 128; no padding), each with 2x2 max pooling.
+    """The tutorial's baseline below its head: three 3x3 convolutions (32, 64, 128; no padding), each with 2x2 max
+    pooling.
 
-    The pooling stands before the ReLU: the larger of four values is the same before and after a monotone function, and a
-    quarter of the values is left to rectify.
+    The pooling stands before the ReLU: the larger of four values is the same before and after a monotone function, and
+    a quarter of the values is left to rectify.
     """
 
     def __init__(self) -> None:
@@ -114,7 +116,8 @@ def info(name: str) -> Info:
     Raises
     ------
     ConfigError
-        Neither frostline's own nor one of timm's (the nearest name is suggested), or one that takes no square RGB photos.
+        Neither frostline's own nor one of timm's (the nearest name is suggested), or one that takes no square RGB
+        photos.
     """
     if MARK in name:
         return _side_by_side(name)
@@ -151,7 +154,8 @@ def _side_by_side(name: str) -> Info:
 
 
 def enlarged(name: str, factor: float) -> int:
-    """Side of the photos in pixels, `factor` times a backbone's own, rounded to 32; 0 (its own) where it takes no other."""
+    """Side of the photos in pixels, `factor` times a backbone's own, rounded to 32; 0 (its own) where it takes no
+    other."""
     about = info(name)
     return 0 if about.fixed or factor == 1 else recipes.enlarged(about.image_size, factor)
 
@@ -344,8 +348,8 @@ def _timm(about: Info, size: int, **options: Any) -> nn.Module:
 def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Tensor]:
     """The published tensors, as timm's own loader brings them: safetensors first, nothing pickled is executed.
 
-    With the classifier, though it is not needed: only so does timm insist on every tensor. What the hub's client keeps in its cache is
-    taken from there without asking; where the hub does not answer, its client would try for a minute.
+    With the classifier, though it is not needed: only so does timm insist on every tensor. What the hub's client keeps
+    in its cache is taken from there without asking; where the hub does not answer, its client would try for a minute.
     """
     if not about.hub:
         raise WeightsError(
@@ -393,9 +397,9 @@ def hub_file(about: Info) -> Path | None:
 def load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
     """Fill a network without its classifier from a publisher's file, which may have one.
 
-    Where a publisher names the tensors otherwise, timm's own rules rename them if it has some. Else they have to stand in the
-    same order (the EfficientNet-Lites): they are renamed by position, and each has to be of the same kind (weight, bias, running
-    mean, ...) and shape; only a classifier's weight and bias may be left over.
+    Where a publisher names the tensors otherwise, timm's own rules rename them if it has some. Else they have to stand
+    in the same order (the EfficientNet-Lites): they are renamed by position, and each has to be of the same kind
+    (weight, bias, running mean, ...) and shape; only a classifier's weight and bias may be left over.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""What `frostline backbones` lists: the networks to choose from, their size, where their weights are, how quick they are here.
+"""What `frostline backbones` lists: the networks to choose from, their size, where their weights are, how quick they
+are here.
 
 What takes time to find out (layers, speed) is kept in the cache folder, in ``networks.json``::
 
@@ -48,9 +49,9 @@ def listing(find: str = "", *, speed: bool = False, progress: Progress | None = 
     Returns
     -------
     list of dict
-        name, home, parameters, photos (sides in pixels), layers (that the line can count), blocks (how many of those are whole
-        blocks; see `freeze.trace`), weights (where they are at hand), photos_per_second (None where not measured here).
-        None, too, for layers and blocks of a network that can't be recorded.
+        name, home, parameters, photos (sides in pixels), layers (that the line can count), blocks (how many of those
+        are whole blocks; see `freeze.trace`), weights (where they are at hand), photos_per_second (None where not
+        measured here). None, too, for layers and blocks of a network that can't be recorded.
 
     Raises
     ------
@@ -168,7 +169,8 @@ def _size(about: Info) -> Row:
 
 
 def photos_per_second(built: Backbone) -> float:
-    """How many photos/s the compiled network takes on this machine's processor, fed as a study feeds it (decoding not counted).
+    """How many photos/s the compiled network takes on this machine's processor, fed as a study feeds it (decoding not
+    counted).
 
     Raises
     ------

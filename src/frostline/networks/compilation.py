@@ -25,8 +25,8 @@ from frostline.networks import freeze_line
 from frostline.networks.engine import EXPORT, Arrays, Engine, Settled, opened, settle
 
 BATCH = 32
-"""Photos in one batch of a PyTorch network. The same everywhere, so that a photo's numbers never depend on which command
-asked for them."""
+"""Photos in one batch of a PyTorch network. The same everywhere, so that a photo's numbers never depend on which
+command asked for them."""
 
 
 CPU = torch.device("cpu")
@@ -58,7 +58,8 @@ class TorchEngine:
         """See `Engine.expect`: it takes whole batches anyway."""
 
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:
-        """See `Engine.run`. Padded to whole batches: PyTorch picks its sums by the batch, so a photo's bits would follow."""
+        """See `Engine.run`. Padded to whole batches: PyTorch picks its sums by the batch, so a photo's bits would
+        follow."""
         count = len(inputs[0])
         missing = -count % BATCH
         padded = [np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a for a in inputs]
@@ -100,8 +101,8 @@ def compiled(
 
 @contextlib.contextmanager
 def exported(network: nn.Module, example: Sequence[Tensor], folder: Path) -> Iterator[Path]:
-    """The file that holds `network` as ONNX for one photo at a time. It is written if it is not there yet, and kept as long as
-    it is held.
+    """The file that holds `network` as ONNX for one photo at a time. It is written if it is not there yet, and kept as
+    long as it is held.
 
     Raises
     ------
@@ -136,7 +137,8 @@ def to_onnx(
 ) -> None:
     """Write `network` as ONNX, for inputs of exactly the example's shapes.
 
-    By the exporter that records a run (0.3 s for MobileNetV2); what it can't take goes to the one that analyses the code (4 s).
+    By the exporter that records a run (0.3 s for MobileNetV2); what it can't take goes to the one that analyses the
+    code (4 s).
 
     Parameters
     ----------

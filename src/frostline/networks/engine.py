@@ -1,9 +1,10 @@
-"""Engines run compiled networks: the frozen prefix of a study, and whole bundles. The rest of frostline knows `Engine.run` alone.
+"""Engines run compiled networks: the frozen prefix of a study, and whole bundles. The rest of frostline knows
+`Engine.run` alone.
 
-A CPU engine takes one photo at a time on one core, or a few where many come and that changes no bit (`Engine.expect`); as many calls are
-under way as there are callers (`frostline.parallel.ahead`), and a photo's bits depend neither on its neighbours nor on the number of
-cores. Nothing here imports PyTorch: `frostline predict` starts in a fraction of the time. What turns a PyTorch network
-into a compiled file is `frostline.networks.compilation`.
+A CPU engine takes one photo at a time on one core, or a few where many come and that changes no bit (`Engine.expect`);
+as many calls are under way as there are callers (`frostline.parallel.ahead`), and a photo's bits depend neither on its
+neighbours nor on the number of cores. Nothing here imports PyTorch: `frostline predict` starts in a fraction of the
+time. What turns a PyTorch network into a compiled file is `frostline.networks.compilation`.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ class Engine(Protocol):
     """How many photos are best given at a time."""
 
     def expect(self, count: int) -> None:
-        """Say that about so many photos will come: an engine may get ready to take several at a time, where that changes no bit."""
+        """Say that about so many photos will come: an engine may get ready to take several at a time, where that
+        changes no bit."""
         ...
 
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:
@@ -74,12 +76,14 @@ class OnnxEngine:
 
 
 _first_call = threading.Lock()
-"""OpenVINO's Python layer sets tables up in its first inference, and two threads that meet there wait for each other for ever (2026.4)."""
+"""OpenVINO's Python layer sets tables up in its first inference, and two threads that meet there wait for each other
+for ever (2026.4)."""
 
 
 SEVERAL = 4
-"""Photos that OpenVINO takes at a time where many come: each layer's weights are fetched once for all of them. MobileNetV2 on two cores
-with 1 MB of cache each: 4.4 ms of a core for a photo one at a time, 4.0 two, 3.9 four, and from eight on more than one at a time."""
+"""Photos that OpenVINO takes at a time where many come: each layer's weights are fetched once for all of them.
+MobileNetV2 on two cores with 1 MB of cache each: 4.4 ms of a core for a photo one at a time, 4.0 two, 3.9 four, and
+from eight on more than one at a time."""
 
 MANY = 200
 """Photos from which getting ready for several at a time (0.2 s) pays."""
@@ -107,7 +111,8 @@ class OpenVinoEngine:
             self._infer([np.zeros(list(i.shape), i.element_type.to_dtype()) for i in one.inputs])
 
     def expect(self, count: int) -> None:
-        """See `Engine.expect`. Tried on noise: what comes out otherwise, or can't be made for several at a time, stays one by one."""
+        """See `Engine.expect`. Tried on noise: what comes out otherwise, or can't be made for several at a time, stays
+        one by one."""
         if count < MANY or SEVERAL in self._networks:
             return
         wide = self._model.clone()
@@ -147,10 +152,11 @@ def _joined(rows: Sequence[Arrays]) -> Arrays:
 
 
 def settle(kind: EngineKind, *, cuda: bool = False) -> Settled:
-    """Settle `auto`: PyTorch where training runs on CUDA; OpenVINO where the CPU multiplies bfloat16; else ONNX Runtime.
+    """Settle `auto`: PyTorch where training runs on CUDA; OpenVINO where the CPU multiplies bfloat16; else ONNX
+    Runtime.
 
-    Measured on two cores with AVX512-BF16 (MobileNetV2, 224 x 224): OpenVINO 470 photos/s in bfloat16 and 260 in float32, ONNX Runtime
-    260 in float32.
+    Measured on two cores with AVX512-BF16 (MobileNetV2, 224 x 224): OpenVINO 470 photos/s in bfloat16 and 260 in
+    float32, ONNX Runtime 260 in float32.
     """
     if kind != "auto":
         return kind
@@ -175,8 +181,8 @@ def opened(kind: Settled, model: Path | bytes, *, half: bool) -> Engine:
     Parameters
     ----------
     half
-        Whether products may be of bfloat16 where the hardware has them: for the frozen prefix, whose numbers shape training and prediction
-        alike; not for what was trained on top of it.
+        Whether products may be of bfloat16 where the hardware has them: for the frozen prefix, whose numbers shape
+        training and prediction alike; not for what was trained on top of it.
     """
     return OpenVinoEngine(model, half=half) if kind == "openvino" else OnnxEngine(model)
 
@@ -201,7 +207,8 @@ def _openvino() -> Any:
 
 @cache
 def multiplies_bfloat16() -> bool:
-    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16 or AMX), and OpenVINO, which uses them, is there."""
+    """Whether this CPU has instructions for bfloat16 products (AVX512-BF16 or AMX), and OpenVINO, which uses them, is
+    there."""
     try:
         return "BF16" in _openvino().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except (ImportError, RuntimeError):  # no wheel for this platform, or no CPU plug-in in it

@@ -1,9 +1,9 @@
 """The freeze line: cut a network at any layer into a frozen prefix and a trainable suffix.
 
-A *layer* is a leaf module in execution order, as Keras counts layers. Line 0 leaves everything trainable; line n (of n layers)
-freezes the whole backbone; the line `top-6` thaws the last six layers. The cut may fall inside a block: whatever tensors are
-live at the line (a residual branch beside the main one, say) are the boundary, so prefix followed by suffix computes, bit
-for bit, what the whole network computes.
+A *layer* is a leaf module in execution order, as Keras counts layers. Line 0 leaves everything trainable; line n (of n
+layers) freezes the whole backbone; the line `top-6` thaws the last six layers. The cut may fall inside a block:
+whatever tensors are live at the line (a residual branch beside the main one, say) are the boundary, so prefix followed
+by suffix computes, bit for bit, what the whole network computes.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class _Shapes(fx.Interpreter):
 def one_thread() -> Iterator[None]:
     """PyTorch computes on the calling core alone meanwhile.
 
-    Where the other cores have work (photos being decoded, say), threads that wait for one another cost a multiple of what they save: a
-    forward pass of one photo takes 1 s in place of 0.1.
+    Where the other cores have work (photos being decoded, say), threads that wait for one another cost a multiple of
+    what they save: a forward pass of one photo takes 1 s in place of 0.1.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -90,8 +90,8 @@ def trace(network: nn.Module, photos: Tensor) -> fx.GraphModule:
     network
         Takes one tensor. Left in evaluation mode: the graph shares its layers.
     photos
-        An example input, used once to learn which values of the graph are tensors, and that the graph computes the same; on the
-        device "meta" it only gives the shapes.
+        An example input, used once to learn which values of the graph are tensors, and that the graph computes the
+        same; on the device "meta" it only gives the shapes.
 
     Raises
     ------
@@ -153,7 +153,8 @@ def _around(network: nn.Module, tracer: _LayerTracer, node: fx.Node | None) -> n
 
 
 def blocks(traced: fx.GraphModule) -> list[str]:
-    """The dotted names of the layers that hold further layers with weights, since what goes on inside could not be recorded."""
+    """The dotted names of the layers that hold further layers with weights, since what goes on inside could not be
+    recorded."""
     return [
         name
         for name in layers(traced)
@@ -194,8 +195,9 @@ class Cut:
 def cut(traced: fx.GraphModule, line: int) -> Cut:
     """Cut a recorded network above its first `line` layers.
 
-    The prefix takes every node that runs before layer number `line`, so functions without parameters (a residual sum, the
-    global pooling at the top) fall below the line where they can. At line 0 the prefix is empty: the boundary is the photos.
+    The prefix takes every node that runs before layer number `line`, so functions without parameters (a residual sum,
+    the global pooling at the top) fall below the line where they can. At line 0 the prefix is empty: the boundary is
+    the photos.
 
     Raises
     ------
@@ -216,7 +218,8 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
 
 
 def boundary(traced: fx.GraphModule, line: int) -> tuple[tuple[int, ...], ...]:
-    """Shapes, without the batch, of the tensors that are live at a line: those of `cut`, without building its two networks.
+    """Shapes, without the batch, of the tensors that are live at a line: those of `cut`, without building its two
+    networks.
 
     Raises
     ------
@@ -272,10 +275,11 @@ def _below(nodes: list[fx.Node], line: int) -> set[fx.Node]:
 
 
 def _crossing(nodes: list[fx.Node], below: set[fx.Node], above: list[fx.Node]) -> tuple[list[fx.Node], set[fx.Node]]:
-    """What the part above needs from below: tensors, which cross the line; and the rest, which is computed again above it.
+    """What the part above needs from below: tensors, which cross the line; and the rest, which is computed again above
+    it.
 
-    Parameters read as attributes, sizes and other values without a batch can't be stored per photo; the nodes that make them
-    are repeated in the suffix, from tensors that cross.
+    Parameters read as attributes, sizes and other values without a batch can't be stored per photo; the nodes that make
+    them are repeated in the suffix, from tensors that cross.
     """
     tensors: set[fx.Node] = set()
     again: set[fx.Node] = set()
@@ -317,7 +321,8 @@ def _subgraph(
 def fixed_statistics(network: nn.Module, training: bool) -> None:
     """Set training or evaluation mode, with every batch norm in evaluation mode: its statistics stay as published.
 
-    Moving statistics are the field's most frequent defect: they change a frozen network although no gradient reaches it.
+    Moving statistics are the field's most frequent defect: they change a frozen network although no gradient reaches
+    it.
     """
     network.train(training)
     for module in network.modules():

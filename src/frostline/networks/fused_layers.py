@@ -1,10 +1,11 @@
 """The suffix as it is trained: the same function of the same parameters, with less work a step.
 
-A convolution, the batch norm behind it and the clamp behind that (ReLU, ReLU6) become one step. With its statistics fixed, a batch norm is
-a factor and a shift per channel: both belong into the convolution, where they cost a few thousand products instead of two more passes
-over the activations each way. The gradients of a 1x1 convolution are taken as matrix products. The clamp works in place, on what the
-convolution has just written. The mean over a map hands its gradient back as what it is, one value for all places: PyTorch makes a map
-of it, and in another layout takes ten times as long over that.
+A convolution, the batch norm behind it and the clamp behind that (ReLU, ReLU6) become one step. With its statistics
+fixed, a batch norm is a factor and a shift per channel: both belong into the convolution, where they cost a few
+thousand products instead of two more passes over the activations each way. The gradients of a 1x1 convolution are taken
+as matrix products. The clamp works in place, on what the convolution has just written. The mean over a map hands its
+gradient back as what it is, one value for all places: PyTorch makes a map of it, and in another layout takes ten times
+as long over that.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _Norm = nn.modules.batchnorm._BatchNorm
 def fold(suffix: nn.Module) -> nn.Module:
     """A network that shares the layers of `suffix` and computes the same, its batch norms in evaluation mode.
 
-    What is no recorded graph, or holds nothing to fold, comes back as it is. Gradients reach the same parameters; the last bits
-    differ, since in bfloat16 there is one rounding less.
+    What is no recorded graph, or holds nothing to fold, comes back as it is. Gradients reach the same parameters; the
+    last bits differ, since in bfloat16 there is one rounding less.
     """
     if not isinstance(suffix, fx.GraphModule):
         return suffix
@@ -42,7 +43,8 @@ def fold(suffix: nn.Module) -> nn.Module:
 
 
 def _fold_convolution(network: fx.GraphModule, node: fx.Node) -> None:
-    """Replace a convolution, and with it the batch norm and the clamp behind it, where nothing else reads what is between them."""
+    """Replace a convolution, and with it the batch norm and the clamp behind it, where nothing else reads what is
+    between them."""
     convolution = cast(nn.Conv2d, _layer(network, node))
     if convolution.padding_mode != "zeros" or isinstance(convolution.padding, str):
         return
@@ -75,7 +77,8 @@ def _next(network: fx.GraphModule, chain: list[fx.Node]) -> nn.Module | None:
 
 
 def _is_known(norm: nn.Module | None) -> bool:
-    """Whether it is a plain batch norm with statistics, or timm's, which has the activation in it; a subclass may do anything else."""
+    """Whether it is a plain batch norm with statistics, or timm's, which has the activation in it; a subclass may do
+    anything else."""
     fused = sys.modules["timm.layers"].BatchNormAct2d if "timm.layers" in sys.modules else nn.BatchNorm2d
     return type(norm) in (nn.BatchNorm2d, fused) and norm is not None and norm.running_var is not None
 
@@ -170,8 +173,8 @@ def _gradients(
 ) -> tuple[Tensor | None, Tensor, Tensor]:
     """Gradients of x (where it is wanted), of the weights and of the shift.
 
-    Those of a 1x1 convolution are matrix products over all places of all photos. Under that name PyTorch takes two thirds of the time for
-    the weights' on small maps; on a GPU its own kernels are as good.
+    Those of a 1x1 convolution are matrix products over all places of all photos. Under that name PyTorch takes two
+    thirds of the time for the weights' on small maps; on a GPU its own kernels are as good.
     """
     if x.is_cuda or weight.shape[2:] != (1, 1) or shape != ((1, 1), (0, 0), (1, 1), 1):
         sizes, rest = [len(weight)], (*shape[:3], False, (0, 0), shape[3], (wanted, True, True))

@@ -1,7 +1,8 @@
 """MobileNetV2's layers (Sandler et al., "MobileNetV2: Inverted Residuals and Linear Bottlenecks", CVPR 2018, table 2).
 
-The tensors' names, their order and their random start are torchvision's, so its published weights fit and a seed gives the network that
-torchvision would (tested against it). Built here because importing it there brings PyTorch's compiler along: a second of every run.
+The tensors' names, their order and their random start are torchvision's, so its published weights fit and a seed gives
+the network that torchvision would (tested against it). Built here because importing it there brings PyTorch's compiler
+along: a second of every run.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3
 
 
 class Bottleneck(nn.Module):
-    """1x1 convolution to more channels, 3x3 on each channel, 1x1 back to few; the input is added where its shape is the same."""
+    """1x1 convolution to more channels, 3x3 on each channel, 1x1 back to few; the input is added where its shape is the
+    same."""
 
     def __init__(self, into: int, out: int, stride: int, factor: int) -> None:
         super().__init__()

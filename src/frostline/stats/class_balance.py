@@ -1,4 +1,5 @@
-"""Unequal classes: weights for the loss, draws that meet every class equally often, and means over classes instead of photos."""
+"""Unequal classes: weights for the loss, draws that meet every class equally often, and means over classes instead of
+photos."""
 
 from __future__ import annotations
 
@@ -13,18 +14,21 @@ Labels = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
 BETA = 0.9999
-"""Of the effective number of samples. Close to 1: only beyond some thousand photos does one more of a class count for less."""
+"""Of the effective number of samples. Close to 1: only beyond some thousand photos does one more of a class count for
+less."""
 UNEQUAL = 1.5
 
 
 def unequal(counts: Iterable[int]) -> bool:
-    """Whether the largest class has at least 1.5 times the photos of the smallest; classes without any are not counted."""
+    """Whether the largest class has at least 1.5 times the photos of the smallest; classes without any are not
+    counted."""
     some = [count for count in counts if count]
     return bool(some) and max(some) >= UNEQUAL * min(some)
 
 
 def class_mean(values: npt.ArrayLike, labels: Labels) -> float:
-    """Mean over the classes present in `labels` (N,) of the mean of `values` (N,) in each: every class counts the same."""
+    """Mean over the classes present in `labels` (N,) of the mean of `values` (N,) in each: every class counts the
+    same."""
     counts = np.bincount(labels)
     sums = np.bincount(labels, weights=np.asarray(values, dtype=np.float64))
     return float((sums[counts > 0] / counts[counts > 0]).mean())
@@ -33,8 +37,8 @@ def class_mean(values: npt.ArrayLike, labels: Labels) -> float:
 def class_weights(counts: npt.ArrayLike) -> Floats:
     """Weights (C,) of the class-balanced loss: the inverse of the effective number of samples (Cui et al., CVPR 2019).
 
-    The effective number of n photos is ``(1 - BETA ** n) / (1 - BETA)``. The weights have mean 1 over the photos, so that step
-    sizes mean what they mean without them. A class without photos has weight 0.
+    The effective number of n photos is ``(1 - BETA ** n) / (1 - BETA)``. The weights have mean 1 over the photos, so
+    that step sizes mean what they mean without them. A class without photos has weight 0.
 
     Parameters
     ----------
@@ -48,10 +52,11 @@ def class_weights(counts: npt.ArrayLike) -> Floats:
 
 
 def represented(counts: npt.ArrayLike, balance: Balance) -> Floats:
-    """The class shares (C,) that a model's probabilities stand for once it was trained on `counts` (C,) photos in this way.
+    """The class shares (C,) that a model's probabilities stand for once it was trained on `counts` (C,) photos in this
+    way.
 
-    A loss weighted by class moves its minimum to the posterior under shares in proportion to weight times count; that is what
-    corrections of the prior have to start from.
+    A loss weighted by class moves its minimum to the posterior under shares in proportion to weight times count; that
+    is what corrections of the prior have to start from.
     """
     photos = np.asarray(counts, dtype=np.float64)
     mass = {"none": photos, "sampling": (photos > 0).astype(np.float64), "loss": class_weights(photos) * photos}[
@@ -71,10 +76,12 @@ def photo_weights(labels: Labels, prior: Floats) -> Floats:
 def equal_draw(
     labels: Labels, views: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    """As many draws as there are photos, from each class equally often (to within one): photos (N,) and a view of each (N,).
+    """As many draws as there are photos, from each class equally often (to within one): photos (N,) and a view of each
+    (N,).
 
-    A photo comes again only once all of its class were drawn, and with a view it has not yet been seen in as long as there is one.
-    What is left over when the classes don't divide the photos goes to classes chosen at random. The order is by class: shuffle it.
+    A photo comes again only once all of its class were drawn, and with a view it has not yet been seen in as long as
+    there is one. What is left over when the classes don't divide the photos goes to classes chosen at random. The order
+    is by class: shuffle it.
 
     Parameters
     ----------

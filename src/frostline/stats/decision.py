@@ -36,8 +36,8 @@ _LEAST_SHARE = 5e-7  # half of the last digit that predictions.csv holds
 def best_strategy(rows: Sequence[R], unequal: bool) -> R | None:
     """The strategy with the highest validation accuracy; None where no row has an accuracy.
 
-    Documents of older versions lack the validation accuracy of some strategies. Then, and only then, the accuracy on the photos
-    reported on decides.
+    Documents of older versions lack the validation accuracy of some strategies. Then, and only then, the accuracy on
+    the photos reported on decides.
 
     Parameters
     ----------
@@ -102,9 +102,9 @@ class LineOnValidation:
 def recommended_line(lines: Sequence[LineOnValidation], seed: int) -> Recommendation:
     """Choose a freeze line.
 
-    The best line has the most photos correct; between equals, the lower log loss. The recommended one is the highest line (fewest
-    trainable parameters) that is not clearly below it: the 95 % interval of their paired difference reaches zero. A line's
-    `best_share` is the share of resamples of the photos in which it is the best.
+    The best line has the most photos correct; between equals, the lower log loss. The recommended one is the highest
+    line (fewest trainable parameters) that is not clearly below it: the 95 % interval of their paired difference
+    reaches zero. A line's `best_share` is the share of resamples of the photos in which it is the best.
 
     Parameters
     ----------

@@ -16,17 +16,19 @@ Labels = np.ndarray
 def mean_interval(right: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of 0/1 values (N,) over photos: Wilson's (1927).
 
-    Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95 to 96 times in 100;
-    BCa falls below 93 where few photos are wrong, and claims certainty where none is.
+    Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95
+    to 96 times in 100; BCa falls below 93 where few photos are wrong, and claims certainty where none is.
     """
     return wilson(float(right.sum()), len(right))
 
 
 def balanced_interval(right: np.ndarray, labels: Labels) -> tuple[float, float]:
-    """95 % interval of the mean over classes of the mean of 0/1 `right` (N,): Wilson's, for the number of photos that would waver as much.
+    """95 % interval of the mean over classes of the mean of 0/1 `right` (N,): Wilson's, for the number of photos that
+    would waver as much.
 
-    Each class's variance is that of its recall after adding half a photo on each side, so that two of two right are no certainty. A class
-    of few photos makes that variance itself uncertain: hence Student's t, with Satterthwaite's (1946) degrees of freedom, four at least.
+    Each class's variance is that of its recall after adding half a photo on each side, so that two of two right are no
+    certainty. A class of few photos makes that variance itself uncertain: hence Student's t, with Satterthwaite's
+    (1946) degrees of freedom, four at least.
     """
     counts = np.bincount(labels)
     n = counts[counts > 0]
@@ -40,8 +42,8 @@ def balanced_interval(right: np.ndarray, labels: Labels) -> tuple[float, float]:
 
 
 def average_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of values (N,) between -1 and 1, one a photo: Student's; where all agree, what the rule of three leaves
-    open."""
+    """95 % interval of the mean of values (N,) between -1 and 1, one a photo: Student's; where all agree, what the rule
+    of three leaves open."""
     if len(values) < 2 or values.min() == values.max():
         return unanimous(values)
     mean = float(values.mean())
@@ -75,10 +77,11 @@ def compare(a: str, right_a: np.ndarray, b: str, right_b: np.ndarray) -> Compari
 
 
 def mid_p(only_a: int, only_b: int) -> float:
-    """McNemar's mid-p test (Fagerland, Lydersen and Laake, 2013) on the photos that exactly one of two models got right.
+    """McNemar's mid-p test (Fagerland, Lydersen and Laake, 2013) on the photos that exactly one of two models got
+    right.
 
-    The exact test finds a difference between two equally good models 1 to 4 times in 100 instead of 5, so it misses true ones; this one 3
-    to 5.
+    The exact test finds a difference between two equally good models 1 to 4 times in 100 instead of 5, so it misses
+    true ones; this one 3 to 5.
     """
     count = only_a + only_b
     if not count:
@@ -98,10 +101,11 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_interval(only_a: int, only_b: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of the difference of two models' accuracies on the same photos: Tango's score interval (Statistics in Medicine, 1998).
+    """95 % interval of the difference of two models' accuracies on the same photos: Tango's score interval (Statistics
+    in Medicine, 1998).
 
-    Those differences d whose score test (b - c - n d) / sqrt(n (2 q + d - d^2)) stays within +-1.96, where q is the likeliest share of
-    photos that only the second model gets right.
+    Those differences d whose score test (b - c - n d) / sqrt(n (2 q + d - d^2)) stays within +-1.96, where q is the
+    likeliest share of photos that only the second model gets right.
 
     Parameters
     ----------

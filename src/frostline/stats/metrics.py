@@ -1,7 +1,7 @@
 """The metrics of a model: one table, `METRICS`.
 
-A new metric is a row of `METRICS` and the function that it names. study.json, the report, the Markdown report, `frostline compare`
-and the model card loop over the table, so nothing else needs an edit.
+A new metric is a row of `METRICS` and the function that it names. study.json, the report, the Markdown report,
+`frostline compare` and the model card loop over the table, so nothing else needs an edit.
 """
 
 from __future__ import annotations
@@ -116,7 +116,8 @@ METRICS: tuple[Metric, ...] = (
         better="lower",
         pages=(),
     ),
-    # Expected calibration error in equal-count bins. Chance biases it upward; `Figures.calibration` has it without bias.
+    # Expected calibration error in equal-count bins. Chance biases it upward; `Figures.calibration` has it without
+    # bias.
     Metric("ece", "Calibration error", _calibration_error, style="percent", better="lower", pages=("report",)),
     Metric(
         "ece_calibrated",
@@ -140,8 +141,8 @@ METRICS: tuple[Metric, ...] = (
 def shown_on(page: Page, unequal: bool) -> list[Metric]:
     """The metrics that a page shows, in order.
 
-    Where classes are of unequal size, those in which every class counts the same come first; elsewhere macro recall says nothing that
-    accuracy does not, and is left out.
+    Where classes are of unequal size, those in which every class counts the same come first; elsewhere macro recall
+    says nothing that accuracy does not, and is left out.
     """
     chosen = [metric for metric in METRICS if page in metric.pages]
     if not unequal:
@@ -163,8 +164,8 @@ class Figures:
     confusion: list[list[int]]
     """Rows: true class; columns: predicted."""
     calibration: dict[str, Calibrated]
-    """`before` any temperature and `after` one that never saw these photos' labels: error without bias, interval, test; see
-    `frostline.stats.calibration`."""
+    """`before` any temperature and `after` one that never saw these photos' labels: error without bias, interval, test;
+    see `frostline.stats.calibration`."""
     reliability: dict[str, list[ReliabilityBin]]
     """The bins of a reliability diagram, `before` and `after`."""
 

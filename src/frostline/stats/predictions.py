@@ -82,7 +82,8 @@ def read_predictions(path: Path, *, probabilities: bool = True) -> list[Predicti
     Parameters
     ----------
     probabilities
-        Read those of every class. Without them a file of many classes is read many times faster, and `Prediction.probabilities` is empty.
+        Read those of every class. Without them a file of many classes is read many times faster, and
+        `Prediction.probabilities` is empty.
 
     Raises
     ------

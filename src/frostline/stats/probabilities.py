@@ -29,14 +29,15 @@ def softmax(logits: npt.NDArray[np.floating[Any]], temperature: float) -> npt.ND
 def for_prior(logits: npt.NDArray[np.floating[Any]], temperature: float, stands_for: Floats, prior: Floats) -> Floats:
     """Logits (N, C) float64 for photos in which the classes have the shares `prior`, by Bayes' rule.
 
-    Their softmax at `temperature` is ``p * prior / stands_for``, normalised, where p is the calibrated probability (Saerens, Latinne and
-    Decaestecker, Neural Computation 2002; as an addition to the logits: Menon et al., ICLR 2021). The rule holds for probabilities, so
-    what is added is the ratio's logarithm times the temperature.
+    Their softmax at `temperature` is ``p * prior / stands_for``, normalised, where p is the calibrated probability
+    (Saerens, Latinne and Decaestecker, Neural Computation 2002; as an addition to the logits: Menon et al., ICLR 2021).
+    The rule holds for probabilities, so what is added is the ratio's logarithm times the temperature.
 
     Parameters
     ----------
     stands_for
-        (C,) the shares for which the model's probabilities hold. Where one is 0 the model never saw the class: it is left as it is.
+        (C,) the shares for which the model's probabilities hold. Where one is 0 the model never saw the class: it is
+        left as it is.
     prior
         (C,) the shares among the photos at hand. Where one is 0 the class can't be.
     """
@@ -48,8 +49,9 @@ def for_prior(logits: npt.NDArray[np.floating[Any]], temperature: float, stands_
 def estimate_prior(logits: npt.NDArray[np.floating[Any]], temperature: float, stands_for: Floats) -> Floats:
     """The class shares (C,) among unlabelled photos that make what the model says of them most likely.
 
-    Expectation maximisation (Saerens et al., 2002): shares give each photo's probabilities, whose means are the next shares, until they
-    stay to within 1e-9 or for 1000 rounds. It asks for calibrated probabilities and for photos that differ in their shares alone.
+    Expectation maximisation (Saerens et al., 2002): shares give each photo's probabilities, whose means are the next
+    shares, until they stay to within 1e-9 or for 1000 rounds. It asks for calibrated probabilities and for photos that
+    differ in their shares alone.
 
     Parameters
     ----------
@@ -72,8 +74,8 @@ def read_prior(given: str | Mapping[str, float], classes: Sequence[str]) -> Floa
     Parameters
     ----------
     given
-        A share for each class; or text: ``rose=7,tulip=3``, or numbers alone in the order of `classes`, ``0.7,0.3``, or the name of a CSV
-        with the columns class and share. Counts will do as well as shares.
+        A share for each class; or text: ``rose=7,tulip=3``, or numbers alone in the order of `classes`, ``0.7,0.3``, or
+        the name of a CSV with the columns class and share. Counts will do as well as shares.
 
     Raises
     ------

@@ -1,4 +1,5 @@
-"""What follows from a sweep over numbers of photos: from how many on fine-tuning pays, and what more photos would bring.
+"""What follows from a sweep over numbers of photos: from how many on fine-tuning pays, and what more photos would
+bring.
 
 Everything here works on predictions, with intervals from resampling photos (and repeats). Nothing here trains.
 """
@@ -19,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 Row = dict[str, Any]
 
 FEWEST_SIZES, LEAST_SPAN = 4, 8
-"""A power law of three numbers wants more sizes than that, over a wide span: fewer, or closer ones, fit any forecast."""
+"""A power law of three numbers wants more sizes than that, over a wide span: fewer, or closer ones, fit any
+forecast."""
 _REFITS = 400
 
 
@@ -55,8 +57,9 @@ class Resampled:
 def resample(grid: Grid, seed: int) -> Resampled:
     """Bootstrap over photos and repeats, both paired: one draw serves all strategies and sizes.
 
-    Of R repeats R - 1 are drawn, which makes the variance of so small a bootstrap unbiased (McCarthy and Snowden, The bootstrap and
-    finite population sampling, 1985). A single repeat is kept as it is: the intervals are then over photos alone.
+    Of R repeats R - 1 are drawn, which makes the variance of so small a bootstrap unbiased (McCarthy and Snowden, The
+    bootstrap and finite population sampling, 1985). A single repeat is kept as it is: the intervals are then over
+    photos alone.
     """
     s, k, repeats, photos = grid.right.shape
     flat = grid.right.reshape(-1, photos).astype(float)
@@ -88,10 +91,10 @@ def curves(grid: Grid, found: Resampled) -> list[Row]:
 def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> Row:
     """From how many photos of a class on one strategy stays ahead of another.
 
-    Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where the challenger is
-    not ahead at the largest size, and the smallest size where it is ahead from there on. Ends of ``at_ci`` that lie outside the
-    sizes are "below" or "beyond". ``shown`` says whether it is ahead at the largest size beyond chance (95 % interval of the paired
-    difference).
+    Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where
+    the challenger is not ahead at the largest size, and the smallest size where it is ahead from there on. Ends of
+    ``at_ci`` that lie outside the sizes are "below" or "beyond". ``shown`` says whether it is ahead at the largest size
+    beyond chance (95 % interval of the paired difference).
     """
     difference = found.draws[:, challenger] - found.draws[:, reference]
     mean = found.mean[challenger] - found.mean[reference]
@@ -136,16 +139,18 @@ def _crossing(sizes: Floats, difference: Floats) -> float:
 
 
 def forecast(grid: Grid, found: Resampled, strategy: int) -> Row:
-    """What twice the photos would bring: the power law error = a + b n^-c, fitted to the curve and followed from n to 2 n.
+    """What twice the photos would bring: the power law error = a + b n^-c, fitted to the curve and followed from n to 2
+    n.
 
-    Such a law describes most learning curves well (Viering and Loog, The shape of learning curves, 2022); that this one goes on
-    to follow it is an assumption that the interval does not cover. The interval is that of fits to 400 resamples.
+    Such a law describes most learning curves well (Viering and Loog, The shape of learning curves, 2022); that this one
+    goes on to follow it is an assumption that the interval does not cover. The interval is that of fits to 400
+    resamples.
 
     Returns
     -------
     dict
-        ``why_not`` alone says why there is no forecast; else ``per_class`` (2 n), ``accuracy`` and ``gain`` over the largest
-        size, each with its 95 % interval, and the law's ``a``, ``b``, ``c``.
+        ``why_not`` alone says why there is no forecast; else ``per_class`` (2 n), ``accuracy`` and ``gain`` over the
+        largest size, each with its 95 % interval, and the law's ``a``, ``b``, ``c``.
     """
     name, sizes = grid.strategies[strategy], grid.per_class
     span = float(sizes[-1] / sizes[0])

@@ -1,11 +1,13 @@
-"""Below which confidence an answer is called unsure, for a wanted precision: chosen on validation photos, kept in the bundle.
+"""Below which confidence an answer is called unsure, for a wanted precision: chosen on validation photos, kept in the
+bundle.
 
-Photos are taken from the surest on; the threshold goes down as long as the lower end of the exact one-sided 95 % interval
-(Clopper and Pearson, 1934) of the share that is right stays at or above the wanted precision, and stops at the first one where it
-does not. So the whole descent errs with 5 % at most (fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021,
-arXiv:2110.01052). It begins at the fewest photos that could show the precision if all were right: 59 for 95 %, 299 for 99 %. What
-it promises holds for photos like the validation photos; those also chose the epoch and the temperature, which flatters them a
-little. Where they joined the training photos in the end, it was the model before that who was asked about them.
+Photos are taken from the surest on; the threshold goes down as long as the lower end of the exact one-sided 95 %
+interval (Clopper and Pearson, 1934) of the share that is right stays at or above the wanted precision, and stops at the
+first one where it does not. So the whole descent errs with 5 % at most (fixed-sequence testing; Angelopoulos et al.,
+Learn then Test, 2021, arXiv:2110.01052). It begins at the fewest photos that could show the precision if all were
+right: 59 for 95 %, 299 for 99 %. What it promises holds for photos like the validation photos; those also chose the
+epoch and the temperature, which flatters them a little. Where they joined the training photos in the end, it was the
+model before that who was asked about them.
 """
 
 from __future__ import annotations
@@ -35,8 +37,8 @@ def table(confidence: Sequence[float], right: Sequence[bool]) -> list[ThresholdR
     Returns
     -------
     list
-        ``{"precision", "threshold", "kept", "photos", "right", "lower"}``: at `threshold` and above stand `photos` photos, the share
-        `kept` of all; the share `right` of them is right, and at least `lower` with 95 % confidence.
+        ``{"precision", "threshold", "kept", "photos", "right", "lower"}``: at `threshold` and above stand `photos`
+        photos, the share `kept` of all; the share `right` of them is right, and at least `lower` with 95 % confidence.
     """
     order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
     sure, good = np.asarray(confidence, dtype=np.float64)[order], np.cumsum(np.asarray(right, dtype=bool)[order])

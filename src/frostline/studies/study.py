@@ -26,7 +26,8 @@ from frostline.stats.predictions import Prediction, read_predictions
 from frostline.studies.document import answer, begin, comparisons, files_of, say_near_twins, write_document
 from frostline.studies.run_folder import Existing, held, look, read, start
 from frostline.training.prepare import Prepared, network_name
-from frostline.training.strategy import Row, discard_checkpoints, fit
+from frostline.training.stages import discard_checkpoints
+from frostline.training.strategy import Row, fit
 
 OnRow = Callable[[Row, dict[str, Any]], None]
 

@@ -36,17 +36,10 @@ from frostline.stats.predictions import Prediction, read_predictions, write_pred
 from frostline.studies.document import begin
 from frostline.studies.run_folder import SWEEP, Existing, held, look, read, start
 from frostline.studies.study import head_from, order
+from frostline.training.evaluation import evaluate, torch_logits
 from frostline.training.prepare import Prepared, network_name
-from frostline.training.strategy import (
-    Row,
-    TrainedHead,
-    discard_checkpoints,
-    evaluate,
-    fit,
-    torch_logits,
-    train_strategy,
-    training_seconds,
-)
+from frostline.training.stages import TrainedHead, discard_checkpoints, train_strategy
+from frostline.training.strategy import Row, fit, training_seconds
 
 ALL = "all"
 AUTO = "auto"

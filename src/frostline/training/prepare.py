@@ -32,14 +32,16 @@ from frostline.photos.manifest import Manifest, Photo, Skip
 from frostline.photos.split import Split, leaks, make_split, overlap
 from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
-from frostline.training import loop
+from frostline.training.optimiser import stretched
+from frostline.training.precision import settle
 
 Row = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """The frozen layers of a run: its networks, the lines at which they are cut, and the stores of their activations."""
+    """The frozen layers of a run: its networks, the lines at which they are cut, and the stores of their
+    activations."""
 
     backbones: dict[str, Backbone]
     """By `network_name`."""
@@ -69,14 +71,16 @@ class Frozen:
         views: Sequence[int],
         progress: Progress,
     ) -> None:
-        """Compute the missing activations of these views of photos that are known to be decodable; `indices` None = all."""
+        """Compute the missing activations of these views of photos that are known to be decodable; `indices` None =
+        all."""
         chosen = None if indices is None else indices.tolist()
         fill(list(taps), photos, indices=chosen, views=views, seed=self.seed, runtime=self.runtime, progress=progress)
 
     def fill_clean(
         self, photos: Manifest, folder: str, progress: Progress, head_start: HeadStart | None = None
     ) -> Manifest:
-        """Decode all photos of `folder` and compute the activations of their clean views; returns the photos that are usable.
+        """Decode all photos of `folder` and compute the activations of their clean views; returns the photos that are
+        usable.
 
         Raises
         ------
@@ -96,12 +100,14 @@ class Frozen:
     def fill_views(
         self, strategies: Sequence[Strategy], photos: Manifest, indices: np.ndarray, count: int, progress: Progress
     ) -> None:
-        """The augmented views of these photos that the strategies train on, as many as they use for `count` training photos."""
+        """The augmented views of these photos that the strategies train on, as many as they use for `count` training
+        photos."""
         for views, places in self._views(strategies, count):
             self.fill([self.taps[place] for place in places], photos, indices, views, progress)
 
     def _views(self, strategies: Sequence[Strategy], count: int) -> list[tuple[range, list[tuple[str, int]]]]:
-        """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want it."""
+        """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want
+        it."""
         most: dict[tuple[str, int], int] = {}
         for s in strategies:
             for line, views in _lines(s, self.backbones[network_name(s)], count).items():
@@ -275,7 +281,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
         others=tested,
         skipped=[*skipped, *(s for s in usable.skipped if s not in known)],
         frozen=frozen,
-        precision=loop.settle(config.precision, frozen.runtime.device),
+        precision=settle(config.precision, frozen.runtime.device),
         prefix_seconds=time.perf_counter() - started,
         training_seed=config.seed,
         as_given=as_given if cleaned and tested is None else [],
@@ -322,8 +328,8 @@ def _fill_mirrored(
 def _cleaned(
     config: Config, decisions: Sequence[corrections.Decision], photos: Manifest, split: Split
 ) -> tuple[Manifest, Split, Row]:
-    """The photos without those to leave out, and with corrected labels. The split was made before, so its parts only shrink:
-    figures with and without the list are of the same photos.
+    """The photos without those to leave out, and with corrected labels. The split was made before, so its parts only
+    shrink: figures with and without the list are of the same photos.
     """
     if not config.exclude:
         return photos, split, {}
@@ -399,9 +405,10 @@ def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
 
 
 def _lines(strategy: Strategy, network: Backbone, photos: int) -> dict[int, int]:
-    """The lines at which a strategy draws photos, and how many views of each of so many training photos it wants there."""
-    lines = {resolve(strategy.line, network.layer_count): loop.stretched(strategy.recipe, photos).views}
+    """The lines at which a strategy draws photos, and how many views of each of so many training photos it wants
+    there."""
+    lines = {resolve(strategy.line, network.layer_count): stretched(strategy.recipe, photos).views}
     if strategy.head_first:
         top = network.layer_count
-        lines[top] = max(lines.get(top, 1), loop.stretched(strategy.head_recipe, photos).views)
+        lines[top] = max(lines.get(top, 1), stretched(strategy.head_recipe, photos).views)
     return lines

@@ -1,0 +1,109 @@
+"""What an optimisation step changes: AdamW, its learning rates, and the running mean of the weights."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import cast
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+
+from frostline.networks.trainable import Above
+from frostline.recipes import MOST_VIEWS, Recipe
+
+
+def stretched(recipe: Recipe, photos: int) -> Recipe:
+    """The recipe for this number of training photos.
+
+    Few photos make few optimisation steps: epochs and patience are multiplied until there are `recipe.least_steps`.
+    They also get more augmented views each, until there are `recipe.least_pictures` images.
+    """
+    steps = recipe.epochs * -(-photos // recipe.batch_size)
+    times = max(1, -(-recipe.least_steps // steps))
+    views = max(recipe.views, min(MOST_VIEWS, -(-recipe.least_pictures // photos)))
+    return replace(recipe, epochs=times * recipe.epochs, patience=times * recipe.patience, views=views)
+
+
+def repeated(recipe: Recipe, photos: int) -> Recipe:
+    """The recipe of a second training, exactly as it was followed on `photos` photos, whatever their number is now."""
+    return replace(stretched(recipe, photos), patience=0, least_steps=0, least_pictures=0)
+
+
+@dataclass(frozen=True)
+class Learner:
+    """A model in training, with its optimiser and the running mean of its weights."""
+
+    model: Above
+    optimiser: torch.optim.Optimizer
+    average: AveragedModel | None
+
+    @classmethod
+    def of(cls, model: Above, recipe: Recipe, *, reduced: bool) -> Learner:
+        """Start to train `model`; `reduced`: its layers below the head take the reduced learning rate."""
+        return cls(model, _adamw(model, recipe, reduced), _running_mean(model, recipe))
+
+    @property
+    def evaluated(self) -> Above:
+        """The model that is validated and kept: with the weights as they are, or with their running mean."""
+        return cast(Above, self.average.module) if self.average else self.model
+
+    def step(self) -> None:
+        """Update the weights, and their running mean."""
+        self.optimiser.step()
+        if self.average:
+            self.average.update_parameters(self.model)
+
+    def set_learning_rates(self, recipe: Recipe, epochs: float) -> None:
+        """The learning rates after this many epochs: constant, or down a half cosine to 0 at the end."""
+        share = 0.5 * (1 + math.cos(math.pi * epochs / recipe.epochs)) if recipe.schedule == "cosine" else 1.0
+        for group in self.optimiser.param_groups:
+            group["lr"] = share * group["full_rate"]
+
+
+class _AdamW(torch.optim.AdamW):
+    """AdamW without PyTorch's compiler: the plain methods import it (1 s of every run) only to tell it to stay away."""
+
+    add_param_group = inspect.unwrap(torch.optim.AdamW.add_param_group)
+    zero_grad = inspect.unwrap(torch.optim.AdamW.zero_grad)
+    state_dict = inspect.unwrap(torch.optim.AdamW.state_dict)
+    load_state_dict = inspect.unwrap(torch.optim.AdamW.load_state_dict)
+    step = torch.no_grad()(inspect.unwrap(torch.optim.AdamW.step))
+
+
+def _adamw(model: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optimizer:
+    """Weight decay on weight matrices only; biases and norms are left out."""
+    groups = []
+    rates = {
+        "suffix": recipe.learning_rate_above_line if reduced else recipe.learning_rate,
+        "head": recipe.learning_rate,
+    }
+    for part, rate in rates.items():
+        parameters = list(getattr(model, part).parameters())
+        matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
+        for members, decay in ((matrices, recipe.weight_decay), (vectors, 0.0)):
+            if members:
+                groups.append({"params": members, "lr": rate, "full_rate": rate, "weight_decay": decay})
+    return _AdamW(groups, fused=True)
+
+
+def _running_mean(model: Above, recipe: Recipe) -> AveragedModel | None:
+    """An exponential moving average of the weights.
+
+    It reaches back no further than a tenth of the steps so far: few photos make few steps.
+    """
+    if not recipe.averaging:
+        return None
+
+    def average(means: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
+        count = int(steps)
+        kept = min(recipe.averaging, (1 + count) / (10 + count))
+        if means[0].is_floating_point():
+            torch._foreach_lerp_(list(means), list(weights), 1 - kept)
+        else:  # a batch norm's counter of steps
+            torch._foreach_copy_(list(means), list(weights))
+
+    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
