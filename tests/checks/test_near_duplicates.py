@@ -115,7 +115,7 @@ def test_bytes_classes_and_splits_are_told(tmp_path: Path) -> None:
     (group,) = near_duplicates.find(scan(tmp_path))
     assert group.paths == ("test/birch/small.jpg", "train/ash/0.jpg", "train/birch/same.jpg")
     assert group.classes == ("birch", "ash", "birch")
-    assert group.splits == ("test", "train", "train")
+    assert tuple(photo.split for photo in group.photos) == ("test", "train", "train")
     assert group.across_classes
     assert {link.kind for link in group.links} == {"same bytes", "resized or recompressed"}
     others = Manifest(tmp_path, [photo for photo in scan(tmp_path).photos if photo.split == "test"])

@@ -114,14 +114,14 @@ def quick(photos: Manifest, store: Store | None, near: Sequence[DuplicateGroup] 
     features = features_of([store], photos.photos, seed) if store is not None else None
     examined = Examined(photos, features=features, near=list(near), seed=seed, repeats=0)
     findings = kinds.find(examined)
-    said = lines(findings, len(photos.photos), _judged(examined))
+    sentences = lines(findings, len(photos.photos), _judged(examined))
     if store is None:
-        said[1] = "Labels: not judged, no pretrained network is among the strategies."
+        sentences[1] = "Labels: not judged, no pretrained network is among the strategies."
     unequal = [f.detail for f in findings if f.kind == "unequal"]
     classes = unequal[0] if unequal else "no class is much larger than another"
-    said[2] = f"Photos: {classes}; frostline check looks at light, sharpness and shortcuts."
+    sentences[2] = f"Photos: {classes}; frostline check looks at light, sharpness and shortcuts."
     labels = [f.to_dict() for f in findings if f.kind == "label"][:10]
-    return {"lines": said, "kinds": dict(Counter(f.kind for f in findings)), "labels": labels}
+    return {"lines": sentences, "kinds": dict(Counter(f.kind for f in findings)), "labels": labels}
 
 
 # ---- what follows ----------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def _judged(examined: Examined) -> bool:
 
 def lines(findings: Sequence[Finding], photos: int, judged: bool) -> list[str]:
     """A summary in three sentences: files and duplicates; labels, if any were `judged`; what the photos look like."""
-    told = {}
+    words = {}
     nothing = dict(_NOTHING)
     if not judged:
         nothing["Labels"] = "not judged"
@@ -186,9 +186,9 @@ def lines(findings: Sequence[Finding], photos: int, judged: bool) -> list[str]:
             elif kind.line == line:
                 details.append(finding.detail)
         counted = ", ".join(f"{n:,} {one if n == 1 else many}" for (one, many), n in counts.items())
-        told[line] = "; ".join([counted or nothing[line], *details[:_DETAILS]])
+        words[line] = "; ".join([counted or nothing[line], *details[:_DETAILS]])
     return [
-        f"Files: {told['Files']} ({photos:,} usable photos).",
-        f"Labels: {told['Labels']}.",
-        f"Photos: {told['Photos']}.",
+        f"Files: {words['Files']} ({photos:,} usable photos).",
+        f"Labels: {words['Labels']}.",
+        f"Photos: {words['Photos']}.",
     ]

@@ -49,9 +49,13 @@ _VERSION = 1
 _COARSE = 8  # pixels of a side by which candidates are found
 _BOXES = (
     (0.0, 1.0, 0.0, 1.0),  # the whole, then crops: nine tenths from the middle and from each corner, eight tenths
-    (0.05, 0.95, 0.05, 0.95), (0.0, 0.9, 0.0, 0.9), (0.1, 1.0, 0.0, 0.9), (0.0, 0.9, 0.1, 1.0), (0.1, 1.0, 0.1, 1.0),
+    (0.05, 0.95, 0.05, 0.95),
+    (0.0, 0.9, 0.0, 0.9),
+    (0.1, 1.0, 0.0, 0.9),
+    (0.0, 0.9, 0.1, 1.0),
+    (0.1, 1.0, 0.1, 1.0),
     (0.1, 0.9, 0.1, 0.9),
-)  # fmt: skip
+)
 _CANDIDATES = 3  # nearest photos that are looked at for each photo
 _LIKELY = 0.6  # correlation of the coarse pictures below which nothing is a candidate
 _FITTING = 0.75  # and once aligned at 16 x 16, below which detail is not compared
@@ -97,11 +101,6 @@ class DuplicateGroup:
     def classes(self) -> tuple[str, ...]:
         """Each photo's class."""
         return tuple(photo.label for photo in self.photos)
-
-    @property
-    def splits(self) -> tuple[str, ...]:
-        """The part that the data set puts each photo in, "" where it gives none."""
-        return tuple(photo.split for photo in self.photos)
 
     @property
     def kind(self) -> Kind:

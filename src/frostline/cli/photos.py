@@ -97,7 +97,7 @@ def _print_check(document: Check, folder: Path, save: str, shown: int = 10) -> N
             screen.print(f"  {f['confidence']:.2f}  {where}{more}{change}{why}", markup=False, soft_wrap=True)
         if len(found) > shown:
             screen.print(f"  ... and {len(found) - shown:,} more, in check.csv and check.html", markup=False)
-    for line in [*document["lines"], *(f"Not looked at: {note}" for note in document["notes"])]:
+    for line in [*document["lines"], *(f"Not checked: {note}" for note in document["notes"])]:
         screen.print(line, markup=False, soft_wrap=True)
     if save:
         screen.print(f"To leave out: {len(document['decisions']):,} photos, in {save}", markup=False, soft_wrap=True)
