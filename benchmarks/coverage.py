@@ -21,6 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
+from frostline.documents.strategy import CalibrationFigures
 from frostline.stats import calibration, intervals
 
 Study = Callable[[np.random.Generator], bool]
@@ -30,9 +31,9 @@ Study = Callable[[np.random.Generator], bool]
 
 
 def accuracy(photos: int, low: float, high: float) -> Study:
-    def study(dice: np.random.Generator) -> bool:
-        truth = dice.uniform(low, high)
-        ends = intervals.mean_interval(dice.random(photos) < truth)
+    def study(rng: np.random.Generator) -> bool:
+        truth = rng.uniform(low, high)
+        ends = intervals.mean_interval(rng.random(photos) < truth)
         return ends[0] <= truth <= ends[1]
 
     return study
@@ -41,9 +42,9 @@ def accuracy(photos: int, low: float, high: float) -> Study:
 def macro_recall(photos: tuple[int, ...], recalls: tuple[float, ...]) -> Study:
     labels = np.repeat(np.arange(len(photos)), photos)
 
-    def study(dice: np.random.Generator) -> bool:
-        truth = np.clip(np.array(recalls) + dice.uniform(-0.02, 0.02, len(recalls)), 0, 1)
-        ends = intervals.balanced_interval((dice.random(len(labels)) < truth[labels]).astype(float), labels)
+    def study(rng: np.random.Generator) -> bool:
+        truth = np.clip(np.array(recalls) + rng.uniform(-0.02, 0.02, len(recalls)), 0, 1)
+        ends = intervals.balanced_interval((rng.random(len(labels)) < truth[labels]).astype(float), labels)
         return bool(ends[0] <= truth.mean() <= ends[1])
 
     return study
@@ -52,27 +53,27 @@ def macro_recall(photos: tuple[int, ...], recalls: tuple[float, ...]) -> Study:
 # ---- two models ------------------------------------------------------------------------------------------------------
 
 
-def outcomes(dice: np.random.Generator, photos: int, only_a: float, only_b: float) -> tuple[np.ndarray, np.ndarray]:
+def outcomes(rng: np.random.Generator, photos: int, only_a: float, only_b: float) -> tuple[np.ndarray, np.ndarray]:
     """Which photos each of two models gets right, of which these shares are right with one alone; the rest mostly with
     both."""
-    kind = dice.random(photos)
+    kind = rng.random(photos)
     a, b = kind < only_a, (kind >= only_a) & (kind < only_a + only_b)
     both = kind > only_a + only_b + 0.04
     return a | both, b | both
 
 
 def difference(photos: int, only_a: float, only_b: float) -> Study:
-    def study(dice: np.random.Generator) -> bool:
-        more = dice.uniform(0, 0.01)
-        found = intervals.compare("a", (o := outcomes(dice, photos, only_a + more, only_b))[0], "b", o[1])
+    def study(rng: np.random.Generator) -> bool:
+        more = rng.uniform(0, 0.01)
+        found = intervals.compare("a", (o := outcomes(rng, photos, only_a + more, only_b))[0], "b", o[1])
         return found.ci[0] <= only_a + more - only_b <= found.ci[1]
 
     return study
 
 
 def told_apart(photos: int, each: float) -> Study:
-    def study(dice: np.random.Generator) -> bool:
-        a, b = outcomes(dice, photos, each, each)
+    def study(rng: np.random.Generator) -> bool:
+        a, b = outcomes(rng, photos, each, each)
         return intervals.compare("a", a, "b", b).p_value < 0.05
 
     return study
@@ -81,10 +82,10 @@ def told_apart(photos: int, each: float) -> Study:
 def made_worse(photos: int, drop: float) -> Study:
     """The mean drop over 60 changed versions of each photo; right ones withstand to different degrees."""
 
-    def study(dice: np.random.Generator) -> bool:
-        right = dice.random(photos) < 0.93
-        kept = np.where(right, dice.beta(4 * (1 - drop), 4 * drop, photos), 0.2)
-        ends = intervals.average_interval(right - dice.binomial(60, kept) / 60)
+    def study(rng: np.random.Generator) -> bool:
+        right = rng.random(photos) < 0.93
+        kept = np.where(right, rng.beta(4 * (1 - drop), 4 * drop, photos), 0.2)
+        ends = intervals.average_interval(right - rng.binomial(60, kept) / 60)
         return bool(ends[0] <= 0.93 * drop - 0.07 * 0.2 <= ends[1])
 
     return study
@@ -95,9 +96,9 @@ def made_worse(photos: int, drop: float) -> Study:
 CLASSES = 5
 
 
-def confidences(dice: np.random.Generator, photos: int) -> np.ndarray:
+def confidences(rng: np.random.Generator, photos: int) -> np.ndarray:
     """As a good model of five classes has them: most near 1."""
-    return np.maximum(1 / (1 + np.exp(-dice.normal(2.6, 1.6, photos))), 1.05 / CLASSES)
+    return np.maximum(1 / (1 + np.exp(-rng.normal(2.6, 1.6, photos))), 1.05 / CLASSES)
 
 
 GAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -110,27 +111,27 @@ GAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def asked(dice: np.random.Generator, photos: int, gap: str) -> calibration.Calibrated:
-    top = confidences(dice, photos)
-    right = dice.random(photos) < GAPS[gap](top)
+def asked(rng: np.random.Generator, photos: int, gap: str) -> CalibrationFigures:
+    top = confidences(rng, photos)
+    right = rng.random(photos) < GAPS[gap](top)
     shares = np.repeat(((1 - top) / (CLASSES - 1))[:, None], CLASSES, axis=1)
     shares[:, 0] = top
-    return calibration.calibration(shares, np.where(right, 0, 1), int(dice.integers(2**31)))
+    return calibration.calibration(shares, np.where(right, 0, 1), int(rng.integers(2**31)))
 
 
 def calibration_error(photos: int, gap: str) -> Study:
     many = confidences(np.random.default_rng(0), 400_000)
     truth = float(np.abs(GAPS[gap](many) - many).mean())
 
-    def study(dice: np.random.Generator) -> bool:
-        found = asked(dice, photos, gap)
-        return found.ci[0] <= truth <= found.ci[1]
+    def study(rng: np.random.Generator) -> bool:
+        found = asked(rng, photos, gap)
+        return found["ci"][0] <= truth <= found["ci"][1]
 
     return study
 
 
 def called_out(photos: int, gap: str) -> Study:
-    return lambda dice: asked(dice, photos, gap).p_value < 0.05
+    return lambda rng: asked(rng, photos, gap)["p_value"] < 0.05
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -185,8 +186,8 @@ def main() -> None:
     for number, (what, of, study, least, most) in enumerate([*interval_lines(), *tests()]):
         if not what.startswith(options.only):
             continue
-        dice = np.random.default_rng([options.seed, number])
-        share = float(np.mean([study(dice) for _ in range(options.studies)]))
+        rng = np.random.default_rng([options.seed, number])
+        share = float(np.mean([study(rng) for _ in range(options.studies)]))
         chance = 2 * np.sqrt(0.05 * 0.95 / options.studies)  # of this simulation
         good = least - chance <= share <= most + chance
         off += not good

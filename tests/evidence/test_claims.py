@@ -29,7 +29,7 @@ def row(losses: list[tuple[float, float]], accuracies: list[float], **rest: Any)
 def calibrated(said: list[Prediction]) -> dict[str, Any]:
     shares = np.array([list(p.probabilities.values()) for p in said])
     labels = np.array([CLASSES.index(p.true) for p in said])
-    return dict.fromkeys(("before", "after"), calibration(shares, labels, 0).to_dict())
+    return dict.fromkeys(("before", "after"), calibration(shares, labels, 0))
 
 
 def photos(wrong: float, confidence: float, seed: int, count: int = 600) -> list[Prediction]:

@@ -7,7 +7,7 @@ import pytest
 from scipy import special
 from sklearn import metrics as sk
 
-from frostline.stats import calibration, evaluation, intervals, metrics
+from frostline.stats import calibration, intervals, metrics
 from frostline.stats.probabilities import softmax
 
 CLASSES = ["daisy", "rose", "tulip"]
@@ -15,17 +15,17 @@ CLASSES = ["daisy", "rose", "tulip"]
 
 def simulated(count: int, seed: int, sharpness: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
     """Logits that are calibrated by construction (labels are drawn from their softmax), then scaled by `sharpness`."""
-    dice = np.random.default_rng(seed)
-    logits = dice.normal(0, 1.5, (count, 3))
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(0, 1.5, (count, 3))
     odds = np.exp(logits)
     chances = odds / odds.sum(1, keepdims=True)
-    labels = (dice.random((count, 1)) > chances.cumsum(1)).sum(1)
+    labels = (rng.random((count, 1)) > chances.cumsum(1)).sum(1)
     return sharpness * logits, labels
 
 
 def test_figures_are_those_of_scikit_learn() -> None:
     logits, labels = simulated(400, 1)
-    figures = metrics.figures(logits, labels, CLASSES, 2.0, softmax(logits, 2.0), 0)
+    figures = metrics.measure(logits, labels, CLASSES, 2.0, 0)
     predicted = logits.argmax(1)
     assert figures.metrics["accuracy"] == pytest.approx(sk.accuracy_score(labels, predicted))
     assert figures.metrics["macro_f1"] == pytest.approx(sk.f1_score(labels, predicted, average="macro"))
@@ -47,7 +47,7 @@ def test_figures_are_those_of_scikit_learn() -> None:
 
 def test_each_metric_stands_in_study_json_under_its_own_name_and_reads_as_its_style_says() -> None:
     logits, labels = simulated(100, 2)
-    row = metrics.figures(logits, labels, CLASSES, 1.5, softmax(logits, 1.2), 0).to_dict()
+    row = metrics.measure(logits, labels, CLASSES, 1.5, 0).to_dict()
     assert len({metric.name for metric in metrics.METRICS}) == len(metrics.METRICS)
     for metric in metrics.METRICS:
         assert np.isfinite(row[metric.name])
@@ -68,7 +68,7 @@ def test_where_classes_are_unequal_figures_by_class_lead_and_elsewhere_macro_rec
 
 def test_a_class_without_photos_does_not_drag_the_macro_f1_down() -> None:
     logits = np.eye(3)[[0, 1, 0, 1]]
-    figures = metrics.figures(logits, np.array([0, 1, 0, 1]), CLASSES, 1.0, softmax(logits, 1.0), 0)
+    figures = metrics.measure(logits, np.array([0, 1, 0, 1]), CLASSES, 1.0, 0)
     assert figures.metrics["macro_f1"] == 1.0
     assert [row["support"] for row in figures.per_class] == [2, 2, 0]
     assert np.array(figures.confusion).shape == (3, 3)
@@ -76,11 +76,11 @@ def test_a_class_without_photos_does_not_drag_the_macro_f1_down() -> None:
 
 @pytest.mark.parametrize("truth", [0.7, 0.93])
 def test_the_interval_holds_the_truth_about_as_often_as_it_says(truth: float) -> None:
-    dice = np.random.default_rng(5)
+    rng = np.random.default_rng(5)
     trials = 60
     held = 0
     for _ in range(trials):
-        low, high = intervals.mean_interval(dice.random(120) < truth)
+        low, high = intervals.mean_interval(rng.random(120) < truth)
         held += low <= truth <= high
     assert 0.85 <= held / trials <= 1.0  # 95 % would be 57; 51 or fewer has a chance of 1 in 100
 
@@ -158,10 +158,11 @@ def test_the_temperature_undoes_a_known_scaling(scale: float) -> None:
 
 def test_calibration_never_sees_the_photos_reported_on() -> None:
     logits, labels = simulated(600, 4, sharpness=3.0)
-    assert evaluation.calibrate(logits, labels, reported=True) == evaluation.Calibration(1.0, False)
-    fitted = evaluation.calibrate(logits, labels, reported=False)
-    assert fitted.on_validation
-    assert fitted.temperature == pytest.approx(3.0, rel=0.2)
+    assert calibration.fit_temperature(logits, labels) == pytest.approx(3.0, rel=0.2)
+    found = metrics.measure(logits, labels, CLASSES, None, 0)
+    assert found.temperature == 1.0  # no other photos to fit one on
+    assert found.metrics["ece_shipped"] == pytest.approx(found.metrics["ece"], abs=1e-6)
+    assert found.metrics["ece_calibrated"] < found.metrics["ece"] / 2  # by temperatures fitted on the other folds
     crossed = calibration.cross_fitted(logits, labels, 0)
     assert np.allclose(crossed.sum(1), 1)
     assert (
@@ -181,13 +182,13 @@ def test_cross_fitting_can_do_with_few_photos() -> None:
 
 
 def test_a_paired_interval_holds_the_truth_and_equal_models_are_told_apart_as_rarely_as_meant() -> None:
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     held = told = 0
     for _ in range(400):
-        only_a, only_b, _ = dice.multinomial(300, [0.06, 0.03, 0.91])
+        only_a, only_b, _ = rng.multinomial(300, [0.06, 0.03, 0.91])
         low, high = intervals.paired_interval(only_a, only_b, 300)
         held += low <= 0.03 <= high
-        only_a, only_b, _ = dice.multinomial(690, [0.05, 0.05, 0.9])
+        only_a, only_b, _ = rng.multinomial(690, [0.05, 0.05, 0.9])
         told += intervals.mid_p(only_a, only_b) < 0.05
     assert 366 <= held <= 394  # 380 are meant; 3 standard deviations are 13
     assert 7 <= told <= 33  # 19 are meant
@@ -205,7 +206,7 @@ def test_a_miscalibrated_model_is_called_out_and_a_calibrated_one_is_not(sharpne
     found = []
     for trial in range(20):
         logits, labels = simulated(400, 100 + trial, sharpness)
-        found.append(calibration.calibration(softmax(logits, 1.0), labels, trial).tendency)
+        found.append(calibration.calibration(softmax(logits, 1.0), labels, trial)["tendency"])
     assert found.count(tendency) >= 17  # calibrated ones: 19 are meant; fewer than 17 has a chance of 1 in 60
 
 
@@ -220,11 +221,11 @@ def test_the_interval_of_the_calibration_error_holds_the_truth_where_the_compute
     for trial in range(40):
         logits, labels = simulated(300, 500 + trial, sharpness)
         found.append(calibration.calibration(softmax(logits, 1.0), labels, trial))
-    held = sum(f.ci[0] <= truth <= f.ci[1] for f in found)
+    held = sum(f["ci"][0] <= truth <= f["ci"][1] for f in found)
     assert held >= 34  # 38 are meant; fewer than 34 has a chance of 1 in 70
-    assert np.mean([f.error for f in found]) > truth + 0.005  # biased upward
-    assert abs(np.mean([f.debiased for f in found]) - truth) < 0.7 * (np.mean([f.error for f in found]) - truth)
-    assert all(f.ci[0] <= f.debiased <= f.ci[1] for f in found)
+    assert np.mean([f["error"] for f in found]) > truth + 0.005  # biased upward
+    assert abs(np.mean([f["debiased"] for f in found]) - truth) < 0.7 * (np.mean([f["error"] for f in found]) - truth)
+    assert all(f["ci"][0] <= f["debiased"] <= f["ci"][1] for f in found)
 
 
 def test_reliability_bins_hold_all_photos_by_rising_confidence() -> None:

@@ -227,27 +227,27 @@ def test_with_equal_classes_there_is_nothing_to_balance(tmp_path: Path, way: Any
 
 
 def test_macro_recall_is_scikit_learns_balanced_accuracy() -> None:
-    dice = np.random.default_rng(0)
-    labels = dice.choice(3, 300, p=[0.8, 0.15, 0.05])
-    logits = dice.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
-    found = metrics.figures(logits, labels, CLASSES, 1.0, probabilities.softmax(logits, 1.0), 0)
+    rng = np.random.default_rng(0)
+    labels = rng.choice(3, 300, p=[0.8, 0.15, 0.05])
+    logits = rng.normal(size=(300, 3)) + 2 * np.eye(3)[labels]
+    found = metrics.measure(logits, labels, CLASSES, 1.0, 0)
     assert found.metrics["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(labels, logits.argmax(1)))
     low, high = found.intervals["balanced_accuracy_ci"]
     assert low < found.metrics["balanced_accuracy"] < high
     right = (logits.argmax(1) == labels).astype(float)
     drawn = [  # the same resampling, photo by photo
-        np.mean([dice.choice(right[labels == c], (labels == c).sum()).mean() for c in range(3)]) for _ in range(1500)
+        np.mean([rng.choice(right[labels == c], (labels == c).sum()).mean() for c in range(3)]) for _ in range(1500)
     ]
     assert (low, high) == pytest.approx(tuple(np.quantile(drawn, (0.025, 0.975))), abs=0.015)
     assert high - low > np.ptp(found.intervals["accuracy_ci"])  # few photos of two classes count for two thirds
 
 
 def test_its_interval_holds_the_truth_about_as_often_as_it_says() -> None:
-    dice = np.random.default_rng(3)
+    rng = np.random.default_rng(3)
     labels, truth = np.repeat([0, 1, 2], [120, 15, 10]), np.array([0.95, 0.8, 0.7])
     held = 0
     for _ in range(100):
-        low, high = intervals.balanced_interval((dice.random(len(labels)) < truth[labels]).astype(float), labels)
+        low, high = intervals.balanced_interval((rng.random(len(labels)) < truth[labels]).astype(float), labels)
         held += low <= truth.mean() <= high
     assert held >= 87  # 95 are meant; 87 or fewer has a chance of 1 in 1000
 

@@ -188,7 +188,7 @@ def evaluate_on(
         raise DataError(
             f"{data} has a class '{strange[0]}' that the bundle does not know{nearest(strange[0], bundle.classes)}"
         )
-    from frostline.stats import evaluation  # SciPy and scikit-learn, which `predict` can do without
+    from frostline.stats import metrics  # SciPy and scikit-learn, which `predict` can do without
 
     task = progress.task("Classifying", len(photos.photos))
     kept: list[File] = []
@@ -207,10 +207,10 @@ def evaluate_on(
     if prior == "estimate":
         shares = estimate_prior(scores, bundle.about.temperature, bundle.stands_for())
     scores = _shifted(bundle, scores, shares)
-    calibration = evaluation.Calibration(bundle.about.temperature, True)
-    figures = evaluation.figures(scores, truth, bundle.classes, calibration, seed)
+    temperature = bundle.about.temperature
+    figures = metrics.measure(scores, truth, bundle.classes, temperature, seed)
     assumed = {} if shares is None else {"prior": dict(zip(bundle.classes, shares.tolist(), strict=True))}
-    probabilities = softmax(scores, calibration.temperature)
+    probabilities = softmax(scores, temperature)
     return (
         {**figures.to_dict(), **assumed},
         [Prediction.of(p.path, p.label, bundle.classes, q) for p, q in zip(kept, probabilities, strict=True)],

@@ -17,13 +17,19 @@ class CalibrationFigures(TypedDict):
     """How far confidence and accuracy are apart."""
 
     error: float
+    """The calibration error as computed: biased upward by chance."""
     debiased: float
+    """The true error for which the computed one is the median outcome; 0 where chance alone explains it."""
     ci: Interval
     p_value: float
+    """How often a perfectly calibrated model would look as bad."""
     tendency: Literal["overconfident", "underconfident", "calibrated"]
+    """`calibrated` where p is 0.05 or more."""
     confidence: float
+    """Mean confidence."""
     accuracy: float
     confidence_right: float | None
+    """Mean confidence of the correct predictions; None where there is none."""
     confidence_wrong: float | None
 
 
@@ -107,7 +113,8 @@ class RobustnessFigures(TypedDict):
 
 
 class StrategyRow(TypedDict):
-    """One strategy of study.json. Metrics that have no key here stand beside the others under their own name: see `stats.metrics`."""
+    """One strategy of study.json. Metrics that have no key here stand beside the others under their own name: see
+    `stats.metrics`."""
 
     name: str
     backbone: str

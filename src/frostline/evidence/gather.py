@@ -108,7 +108,7 @@ def _calibrations(document: Row, predictions: Mapping[str, Sequence[Prediction]]
             "before": plain,
             "after": shares if fitted else cross_fitted(np.log(shares), labels, document["seed"]),
         }
-        row["calibration"] = {k: calibration(p, labels, document["seed"]).to_dict() for k, p in stages.items()}
+        row["calibration"] = {k: calibration(p, labels, document["seed"]) for k, p in stages.items()}
         row["reliability"] = {k: reliability(p, labels) for k, p in stages.items()}
 
 

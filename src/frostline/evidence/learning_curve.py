@@ -162,14 +162,14 @@ def _figures(
     rows = sweep_stats.curves(grid, found)
     for row in rows:
         row["photos"] = round(row["per_class"] * classes)
-    for row in crossing["differences"]:
-        row["photos"] = round(row["per_class"] * classes)
+    for gap in crossing["differences"]:
+        gap["photos"] = round(gap["per_class"] * classes)
     crossing["at_photos"] = None if crossing["at"] is None else crossing["at"] * classes
     crossing["at_photos_ci"] = [end if isinstance(end, str) else end * classes for end in crossing["at_ci"]]
     return {
         "source": "study",
         "photos": list(counts),
-        "reported": grid.right.shape[3],
+        "reported": grid.correct.shape[3],
         "curves": rows,
         "crossing": crossing,
         "differences": crossing.pop("differences"),
@@ -191,7 +191,7 @@ def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> Row:
 
 def _against(grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int) -> Row:
     """The frozen strategy on the fewest photos against the network from scratch on all of them."""
-    compared = intervals.compare("frozen", grid.right[0, 0, 0], "baseline", scratch)
+    compared = intervals.compare("frozen", grid.correct[0, 0, 0], "baseline", scratch)
     return {
         "photos": photos,
         "baseline_photos": scratch_photos,

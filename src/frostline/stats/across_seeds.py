@@ -37,7 +37,7 @@ class PairAcross(Across):
     a: str
     b: str
     p_value: float
-    """McNemar's mid-p test over photos: each counts once, for the model that was right about it with more seeds."""
+    """McNemar's mid-p test over photos: each counts once, for the model that was correct about it with more seeds."""
     verdict: str
     """The comparison in words."""
 
@@ -61,10 +61,10 @@ def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
     Parameters
     ----------
     sums
-        (N photos, S seeds) How many of the answers about photo i with seed s were right.
+        (N photos, S seeds) How many of the answers about photo i with seed s were correct.
     counts
-        (N, S) How many answers there were: 0 where the seed did not test the photo, 2 for twins. S is 2 or more, and
-        each seed tested a photo.
+        (N, S) How many answers there were: 0 where the seed did not test the photo, 2 for identical photos. S is 2 or
+        more, and each seed tested a photo.
     seed
         Of the resampling.
     """
@@ -72,7 +72,7 @@ def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
 
 
 def compare_across(
-    a: str, right_a: np.ndarray, b: str, right_b: np.ndarray, counts: np.ndarray, seed: int
+    a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray, counts: np.ndarray, seed: int
 ) -> PairAcross:
     """Compare two models over photos and seeds: `mean_across` of the paired differences.
 
@@ -81,13 +81,13 @@ def compare_across(
 
     Parameters
     ----------
-    right_a, right_b
-        (N photos, S seeds) How many of each model's answers about a photo were right.
+    correct_a, correct_b
+        (N photos, S seeds) How many of each model's answers about a photo were correct.
     counts
         (N, S) How many answers there were of each.
     """
-    found = _across(right_a - right_b, counts, seed, least=-1.0)
-    ahead = (right_a - right_b).sum(1)
+    found = _across(correct_a - correct_b, counts, seed, least=-1.0)
+    ahead = (correct_a - correct_b).sum(1)
     only_a, only_b = int((ahead > 0).sum()), int((ahead < 0).sum())
     p = mid_p(only_a, only_b)
     return PairAcross(**asdict(found), a=a, b=b, p_value=p, verdict=_verdict_across(a, b, found, p))

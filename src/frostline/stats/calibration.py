@@ -11,14 +11,13 @@ simulation: see `calibration`.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from frostline.documents.strategy import ReliabilityBin
+from frostline.documents.strategy import CalibrationFigures, ReliabilityBin
 from frostline.stats.probabilities import softmax
 
 Floats = npt.NDArray[np.float64]
@@ -28,48 +27,21 @@ Probabilities = np.ndarray
 BINS = 15
 LEVEL = 0.05
 _DRAWS = 1000
-_EXACT = 4000  # beyond so many photos a bin's count of right ones is as good as normal
+_EXACT = 4000  # beyond so many photos a bin's count of correct ones is as good as normal
 _EDGE = 1e-6
 _MOST = 64.0
-
-
-@dataclass(frozen=True)
-class Calibrated:
-    """How far confidence and accuracy are apart."""
-
-    error: float
-    """As computed: biased upward by chance."""
-    debiased: float
-    """Without that bias: the error of which the computed one is the median outcome; 0 where chance alone explains what
-    was computed."""
-    ci: tuple[float, float]
-    """95 % interval of the true error."""
-    p_value: float
-    """How often a perfectly calibrated model would look as bad."""
-    tendency: str
-    """`overconfident`, `underconfident`, or `calibrated` where p is 0.05 or more."""
-    confidence: float
-    """Mean confidence."""
-    accuracy: float
-    confidence_right: float | None
-    """Mean confidence when right; None where nothing is."""
-    confidence_wrong: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The JSON form."""
-        return asdict(self)
 
 
 def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> float:
     """Mean gap between confidence and accuracy over bins of equal count (adaptive ECE; Nixon et al., 2019). Biased
     upward, see above."""
-    confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
+    confidence, correct = probabilities.max(1), probabilities.argmax(1) == labels
     parts = np.array_split(np.argsort(confidence, kind="stable"), min(bins, len(labels)))
-    gaps = [len(p) * abs(float(confidence[p].mean()) - float(right[p].mean())) for p in parts]
+    gaps = [len(p) * abs(float(confidence[p].mean()) - float(correct[p].mean())) for p in parts]
     return float(sum(gaps) / len(labels))
 
 
-def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> Calibrated:
+def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> CalibrationFigures:
     """Calibration error, its estimate without bias, its 95 % interval, and a test of perfect calibration.
 
     The interval inverts a test by simulation (Carpenter, Test inversion bootstrap confidence intervals, 1999): a
@@ -86,43 +58,43 @@ def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> Cali
         (N,) class indices.
     """
     top = probabilities.max(1).astype(np.float64)
-    right = (probabilities.argmax(1) == labels).astype(np.float64)
+    correct = (probabilities.argmax(1) == labels).astype(np.float64)
     order = np.argsort(top, kind="stable")
-    found = _Simulation(top[order], right[order], seed)
+    found = _Simulation(top[order], correct[order], seed)
     p = found.p_value()
-    mean, accuracy = float(top.mean()), float(right.mean())
+    leaning: Literal["overconfident", "underconfident"]
     leaning = "overconfident" if found.leaning() > 0 else "underconfident"
-    return Calibrated(
-        error=found.error,
-        debiased=found.size_at(0.5),
-        ci=(found.size_at(0.975), found.size_at(0.025)),
-        p_value=p,
-        tendency=leaning if p < LEVEL else "calibrated",
-        confidence=mean,
-        accuracy=accuracy,
-        confidence_right=float(top[right == 1].mean()) if right.any() else None,
-        confidence_wrong=float(top[right == 0].mean()) if not right.all() else None,
-    )
+    return {
+        "error": found.error,
+        "debiased": found.size_at(0.5),
+        "ci": (found.size_at(0.975), found.size_at(0.025)),
+        "p_value": p,
+        "tendency": leaning if p < LEVEL else "calibrated",
+        "confidence": float(top.mean()),
+        "accuracy": float(correct.mean()),
+        "confidence_right": float(top[correct == 1].mean()) if correct.any() else None,
+        "confidence_wrong": float(top[correct == 0].mean()) if not correct.all() else None,
+    }
 
 
 class _Simulation:
     """Outcomes for given confidences, simulated under gaps of any size; the same dice for each size, so that sizes
     compare smoothly."""
 
-    def __init__(self, confidence: Floats, right: Floats, seed: int) -> None:
-        """`confidence` (N,) ascending, `right` (N,) of 0 and 1."""
+    def __init__(self, confidence: Floats, correct: Floats, seed: int) -> None:
+        """`confidence` (N,) ascending, `correct` (N,) of 0 and 1."""
         self._confidence = np.clip(confidence, _EDGE, 1 - _EDGE)
-        self._right = right
-        sizes = np.array([len(part) for part in np.array_split(right, min(BINS, len(right)))])
+        self._correct = correct
+        sizes = np.array([len(part) for part in np.array_split(correct, min(BINS, len(correct)))])
         self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-        self.error = float(np.abs(self._per_bin(right - self._confidence)).sum() / len(right))
-        gap = recalibrated(self._confidence, right) - self._confidence
+        self.error = float(np.abs(self._per_bin(correct - self._confidence)).sum() / len(correct))
+        gap = recalibrated(self._confidence, correct) - self._confidence
         none = np.abs(gap).mean() < 1e-4  # nothing to scale: take the gap of a model that is a little too sure
         self._gap = -self._confidence * (1 - self._confidence) if none else gap
-        dice = np.random.default_rng([seed, 2])
-        exact = len(right) <= _EXACT
-        shape = (_DRAWS, len(right) if exact else len(sizes))
-        self._dice = dice.random(shape, dtype=np.float32) if exact else dice.standard_normal(shape)
+        rng = np.random.default_rng([seed, 2])
+        exact = len(correct) <= _EXACT
+        shape = (_DRAWS, len(correct) if exact else len(sizes))
+        self._noise = rng.random(shape, dtype=np.float32) if exact else rng.standard_normal(shape)
         self._exact = exact
 
     def _per_bin(self, values: Floats) -> Floats:
@@ -132,16 +104,16 @@ class _Simulation:
         return np.clip(self._confidence + scale * self._gap, 0, 1)
 
     def _gaps(self, scale: float) -> Floats:
-        """Simulated sums of right - confidence by bin, (draws, bins)."""
+        """Simulated sums of correct - confidence by bin, (draws, bins)."""
         chances = self._chances(scale)
         expected = self._per_bin(chances - self._confidence)
         if self._exact:
-            return self._per_bin((self._dice < chances).astype(np.float32)) - self._per_bin(self._confidence)
-        return np.asarray(expected + self._dice * np.sqrt(self._per_bin(chances * (1 - chances))))
+            return self._per_bin((self._noise < chances).astype(np.float32)) - self._per_bin(self._confidence)
+        return np.asarray(expected + self._noise * np.sqrt(self._per_bin(chances * (1 - chances))))
 
     def errors(self, scale: float) -> Floats:
         """Simulated calibration errors (draws,)."""
-        return np.asarray(np.abs(self._gaps(scale)).sum(1) / len(self._right))
+        return np.asarray(np.abs(self._gaps(scale)).sum(1) / len(self._correct))
 
     def size_at(self, quantile: float) -> float:
         """The true error of which the computed one is this quantile; 0 where that is so without any."""
@@ -161,7 +133,7 @@ class _Simulation:
         calibration is 1)."""
         c = self._confidence
         spread = np.sqrt(((1 - 2 * c) ** 2 * c * (1 - c)).sum())
-        return float(((self._right - c) * (1 - 2 * c)).sum() / spread) if spread > 0 else 0.0
+        return float(((self._correct - c) * (1 - 2 * c)).sum() / spread) if spread > 0 else 0.0
 
     def p_value(self) -> float:
         by_error = (1 + (self.errors(0.0) >= self.error - 1e-12).sum()) / (1 + _DRAWS)
@@ -169,8 +141,8 @@ class _Simulation:
         return float(min(1.0, 2 * min(by_error, by_leaning)))
 
 
-def recalibrated(confidence: Floats, right: Floats) -> Floats:
-    """The chance of being right (N,) by confidence (N,): logistic regression on its logit (Cox, 1958), a little held
+def recalibrated(confidence: Floats, correct: Floats) -> Floats:
+    """The chance of being correct (N,) by confidence (N,): logistic regression on its logit (Cox, 1958), a little held
     back towards none."""
     x = special.logit(np.clip(confidence, _EDGE, 1 - _EDGE))
     design = np.stack([np.ones_like(x), x], 1)
@@ -178,8 +150,8 @@ def recalibrated(confidence: Floats, right: Floats) -> Floats:
 
     def loss(weights: Floats) -> tuple[float, Floats]:
         score = design @ weights
-        value = np.logaddexp(0, score).sum() - right @ score + 5e-4 * ((weights - none) ** 2).sum()
-        slope = design.T @ (special.expit(score) - right) + 1e-3 * (weights - none)
+        value = np.logaddexp(0, score).sum() - correct @ score + 5e-4 * ((weights - none) ** 2).sum()
+        slope = design.T @ (special.expit(score) - correct) + 1e-3 * (weights - none)
         return float(value), np.asarray(slope)
 
     best = optimize.minimize(loss, none, jac=True, method="BFGS")
@@ -189,14 +161,14 @@ def recalibrated(confidence: Floats, right: Floats) -> Floats:
 def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
     """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % interval
     of its accuracy."""
-    top, right = probabilities.max(1), probabilities.argmax(1) == labels
+    top, correct = probabilities.max(1), probabilities.argmax(1) == labels
     rows: list[ReliabilityBin] = []
     for part in np.array_split(np.argsort(top, kind="stable"), min(bins, len(labels))):
-        low, high = wilson(int(right[part].sum()), len(part))
+        low, high = wilson(int(correct[part].sum()), len(part))
         rows.append(
             {
                 "confidence": float(top[part].mean()),
-                "accuracy": float(right[part].mean()),
+                "accuracy": float(correct[part].mean()),
                 "count": len(part),
                 "ci": (low, high),
             }
@@ -204,10 +176,10 @@ def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) 
     return rows
 
 
-def wilson(right: float, count: float, z: float = 1.959964) -> tuple[float, float]:
+def wilson(correct: float, count: float, z: float = 1.959964) -> tuple[float, float]:
     """Wilson's interval (1927) of a share, within 0..1: holds the truth 95 times in 100 for 60 photos as for 6,000, at
     50 % as at 99 %."""
-    share, width = right / count, z * z / count
+    share, width = correct / count, z * z / count
     centre = (share + width / 2) / (1 + width)
     half = float(np.sqrt(max(0.0, share * (1 - share) * width + width * width / 4))) / (1 + width)
     return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))

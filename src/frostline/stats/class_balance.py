@@ -1,5 +1,4 @@
-"""Unequal classes: weights for the loss, draws that meet every class equally often, and means over classes instead of
-photos."""
+"""Unequal classes: class weights for the loss, class-balanced sampling, and means over classes in place of photos."""
 
 from __future__ import annotations
 
@@ -14,9 +13,10 @@ Labels = npt.NDArray[np.integer]
 Floats = npt.NDArray[np.float64]
 
 BETA = 0.9999
-"""Of the effective number of samples. Close to 1: only beyond some thousand photos does one more of a class count for
-less."""
+"""Of the effective number of samples (Cui et al., Class-Balanced Loss Based on Effective Number of Samples, CVPR 2019).
+Close to 1: only beyond some thousand photos of a class does one more count for less."""
 UNEQUAL = 1.5
+"""Classes are called unequal from this ratio of the largest to the smallest on."""
 
 
 def unequal(counts: Iterable[int]) -> bool:
@@ -38,7 +38,7 @@ def class_weights(counts: npt.ArrayLike) -> Floats:
     """Weights (C,) of the class-balanced loss: the inverse of the effective number of samples (Cui et al., CVPR 2019).
 
     The effective number of n photos is ``(1 - BETA ** n) / (1 - BETA)``. The weights have mean 1 over the photos, so
-    that step sizes mean what they mean without them. A class without photos has weight 0.
+    that learning rates mean the same as without them. A class without photos has weight 0.
 
     Parameters
     ----------
@@ -52,11 +52,10 @@ def class_weights(counts: npt.ArrayLike) -> Floats:
 
 
 def represented(counts: npt.ArrayLike, balance: Balance) -> Floats:
-    """The class shares (C,) that a model's probabilities stand for once it was trained on `counts` (C,) photos in this
-    way.
+    """The class shares (C,) that a model's probabilities stand for after training on `counts` (C,) photos.
 
-    A loss weighted by class moves its minimum to the posterior under shares in proportion to weight times count; that
-    is what corrections of the prior have to start from.
+    A loss weighted by class moves its minimum to the posterior under shares in proportion to weight times count (Elkan,
+    The foundations of cost-sensitive learning, IJCAI 2001). Corrections of the prior have to start from these shares.
     """
     photos = np.asarray(counts, dtype=np.float64)
     mass = {"none": photos, "sampling": (photos > 0).astype(np.float64), "loss": class_weights(photos) * photos}[
@@ -76,8 +75,9 @@ def photo_weights(labels: Labels, prior: Floats) -> Floats:
 def equal_draw(
     labels: Labels, views: int, rng: np.random.Generator
 ) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.int64]]:
-    """As many draws as there are photos, from each class equally often (to within one): photos (N,) and a view of each
-    (N,).
+    """Class-balanced sampling: as many draws as there are photos, from each class equally often (to within one).
+
+    Returns photos (N,) and a view of each (N,).
 
     A photo comes again only once all of its class were drawn, and with a view it has not yet been seen in as long as
     there is one. What is left over when the classes don't divide the photos goes to classes chosen at random. The order

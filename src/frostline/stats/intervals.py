@@ -13,26 +13,26 @@ from frostline.stats.calibration import wilson
 Labels = np.ndarray
 
 
-def mean_interval(right: np.ndarray) -> tuple[float, float]:
+def mean_interval(correct: np.ndarray) -> tuple[float, float]:
     """95 % interval of the mean of 0/1 values (N,) over photos: Wilson's (1927).
 
     Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95
     to 96 times in 100; BCa falls below 93 where few photos are wrong, and claims certainty where none is.
     """
-    return wilson(float(right.sum()), len(right))
+    return wilson(float(correct.sum()), len(correct))
 
 
-def balanced_interval(right: np.ndarray, labels: Labels) -> tuple[float, float]:
-    """95 % interval of the mean over classes of the mean of 0/1 `right` (N,): Wilson's, for the number of photos that
+def balanced_interval(correct: np.ndarray, labels: Labels) -> tuple[float, float]:
+    """95 % interval of the mean over classes of the mean of 0/1 `correct` (N,): Wilson's, for the number of photos that
     would waver as much.
 
-    Each class's variance is that of its recall after adding half a photo on each side, so that two of two right are no
-    certainty. A class of few photos makes that variance itself uncertain: hence Student's t, with Satterthwaite's
+    Each class's variance is that of its recall after adding half a photo on each side, so that two of two correct are
+    no certainty. A class of few photos makes that variance itself uncertain: hence Student's t, with Satterthwaite's
     (1946) degrees of freedom, four at least.
     """
     counts = np.bincount(labels)
     n = counts[counts > 0]
-    k = np.bincount(labels, weights=right)[counts > 0].round()
+    k = np.bincount(labels, weights=correct)[counts > 0].round()
     smoothed = (k + 0.5) / (n + 1)
     variances = smoothed * (1 - smoothed) / n / len(n) ** 2
     freedom = max(4.0, variances.sum() ** 2 / (variances**2 / np.maximum(n - 1, 1)).sum())
@@ -67,9 +67,9 @@ class Comparison:
     """The comparison in words."""
 
 
-def compare(a: str, right_a: np.ndarray, b: str, right_b: np.ndarray) -> Comparison:
-    """Compare two models by which photos (N,) each got right: Tango's interval and McNemar's mid-p test."""
-    difference = right_a.astype(float) - right_b.astype(float)
+def compare(a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray) -> Comparison:
+    """Compare two models by which photos (N,) each predicted correctly: Tango's interval and McNemar's mid-p test."""
+    difference = correct_a.astype(float) - correct_b.astype(float)
     only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
     p = mid_p(only_a, only_b)
     mean, ci = float(difference.mean()), paired_interval(only_a, only_b, len(difference))
@@ -77,8 +77,8 @@ def compare(a: str, right_a: np.ndarray, b: str, right_b: np.ndarray) -> Compari
 
 
 def mid_p(only_a: int, only_b: int) -> float:
-    """McNemar's mid-p test (Fagerland, Lydersen and Laake, 2013) on the photos that exactly one of two models got
-    right.
+    """McNemar's mid-p test (Fagerland, Lydersen and Laake, 2013) on the photos that exactly one of two
+    models predicted correctly.
 
     The exact test finds a difference between two equally good models 1 to 4 times in 100 instead of 5, so it misses
     true ones; this one 3 to 5.
@@ -105,12 +105,12 @@ def paired_interval(only_a: int, only_b: int, count: int, z: float = 1.959964) -
     in Medicine, 1998).
 
     Those differences d whose score test (b - c - n d) / sqrt(n (2 q + d - d^2)) stays within +-1.96, where q is the
-    likeliest share of photos that only the second model gets right.
+    likeliest share of photos that only the second model predicts correctly.
 
     Parameters
     ----------
     only_a, only_b
-        Photos that exactly one of them got right.
+        Photos that exactly one of them predicted correctly.
     count
         All photos.
     """

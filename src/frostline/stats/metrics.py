@@ -13,8 +13,8 @@ from typing import Any, Literal
 import numpy as np
 
 from frostline import wording
-from frostline.documents.strategy import PerClass, ReliabilityBin
-from frostline.stats.calibration import Calibrated, calibration, calibration_error, reliability
+from frostline.documents.strategy import CalibrationStages, PerClass, ReliabilityStages
+from frostline.stats.calibration import calibration, calibration_error, cross_fitted, reliability
 from frostline.stats.class_balance import class_mean
 from frostline.stats.intervals import Labels, balanced_interval, mean_interval
 from frostline.stats.probabilities import softmax
@@ -163,10 +163,10 @@ class Figures:
     per_class: list[PerClass]
     confusion: list[list[int]]
     """Rows: true class; columns: predicted."""
-    calibration: dict[str, Calibrated]
+    calibration: CalibrationStages
     """`before` any temperature and `after` one that never saw these photos' labels: error without bias, interval, test;
     see `frostline.stats.calibration`."""
-    reliability: dict[str, list[ReliabilityBin]]
+    reliability: ReliabilityStages
     """The bins of a reliability diagram, `before` and `after`."""
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,9 +175,7 @@ class Figures:
         return {**rest.pop("metrics"), **rest.pop("intervals"), **rest}
 
 
-def figures(
-    logits: np.ndarray, labels: Labels, classes: list[str], temperature: float, calibrated: Probabilities, seed: int
-) -> Figures:
+def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature: float | None, seed: int) -> Figures:
     """All figures of one model.
 
     Parameters
@@ -187,22 +185,30 @@ def figures(
     labels
         (N,) class indices.
     temperature
-        The one that ships.
-    calibrated
-        (N, C) probabilities after temperature scaling that never saw these photos' labels.
+        The one that ships, fitted on other photos (`calibration.fit_temperature`). None where there were no others:
+        then temperature 1 ships, and the calibrated figures are of temperatures cross-fitted on these photos.
+    seed
+        Of the simulations behind the calibration error, and of the folds of cross-fitting.
     """
     from sklearn import metrics as sk  # half a second, when the photos have long gone through the network
 
-    found = Outcomes(labels, softmax(logits, 1.0), softmax(logits, temperature), calibrated)
-    stages = {"before": found.uncalibrated, "after": found.calibrated}
+    shipped = softmax(logits, temperature or 1.0)
+    calibrated = cross_fitted(logits, labels, seed) if temperature is None else shipped
+    found = Outcomes(labels, softmax(logits, 1.0), shipped, calibrated)
     return Figures(
         metrics={metric.name: metric.function(found) for metric in METRICS},
         intervals={f"{metric.name}_ci": metric.interval(found) for metric in METRICS if metric.interval is not None},
-        temperature=temperature,
+        temperature=temperature or 1.0,
         per_class=_per_class(found, classes),
         confusion=sk.confusion_matrix(labels, found.predicted, labels=list(range(len(classes)))).tolist(),
-        calibration={stage: calibration(shares, labels, seed) for stage, shares in stages.items()},
-        reliability={stage: reliability(shares, labels) for stage, shares in stages.items()},
+        calibration={
+            "before": calibration(found.uncalibrated, labels, seed),
+            "after": calibration(found.calibrated, labels, seed),
+        },
+        reliability={
+            "before": reliability(found.uncalibrated, labels),
+            "after": reliability(found.calibrated, labels),
+        },
     )
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize
 
+from frostline.documents.study import Crossing, CurvePoint
+from frostline.documents.sweep import Forecast
 from frostline.stats.resampling import photo_counts
 
 Floats = npt.NDArray[np.float64]
-Row = dict[str, Any]
 
 FEWEST_SIZES, LEAST_SPAN = 4, 8
 """A power law of three numbers wants more sizes than that, over a wide span: fewer, or closer ones, fit any
@@ -35,13 +36,13 @@ class Grid:
     strategies: list[str]
     per_class: Floats
     """(K,) photos of a class, in the mean over classes, ascending."""
-    right: npt.NDArray[np.bool_]
-    """(S, K, R, N): whether strategy s, trained on size k in repeat r, got photo n right."""
+    correct: npt.NDArray[np.bool_]
+    """(S, K, R, N): whether strategy s, trained on size k in repeat r, predicts photo n correctly."""
 
 
 @dataclass(frozen=True)
 class Resampled:
-    """Accuracies of a grid, and what they come to when photos and repeats are drawn again."""
+    """Accuracies of a grid, and those of resampled photos and repeats."""
 
     mean: Floats
     """(S, K)."""
@@ -61,8 +62,8 @@ def resample(grid: Grid, seed: int) -> Resampled:
     bootstrap and finite population sampling, 1985). A single repeat is kept as it is: the intervals are then over
     photos alone.
     """
-    s, k, repeats, photos = grid.right.shape
-    flat = grid.right.reshape(-1, photos).astype(float)
+    s, k, repeats, photos = grid.correct.shape
+    flat = grid.correct.reshape(-1, photos).astype(float)
     rng = np.random.default_rng([seed, 1])
     draws = []
     for counts in photo_counts(photos, seed):
@@ -70,10 +71,10 @@ def resample(grid: Grid, seed: int) -> Resampled:
         drawn = max(1, repeats - 1)
         weights = rng.multinomial(drawn, np.full(repeats, 1 / repeats), len(counts)) / drawn
         draws.append(np.einsum("bskr,br->bsk", cells, weights))
-    return Resampled(grid.right.mean((2, 3)), np.concatenate(draws))
+    return Resampled(grid.correct.mean((2, 3)), np.concatenate(draws))
 
 
-def curves(grid: Grid, found: Resampled) -> list[Row]:
+def curves(grid: Grid, found: Resampled) -> list[CurvePoint]:
     """One row for each strategy and size: mean accuracy, its 95 % interval, and each repeat's own accuracy."""
     return [
         {
@@ -81,14 +82,14 @@ def curves(grid: Grid, found: Resampled) -> list[Row]:
             "per_class": float(size),
             "accuracy": float(found.mean[i, j]),
             "accuracy_ci": found.interval(found.draws[:, i, j]),
-            "repeats": grid.right[i, j].mean(1).tolist(),
+            "repeats": grid.correct[i, j].mean(1).tolist(),
         }
         for i, name in enumerate(grid.strategies)
         for j, size in enumerate(grid.per_class)
     ]
 
 
-def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> Row:
+def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> Crossing:
     """From how many photos of a class on one strategy stays ahead of another.
 
     Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where
@@ -138,7 +139,7 @@ def _crossing(sizes: Floats, difference: Floats) -> float:
 # ---- more photos -----------------------------------------------------------------------------------------------------
 
 
-def forecast(grid: Grid, found: Resampled, strategy: int) -> Row:
+def forecast(grid: Grid, found: Resampled, strategy: int) -> Forecast:
     """What twice the photos would bring: the power law error = a + b n^-c, fitted to the curve and followed from n to 2
     n.
 
@@ -156,10 +157,9 @@ def forecast(grid: Grid, found: Resampled, strategy: int) -> Row:
     span = float(sizes[-1] / sizes[0])
     if len(sizes) < FEWEST_SIZES or span < LEAST_SPAN:
         had = f"{len(sizes)} size{'s' if len(sizes) > 1 else ''} over a factor of {span:.3g}"
-        return {
-            "strategy": name,
-            "why_not": f"the curve is too short for a forecast: {had}, wanted at least {FEWEST_SIZES} over a factor of {LEAST_SPAN}",
-        }
+        wanted = f"{FEWEST_SIZES} over a factor of {LEAST_SPAN}"
+        why_not = f"the curve is too short for a forecast: {had}, wanted at least {wanted}"
+        return {"strategy": name, "why_not": why_not}
     spread = np.maximum(found.draws[:, strategy].std(0), 1e-3)
     law = _power_law(sizes, 1 - found.mean[strategy], spread)
     if law is None:
@@ -175,7 +175,9 @@ def forecast(grid: Grid, found: Resampled, strategy: int) -> Row:
         "accuracy_ci": found.interval(gains.sum(1)),
         "gain": _gain(sizes[-1], law),
         "gain_ci": found.interval(gains[:, 1]),
-        **{key: float(value) for key, value in zip("abc", law, strict=True)},
+        "a": float(law[0]),
+        "b": float(law[1]),
+        "c": float(law[2]),
     }
 
 

@@ -1,13 +1,13 @@
-"""Below which confidence an answer is called unsure, for a wanted precision: chosen on validation photos, kept in the
-bundle.
+"""The confidence threshold for a wanted precision: below it a prediction is called unsure.
 
-Photos are taken from the surest on; the threshold goes down as long as the lower end of the exact one-sided 95 %
-interval (Clopper and Pearson, 1934) of the share that is right stays at or above the wanted precision, and stops at the
-first one where it does not. So the whole descent errs with 5 % at most (fixed-sequence testing; Angelopoulos et al.,
-Learn then Test, 2021, arXiv:2110.01052). It begins at the fewest photos that could show the precision if all were
-right: 59 for 95 %, 299 for 99 %. What it promises holds for photos like the validation photos; those also chose the
-epoch and the temperature, which flatters them a little. Where they joined the training photos in the end, it was the
-model before that who was asked about them.
+It is chosen on the validation photos and kept in the bundle. Photos are taken from the most confident on. The threshold
+goes down as long as the lower end of the exact one-sided 95 % interval (Clopper and Pearson, 1934) of the share of
+correct predictions stays at or above the wanted precision, and stops at the first one where it does not. So the whole
+descent errs with probability 5 % at most (fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021,
+arXiv:2110.01052). It begins at the fewest photos that could show the precision if all were correct: 59 for 95 %, 299
+for 99 %. The guarantee holds for photos like the validation photos; those also chose the epoch and the temperature,
+which makes it a little optimistic. Where validation photos joined the training photos in the end, they were predicted
+by the model of the first training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from frostline.stats.predictions import Prediction
 
 PRECISIONS = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 RISK = 0.05
-"""Chance that a threshold does not keep its promise."""
+"""Probability that the precision at a threshold is below the wanted one."""
 
 
 def of(validation: Sequence[Prediction]) -> list[ThresholdRow]:
@@ -31,17 +31,18 @@ def of(validation: Sequence[Prediction]) -> list[ThresholdRow]:
     return table([p.confidence for p in validation], [p.correct for p in validation])
 
 
-def table(confidence: Sequence[float], right: Sequence[bool]) -> list[ThresholdRow]:
+def table(confidence: Sequence[float], correct: Sequence[bool]) -> list[ThresholdRow]:
     """A row for each of `PRECISIONS` that these validation photos can show.
 
     Returns
     -------
     list
-        ``{"precision", "threshold", "kept", "photos", "right", "lower"}``: at `threshold` and above stand `photos`
-        photos, the share `kept` of all; the share `right` of them is right, and at least `lower` with 95 % confidence.
+        ``{"precision", "threshold", "kept", "photos", "right", "lower"}``: at `threshold` and above are `photos`
+        photos, the share `kept` of all; the share `right` of them is predicted correctly, and at least `lower` with 95
+        % confidence.
     """
     order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
-    sure, good = np.asarray(confidence, dtype=np.float64)[order], np.cumsum(np.asarray(right, dtype=bool)[order])
+    sure, good = np.asarray(confidence, dtype=np.float64)[order], np.cumsum(np.asarray(correct, dtype=bool)[order])
     rows = (_row(wanted, sure, good) for wanted in PRECISIONS)
     return [row for row in rows if row]
 
@@ -61,13 +62,13 @@ def _row(wanted: float, sure: np.ndarray, good: np.ndarray) -> ThresholdRow | No
     kept = int(np.argmin(np.append(lower >= wanted, False)))  # how many hold from the first on
     if not kept:
         return None
-    n, right = int(photos[kept - 1]), int(k[kept - 1])
+    n, correct = int(photos[kept - 1]), int(k[kept - 1])
     return {
         "precision": wanted,
         "threshold": float(sure[n - 1]),
         "kept": n / count,
         "photos": n,
-        "right": right / n,
+        "right": correct / n,
         "lower": float(lower[kept - 1]),
     }
 
@@ -84,14 +85,15 @@ def for_precision(rows: Sequence[ThresholdRow], wanted: float) -> ThresholdRow:
         raise ConfigError(f"precision {wanted:g}: expected a share above 0 and below 1, such as 0.95")
     if not rows:
         raise ConfigError(
-            "this bundle has no thresholds: it is of an older version, its validation photos were the ones reported on (protocol "
-            "tutorial), or too few or too often wrong to promise a precision; give --threshold 0.7 instead"
+            "this bundle has no thresholds: it is of an older version, its validation photos were the ones reported on "
+            "(protocol tutorial), or too few or too often wrong to promise a precision; give --threshold 0.7 instead"
         )
     enough = [row for row in rows if row["precision"] >= wanted]
     if not enough:
         most = max(row["precision"] for row in rows)
         raise ConfigError(
-            f"precision {wanted:g}: this bundle's validation photos can promise {most:g} at most; ask for that, or give --threshold"
+            f"precision {wanted:g}: this bundle's validation photos can promise {most:g} at most; ask for that, or "
+            "give --threshold"
         )
     return min(enough, key=lambda row: row["precision"])
 

@@ -488,8 +488,8 @@ def _learning(points: sweep_stats.Grid, rows: Sequence[Row], seed: int) -> Row:
     reference = min(range(len(names)), key=lambda i: trainable[names[i]])
     others = [i for i in range(len(names)) if i != reference]
     return {
-        "photos_reported": points.right.shape[3],
-        "repeats_done": points.right.shape[2],
+        "photos_reported": points.correct.shape[3],
+        "repeats_done": points.correct.shape[2],
         "curves": sweep_stats.curves(points, found),
         "crossings": [sweep_stats.crossing(points, found, i, reference) for i in others],
         "forecasts": [sweep_stats.forecast(points, found, i) for i in range(len(names))],

@@ -13,7 +13,8 @@ from frostline.cache.store import Store
 from frostline.networks import freeze_line
 from frostline.parallel import ahead, groups
 from frostline.photos.manifest import Photo
-from frostline.stats import evaluation, intervals, metrics
+from frostline.stats import intervals, metrics
+from frostline.stats.calibration import fit_temperature
 from frostline.stats.class_balance import class_mean, photo_weights, represented
 from frostline.stats.predictions import Prediction
 from frostline.stats.probabilities import softmax
@@ -85,7 +86,7 @@ def _measure(model: Logits, validated: Logits, store: Store, prepared: Prepared)
     on."""
     reported = stored_examples(store, prepared.reported(), prepared)
     logits = model(reported)
-    calibration = evaluation.Calibration(1.0, False)
+    temperature: float | None = None
     validation: list[Prediction] = []
     checked, validation_logits = reported, logits
     if not prepared.validation_is_reported:
@@ -93,10 +94,10 @@ def _measure(model: Logits, validated: Logits, store: Store, prepared: Prepared)
         checked = stored_examples(store, photos, prepared)
         validation_logits = validated(checked)
         weights = _validation_weights(checked.labels, prepared)
-        calibration = evaluation.calibrate(validation_logits, checked.labels, reported=False, weights=weights)
-        validation = _predictions(photos, validation_logits, calibration.temperature, prepared.classes)
-    figures = evaluation.figures(logits, reported.labels, prepared.classes, calibration, prepared.config.seed)
-    predictions = _predictions(prepared.reported(), logits, calibration.temperature, prepared.classes)
+        temperature = fit_temperature(validation_logits, checked.labels, weights)
+        validation = _predictions(photos, validation_logits, temperature, prepared.classes)
+    figures = metrics.measure(logits, reported.labels, prepared.classes, temperature, prepared.config.seed)
+    predictions = _predictions(prepared.reported(), logits, figures.temperature, prepared.classes)
     balanced = class_mean(validation_logits.argmax(1) == checked.labels, checked.labels)
     return _Measured(figures, predictions, validation, balanced)
 
