@@ -20,7 +20,8 @@ def percent(fraction: object, digits: int = 1) -> str:
 
 
 def headline(row: Mapping[str, Any], unequal: bool) -> str:
-    """A model's figure with its interval: "accuracy 91.2 % (95 % CI 89.1 to 93.0)"; macro recall first where classes are unequal."""
+    """A model's figure with its interval: "accuracy 91.2 % (95 % CI 89.1 to 93.0)"; macro recall first where classes
+    are unequal."""
     accuracy = f"accuracy {percent(row['accuracy'])}"
     if not unequal:
         return f"{accuracy} ({interval(row.get('accuracy_ci'))})"
@@ -118,7 +119,8 @@ _TIED = (
 
 
 def refit_note(strategies: Sequence[Mapping[str, Any]], trained: object) -> str:
-    """Where only some strategies were refitted on training and validation photos: which, and on how many photos; else nothing.
+    """Where only some strategies were refitted on training and validation photos: which, and on how many photos; else
+    nothing.
 
     `trained`: the number of training photos.
     """

@@ -32,7 +32,7 @@ def test_a_training_photo_is_its_own_nearest(run: Run, strategy: str) -> None:
     for path in known.paths[::5]:
         photo = pixels(run.data / path, model.transform)
         assert isinstance(photo, np.ndarray)
-        near = known.nearest(model.seen(photo[None]).features[0], 3)
+        near = known.nearest(model.outputs(photo[None]).features[0], 3)
         assert [n.similarity for n in near] == sorted((n.similarity for n in near), reverse=True)
         assert near[0].similarity == pytest.approx(1, abs=1e-3)
         found += near[0].path == path

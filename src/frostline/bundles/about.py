@@ -50,8 +50,8 @@ class About:
     stands_for: list[float] = field(default_factory=list)
     """The class shares for which the probabilities hold: `priors`, or equal ones when training was balanced."""
     thresholds: list[ThresholdRow] = field(default_factory=list)
-    """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no validation
-    photos could tell."""
+    """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no
+    validation photos could tell."""
     neighbours: NeighboursFile = field(default_factory=NeighboursFile)
     """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
 

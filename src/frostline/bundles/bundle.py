@@ -1,7 +1,8 @@
 """A bundle is a model ready to use: safetensors, JSON and a model card in one folder. Nothing in it is ever executed.
 
-It holds all that turns a photo into a class: the whole network, the line at which it is cut, the transform, the class names and the
-temperature. So a reloaded bundle gives the predictions that its run gave, bit for bit on the same machine.
+It holds all that turns a photo into a class: the whole network, the line at which it is cut, the transform, the class
+names and the temperature. So a reloaded bundle gives the predictions that its run gave, bit for bit on the same
+machine.
 """
 
 from __future__ import annotations
@@ -52,8 +53,8 @@ class Parts:
     above: Above
 
 
-class Seen(NamedTuple):
-    """What a network makes of N photos."""
+class Outputs(NamedTuple):
+    """The outputs of a network for N photos."""
 
     logits: npt.NDArray[np.float32]
     """(N, classes)"""
@@ -110,25 +111,26 @@ class Bundle:
 
     def logits(self, photos: Pixels) -> npt.NDArray[np.float32]:
         """Prepared photos (N, H, W, 3) uint8 to logits (N, classes)."""
-        return self.seen(photos).logits
+        return self.outputs(photos).logits
 
-    def seen(self, photos: Pixels) -> Seen:
-        """Prepared photos (N, H, W, 3) uint8 to logits and features; the features are those of the photos as they are."""
+    def outputs(self, photos: Pixels) -> Outputs:
+        """Prepared photos (N, H, W, 3) uint8 to logits and features; the features are those of the photos as they
+        are."""
         clean = self._once(photos)
         if self.about.test_views == 1:
             return clean
         mirrored = self._once(np.ascontiguousarray(photos[:, :, ::-1]))
         return clean._replace(logits=both_sides(clean.logits, mirrored.logits))
 
-    def _once(self, photos: Pixels) -> Seen:
+    def _once(self, photos: Pixels) -> Outputs:
         live = [photos] if self._prefix is None else self._prefix.run([photos])
-        return self.seen_at_line([a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live])
+        return self.outputs_at_line([a if a.dtype == np.uint8 else a.astype(self.about.stored_as) for a in live])
 
-    def seen_at_line(self, live: Sequence[npt.NDArray[Any]]) -> Seen:
+    def outputs_at_line(self, live: Sequence[npt.NDArray[Any]]) -> Outputs:
         """The tensors at the line, as the cache stores them, each (N, ...), to logits and features."""
         wide = [a if a.dtype == np.uint8 else a.astype(np.float32) for a in live]
         logits, features = (np.asarray(output, dtype=np.float32) for output in self._above.run(wide))
-        return Seen(logits, features)
+        return Outputs(logits, features)
 
     @cached_property
     def neighbours(self) -> neighbours.Neighbours | None:
@@ -160,7 +162,8 @@ class Bundle:
         return np.array(self.about.stands_for)
 
     def prior(self, wanted: str | Mapping[str, float]) -> Floats:
-        """Class shares (C,) by name: `train` (those of the training photos), `equal`, or as `probabilities.read_prior` reads them.
+        """Class shares (C,) by name: `train` (those of the training photos), `equal`, or as
+        `probabilities.read_prior` reads them.
 
         Raises
         ------
@@ -279,7 +282,8 @@ def save(folder: Path, about: About, parts: Parts, card: str, known: bytes = b""
 def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
     """Read a bundle. Only safetensors and JSON are read: nothing in a bundle can run.
 
-    It is compiled on first use (2 to 6 s, most of it PyTorch's start), and the compiled form is kept in the cache folder.
+    It is compiled on first use (2 to 6 s, most of it PyTorch's start), and the compiled form is kept in the cache
+    folder.
 
     Raises
     ------
@@ -338,7 +342,8 @@ def _rebuild(path: Path, about: About) -> Parts:
 
 
 def parts_on(backbone: Backbone, folder: Path) -> Parts:
-    """The network of a bundle that was trained on `backbone`, which is shared and stays as it is: no recording of its layers again.
+    """The network of a bundle that was trained on `backbone`, which is shared and stays as it is: no recording of its
+    layers again.
 
     Raises
     ------

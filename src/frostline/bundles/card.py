@@ -42,7 +42,8 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
 
 
 def published(source: Path) -> str:
-    """The card of a bundle in its run folder, with what was measured later: robustness, and the proofs of its exports."""
+    """The card of a bundle in its run folder, with what was measured later: robustness, and the proofs of its
+    exports."""
     sections = []
     if found := _robustness(source):
         severities = len(found["causes"][0]["accuracy"])
@@ -93,7 +94,8 @@ def _export(folder: Path) -> Export | None:
 
 
 def _filled(name: str, **values: object) -> str:
-    """A template of this folder, filled in. Markdown is no HTML, so nothing is escaped by itself: `cell` does it for names."""
+    """A template of this folder, filled in. Markdown is no HTML, so nothing is escaped by itself: `cell` does it for
+    names."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(  # noqa: S701 - see above

@@ -6,8 +6,9 @@ Grad-CAM (Selvaraju et al., 2017, arXiv:1610.02391) but for a factor; where the 
 Grad-CAM averages the gradient over the grid and so loses the places, and HiResCAM does not. What is explained is a
 class's logit less the mean of all classes' logits: only differences of logits mean anything to a softmax.
 
-Why not a library: both that would do want a layer of one whole PyTorch module, where a model here is two recorded graphs with the freeze
-line between them; captum brings Matplotlib along, grad-cam OpenCV and Matplotlib. The method itself is thirty lines.
+Why not a library: both that would do want a layer of one whole PyTorch module, where a model here is two recorded
+graphs with the freeze line between them; captum brings Matplotlib along, grad-cam OpenCV and Matplotlib. The method
+itself is thirty lines.
 """
 
 from __future__ import annotations
@@ -42,8 +43,9 @@ _TOKENS_IN_FRONT = 8  # class, distillation and register tokens that a transform
 def heat_maps(parts: Parts, photos: Pixels, classes: Sequence[int], *, test_views: int = 1) -> Heat:
     """Where the evidence for a class stands in each photo, float32 (N, h, w) at the network's own resolution, 0..1.
 
-    1 is the place that speaks most for the class, 0 one that does not, or speaks against it; a map is all 0 where nothing does. Neither
-    weights nor statistics change; the network is left in evaluation mode. May be called from many threads at once.
+    1 is the place that speaks most for the class, 0 one that does not, or speaks against it; a map is all 0 where
+    nothing does. Neither weights nor statistics change; the network is left in evaluation mode. May be called from
+    many threads at once.
 
     Parameters
     ----------
@@ -96,7 +98,8 @@ class Grid:
 
 
 def grids(parts: Parts) -> list[Grid]:
-    """Where the maps of a network are taken: its last tensor with a grid; of several networks side by side, the last one of each.
+    """Where the maps of a network are taken: its last tensor with a grid; of several networks side by side, the last
+    one of each.
 
     Raises
     ------
@@ -115,14 +118,15 @@ def _find_grids(parts: Parts) -> list[Grid]:
     last = _last_grids(graph)
     if last and all(grid.layout != "tokens" for grid in last):
         return last
-    # A transformer's class token gathers from the grid in attention: behind the last one the grid's own tokens lead nowhere. So the last
-    # tensor that everything passes through and whose grid has a gradient.
+    # A transformer's class token gathers from the grid in attention: behind the last one the grid's own tokens lead
+    # nowhere. So the last tensor that everything passes through and whose grid has a gradient.
     for grid in _narrows(graph):
         probe = np.random.default_rng(0).integers(0, 256, (1, *parts.backbone.example().shape[1:]), np.uint8)
         if np.any(_signed_at(parts, [grid], probe, np.zeros((1, 1), np.int64))):
             return [grid]
     raise ConfigError(
-        f"{parts.backbone.name} keeps no grid of places up to its end, so there is no heat map of it: choose a convolutional network"
+        f"{parts.backbone.name} keeps no grid of places up to its end, so there is no heat map of it: choose a "
+        "convolutional network"
     )
 
 

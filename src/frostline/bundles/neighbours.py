@@ -1,9 +1,9 @@
 """The training photos that look most like a new one, to the network's own eye.
 
 A bundle keeps what its network makes of the photos it was trained on: (validation photos too, where it learnt from
-those in the end) the features before the head or, where those are wider than
-`WIDEST` numbers, the head's hidden layer. So whoever asks about a photo can be shown which known photos it resembles, and of which
-classes those are: evidence beside the confidence, found by cosine similarity (k nearest neighbours; Cover and Hart, 1967).
+those in the end) the features before the head or, where those are wider than `WIDEST` numbers, the head's hidden
+layer. So whoever asks about a photo can be shown which known photos it resembles, and of which classes those are:
+evidence beside the confidence, found by cosine similarity (k nearest neighbours; Cover and Hart, 1967).
 
 The file holds numbers, labels and file names, no photos: 2.6 kB a photo for MobileNetV2.
 """
@@ -55,7 +55,8 @@ class Neighbours:
     paths: list[str]
 
     def nearest(self, features: Features, count: int) -> list[Near]:
-        """The `count` photos most like one with these `features` (D,), the most similar first; equal ones in the order kept."""
+        """The `count` photos most like one with these `features` (D,), the most similar first; equal ones in the
+        order kept."""
         asked = features.astype(np.float32)
         likeness = self.features @ (asked / max(float(np.linalg.norm(asked)), 1e-12))
         first = np.argsort(-likeness, kind="stable")[:count]
@@ -63,7 +64,8 @@ class Neighbours:
 
 
 def chosen(labels: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:
-    """Places of at most `most` photos, in order: every class keeps its share (one photo at least), spread evenly over its photos."""
+    """Places of at most `most` photos, in order: every class keeps its share (one photo at least), spread evenly over
+    its photos."""
     if len(labels) <= most:
         return np.arange(len(labels))
     kept = []

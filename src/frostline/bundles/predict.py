@@ -24,7 +24,8 @@ from frostline.stats.probabilities import Floats, estimate_prior, for_prior, sof
 _AHEAD = 64  # photos that may wait for the reader of the results, about
 
 Prior = str | Mapping[str, float]
-"""Class shares to assume: `train`, `equal`, `estimate`, a share for each class, or text as `probabilities.read_prior` takes it."""
+"""Class shares to assume: `train`, `equal`, `estimate`, a share for each class, or text as `probabilities.read_prior`
+takes it."""
 
 
 class File(NamedTuple):
@@ -50,14 +51,15 @@ def predict(
 ) -> Iterator[Prediction | Skip]:
     """Classify photos one after the other, as many as there are: files, or folders (all photos in them).
 
-    Yields a `Prediction` for each photo in the order given, or a `Skip` with the reason for a file that is no readable photo.
+    Yields a `Prediction` for each photo in the order given, or a `Skip` with the reason for a file that is no
+    readable photo.
 
     Parameters
     ----------
     prior
-        How often each class is expected among these photos; empty = as the bundle was trained. With `estimate` the shares are those that
-        fit the photos best (`probabilities.estimate_prior`): all are read before the first result, and the means of the results'
-        probabilities are the shares found.
+        How often each class is expected among these photos; empty = as the bundle was trained. With `estimate` the
+        shares are those that fit the photos best (`probabilities.estimate_prior`): all are read before the first
+        result, and the means of the results' probabilities are the shares found.
     on_photo
         Called as each photo has been read.
     known
@@ -113,7 +115,8 @@ def _shifted(model: Bundle, logits: np.ndarray, shares: Floats | None) -> np.nda
 
 
 def _logits(model: Bundle, files: Iterable[File]) -> Iterator[_Result]:
-    """Logits (C,) of each file in order, or why there are none. A thread reads, decodes and runs a photo from end to end."""
+    """Logits (C,) of each file in order, or why there are none. A thread reads, decodes and runs a photo from end to
+    end."""
 
     def work(group: Sequence[File]) -> list[np.ndarray | PhotoError]:
         loaded = [PhotoError(f.fault) if f.fault else pixels(Path(f.path), model.transform) for f in group]
@@ -126,7 +129,8 @@ def _logits(model: Bundle, files: Iterable[File]) -> Iterator[_Result]:
 
 
 def _groups(model: Bundle, files: Iterable[File]) -> Iterator[list[File]]:
-    """Files as many at a time as the model likes; once many have come it may like more. It waits for none: they may come through a pipe."""
+    """Files as many at a time as the model likes; once many have come it may like more. It waits for none: they may
+    come through a pipe."""
     rest = iter(files)
     yield from groups(islice(rest, MANY), model.batch)
     if (further := next(rest, None)) is not None:
@@ -146,7 +150,8 @@ def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File
 
 
 def _inside(top: str, classes: Sequence[str]) -> Iterator[File]:
-    """All files below a folder in natural order, hidden ones left out, with their class where the folder is named after one."""
+    """All files below a folder in natural order, hidden ones left out, with their class where the folder is named
+    after one."""
     closed: list[OSError] = []
     for folder, folders, files in os.walk(top, onerror=closed.append):
         yield from _closed(closed)

@@ -1,8 +1,8 @@
 """What `frostline predict` writes: CSV, JSON lines or Parquet, row by row, so that a stopped run goes on where it was.
 
-The file appears whole at the end. Until then its rows stand beside it in NAME.part, each on the disk as soon as it is known, as
-text in all three formats (Parquet is made of it at the end): a killed process loses one row at most, the one it was writing, and
-`resume` drops that.
+The file appears whole at the end. Until then its rows stand beside it in NAME.part, each on the disk as soon as it is
+known, as text in all three formats (Parquet is made of it at the end): a killed process loses one row at most, the
+one it was writing, and `resume` drops that.
 """
 
 from __future__ import annotations
@@ -146,10 +146,11 @@ def check(out: str) -> None:
 
 @contextmanager
 def opened(out: str, form: Form, *, nested: bool = False, resume: bool = False) -> Iterator[tuple[Sink, Kept]]:
-    """A sink for rows, and the rows that `resume` found: on stdout (CSV, or JSON lines if `nested`), or a file, as its name says.
+    """A sink for rows, and the rows that `resume` found: on stdout (CSV, or JSON lines if `nested`), or a file, as
+    its name says.
 
-    The file takes its place at the end. Where the block is left by Ctrl-C or an error of the disk its rows stay in NAME.part; a
-    file that stood there stays as it was.
+    The file takes its place at the end. Where the block is left by Ctrl-C or an error of the disk its rows stay in
+    NAME.part; a file that stood there stays as it was.
 
     Raises
     ------
@@ -222,8 +223,8 @@ def _object(line: str, source: Path, form: Form) -> Cells:
 
 def _other(source: Path, came: Sequence[str], form: Form) -> str:
     return (
-        f"{source} was written with other options or another bundle: it has {', '.join(came)}, expected {', '.join(form.columns())}; "
-        "choose another --out"
+        f"{source} was written with other options or another bundle: it has {', '.join(came)}, expected "
+        f"{', '.join(form.columns())}; choose another --out"
     )
 
 
@@ -254,8 +255,8 @@ def check_same(kept: Kept, model: Bundle, prior: Prior, out: str) -> None:
     for now in predict(model, [path], prior=prior):
         if isinstance(now, Prediction) and (now.predicted != said or abs(now.confidence - sure) > _SAME):
             raise RunError(
-                f"{out} was written by another bundle or with another prior: it has {printable(path)} as {said} ({sure:.3f}), this "
-                f"bundle says {now.predicted} ({now.confidence:.3f}); choose another --out"
+                f"{out} was written by another bundle or with another prior: it has {printable(path)} as {said} "
+                f"({sure:.3f}), this bundle says {now.predicted} ({now.confidence:.3f}); choose another --out"
             )
 
 
@@ -309,7 +310,8 @@ def _parquet() -> tuple[Any, Any]:
 
 
 def listed(stream: Any, *, nul: bool) -> Iterator[str]:
-    """Paths on stdin as they come, one a line or (`nul`) each ended by a zero byte: the list may be endless, a name any bytes."""
+    """Paths on stdin as they come, one a line or (`nul`) each ended by a zero byte: the list may be endless, a name
+    any bytes."""
     if not nul:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="surrogateescape")

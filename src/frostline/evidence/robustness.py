@@ -138,7 +138,7 @@ def _conditions() -> list[tuple[Cause, int]]:
 
 
 def _probabilities(subject: _Subject, views: Sequence[Any]) -> npt.NDArray[np.float64]:
-    logits = [subject.model.seen_at_line(view).logits for view in views[: subject.model.about.test_views]]
+    logits = [subject.model.outputs_at_line(view).logits for view in views[: subject.model.about.test_views]]
     both = logits[0] if len(logits) == 1 else both_sides(logits[0], logits[1])
     return softmax(both, subject.model.about.temperature)
 

@@ -1,7 +1,8 @@
 """Two or more runs side by side, paired on the photos that they share.
 
-Photos are the same where their bytes are (SHA-256 from manifest.csv; where a run's manifest has none, the same path and label). A photo
-that one run reports on and another was trained on would flatter the other, so it is counted and left out of the pairing.
+Photos are the same where their bytes are (SHA-256 from manifest.csv; where a run's manifest has none, the same path
+and label). A photo that one run reports on and another was trained on would flatter the other, so it is counted and
+left out of the pairing.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from frostline import files, wording
 from frostline.errors import ConfigError, RunError, nearest
 from frostline.photos.scan import restore
 from frostline.reports import gallery, html, study_charts, svg
-from frostline.reports.record import Record, read
+from frostline.reports.record import Record, Row, read
 from frostline.stats import intervals
 from frostline.stats.metrics import METRICS, shown_on
 from frostline.stats.predictions import Prediction
 
-Row = dict[str, Any]
 Photos = dict[str, Prediction]
 """The predictions of one strategy, by photo."""
 
@@ -259,16 +259,18 @@ def _warnings(pairs: Sequence[Row]) -> list[str]:
         for side, count in pair["trained_on"].items():
             name, other = side.rsplit(" on ", 1)
             said.append(
-                f"{wording.count(count)} photos that {name} reports on are training photos of {other} (a leak): they are left out."
+                f"{wording.count(count)} photos that {name} reports on are training photos of {other} (a leak): "
+                "they are left out."
             )
         if pair["labelled_differently"]:
             said.append(
-                f"{pair['labelled_differently']} photos have different labels in {pair['a']} and {pair['b']}: they are left out."
+                f"{pair['labelled_differently']} photos have different labels in {pair['a']} and {pair['b']}: "
+                "they are left out."
             )
         if pair["watched"]:
             said.append(
-                f"{pair['watched']} of the photos on which {pair['a']} and {pair['b']} are compared are validation photos of one of "
-                "them. Its choices used them, so its figure may be optimistic."
+                f"{pair['watched']} of the photos on which {pair['a']} and {pair['b']} are compared are validation "
+                "photos of one of them. Its choices used them, so its figure may be optimistic."
             )
         if pair["shared"] < FEW:
             said.append(f"{pair['a']} and {pair['b']} share only {pair['shared']} photos: too few for a conclusion.")
@@ -334,7 +336,8 @@ def _contents(document: Row, entries: Sequence[Entry]) -> Row:
 
 
 def _photos(entries: Sequence[Entry], looks: Mapping[str, str]) -> Row:
-    """The photos that all entries report on and none was trained on, where they don't all say the same and where they do."""
+    """The photos that all entries report on and none was trained on, where they don't all say the same and where they
+    do."""
     trained = set().union(*(_seen(entry.record)["train"] for entry in entries))
     shared = set.intersection(*(set(entry.said) for entry in entries)) - trained
     said = {entry.name: {key: entry.said[key] for key in entry.said if key in shared} for entry in entries}

@@ -20,10 +20,8 @@ from frostline.errors import PhotoError
 from frostline.parallel import thread_count
 from frostline.photos.decoding import thumbnail
 from frostline.photos.loading import decoded
-from frostline.reports.record import Record
+from frostline.reports.record import Record, Row
 from frostline.stats.predictions import Prediction
-
-Row = dict[str, Any]
 
 SIZE = 160  # pixels, the longer side: about 5 kB of JPEG, so 900 photos stay below 7 MB in a page
 PICTURES, WHILE_RUNNING = 1500, 60
@@ -51,7 +49,8 @@ class Pictures:
         self.missing: dict[Path, str] = {}
 
     def add(self, root: Path, paths: Iterable[str]) -> None:
-        """Make the pictures of photos below `root`: about 4 ms each on one core, and little memory however many there are."""
+        """Make the pictures of photos below `root`: about 4 ms each on one core, and little memory however many there
+        are."""
         wanted = [(root / path, path) for path in dict.fromkeys(paths)]
         wanted = [(file, path) for file, path in wanted if file not in self.found and file not in self.missing]
         with ThreadPoolExecutor(thread_count()) as pool:
@@ -100,8 +99,8 @@ def album(
 ) -> Row:
     """{"classes", "strategies", "measures", "photos", "pictures"} of the photos that all strategies classified.
 
-    A photo is [path, class, [[predicted, confidence in tenths of a percent], ..] a strategy, picture or -1, [fifth 0..4 or -1 a measure]];
-    classes are indices, as everywhere in it.
+    A photo is [path, class, [[predicted, confidence in tenths of a percent], ..] a strategy, picture or -1, [fifth
+    0..4 or -1 a measure]]; classes are indices, as everywhere in it.
 
     Parameters
     ----------
@@ -150,10 +149,8 @@ def judged(said: Mapping[str, Mapping[str, Prediction]]) -> list[Row]:
             own = [other[path] for other in sides]
             wrong = sum(not p.correct for p in own)
             sure = max((p.confidence for p in own if not p.correct), default=0.0)
-            rows.append({
-                "path": path, "true": row.true, "guesses": [p.predicted for p in own],
-                "confidences": [p.confidence for p in own], "wrong": wrong, "order": (-wrong, -sure, path),
-            })  # fmt: skip
+            answers = {"guesses": [p.predicted for p in own], "confidences": [p.confidence for p in own]}
+            rows.append({"path": path, "true": row.true, **answers, "wrong": wrong, "order": (-wrong, -sure, path)})
     return sorted(rows, key=lambda row: row["order"])
 
 
@@ -237,10 +234,9 @@ def explained(record: Record, pictures: Pictures, most: int) -> list[Row]:
             }
             for photo in photos[:most]
         ]
-        found.append({
-            "name": name, "method": value.get("method") or "", "layer": value.get("layer") or "", "tiles": tiles,
-            "total": len(photos), "faithfulness": value.get("faithfulness") or {}, "failure": value.get("failure") or "",
-        })  # fmt: skip
+        about = {key: value.get(key) or "" for key in ("method", "layer", "failure")}
+        faithfulness = value.get("faithfulness") or {}
+        found.append({"name": name, **about, "tiles": tiles, "total": len(photos), "faithfulness": faithfulness})
     return found
 
 

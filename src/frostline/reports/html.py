@@ -6,7 +6,6 @@ import base64
 import hashlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from jinja2 import ChainableUndefined, Environment, FileSystemLoader, Template
 from jinja2.utils import htmlsafe_json_dumps
@@ -14,13 +13,11 @@ from markupsafe import Markup
 
 from frostline import files, wording
 from frostline.reports import svg
+from frostline.reports.record import Row
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGE = "report.html"
 """The page of a run folder."""
-
-
-Row = dict[str, Any]
 
 
 _ONE_LINE = (wording.duration, wording.gigabytes, wording.p_value, wording.percent, wording.short)
@@ -47,7 +44,8 @@ def _unbroken(words: Callable[..., str]) -> Callable[..., str]:
 def furniture() -> Row:
     """What every page needs: its style, its script, and the hash that a content security policy admits that by."""
     script = (TEMPLATES / "report.js").read_text(encoding="utf-8")
-    return {"style": style(), "script": Markup(script), "script_hash": script_hash(script)}  # noqa: S704 -- our own file
+    own = Markup(script)  # noqa: S704 -- our own file
+    return {"style": style(), "script": own, "script_hash": script_hash(script)}
 
 
 def script_hash(script: str) -> str:
@@ -75,7 +73,8 @@ def style() -> Markup:
 
 
 def template(name: str) -> Template:
-    """One of `TEMPLATES`. What study.json doesn't hold shows as nothing or as a dash: older and unfinished runs stay readable."""
+    """One of `TEMPLATES`. What study.json doesn't hold shows as nothing or as a dash: older and unfinished runs stay
+    readable."""
     loader = FileSystemLoader(TEMPLATES)
     environment = Environment(
         loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=ChainableUndefined

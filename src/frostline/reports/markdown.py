@@ -11,11 +11,10 @@ from typing import Any
 from frostline import wording
 from frostline.reports import next_steps, study_charts, study_page
 from frostline.reports.html import write
-from frostline.reports.record import Record, read
+from frostline.reports.record import Record, Row, read
 from frostline.reports.svg import Figure
 from frostline.stats.metrics import Metric, shown_on
 
-Row = dict[str, Any]
 Drawn = list[tuple[Figure, str]]
 """Figures and the names of their files."""
 
@@ -100,13 +99,10 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
     yield "## Strategies"
     metrics = shown_on("report", record.unequal)
     headings = [text for m in metrics for text in [m.label, *(["95 % CI"] if m.interval else [])]]
-    yield _table(
-        ["Strategy", *headings, "Frozen layers", "Trainable", "Parameters"],
-        ([_mark(record, s), *(text for m in metrics for text in _figure(m, s)),
-          f"{wording.count(s.get('freeze_line'))} of {wording.count(s.get('layers'))}",
-          wording.count((s.get("parameters") or {}).get("trainable")), wording.count((s.get("parameters") or {}).get("total"))]
-         for s in record.strategies),
-    )  # fmt: skip
+    rows = [
+        [_mark(record, s), *(text for m in metrics for text in _figure(m, s)), *_sizes(s)] for s in record.strategies
+    ]
+    yield _table(["Strategy", *headings, "Frozen layers", "Trainable", "Parameters"], rows)
     yield from _pictures(drawn, "accuracy", "cost")
     if comparisons := record.study.get("comparisons"):
         yield "## Differences"
@@ -123,6 +119,13 @@ def _strategies(record: Record, drawn: Drawn) -> Iterator[str]:
 def _figure(metric: Metric, strategy: Row) -> list[str]:
     """The cells of a metric: its figure, and its interval where it has one."""
     return [metric.text(strategy), *([metric.interval_text(strategy)] if metric.interval else [])]
+
+
+def _sizes(strategy: Row) -> list[str]:
+    """Frozen layers, trainable and all parameters."""
+    parameters = strategy.get("parameters") or {}
+    frozen = f"{wording.count(strategy.get('freeze_line'))} of {wording.count(strategy.get('layers'))}"
+    return [frozen, wording.count(parameters.get("trainable")), wording.count(parameters.get("total"))]
 
 
 def _mark(record: Record, strategy: Row) -> str:

@@ -1,4 +1,5 @@
-"""What to do next: fixed rules over a study's figures, each step with its reason. The rules use only figures that the report shows.
+"""What to do next: fixed rules over a study's figures, each step with its reason. The rules use only figures that the
+report shows.
 
 The thresholds are judgements. Each step names its figure, so that readers can judge for themselves.
 """
@@ -8,21 +9,21 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from frostline import wording
-from frostline.reports.record import Record
+from frostline.reports.record import Record, Row
 from frostline.stats.predictions import Prediction
 
-Row = dict[str, Any]
-
 SURE = 0.9
-"""A photo that every strategy gets wrong, the best one with at least this confidence, is more likely mislabelled than hard."""
+"""A photo that every strategy gets wrong, the best one with at least this confidence, is more likely mislabelled than
+hard."""
 DOUBTED = 0.2
-"""Share of doubtful labels (by the quick check) above which there are too many to review. The check doubts 6 % of the flowers, 15 % of
-small grey copies of them, which are only harder, and 29 to 33 % where a fifth of the labels are wrong."""
+"""Share of doubtful labels (by the quick check) above which there are too many to review. The check doubts 6 % of the
+flowers, 15 % of small grey copies of them, which are only harder, and 29 to 33 % where a fifth of the labels are
+wrong."""
 GOOD, WEAK_CLASS = 0.85, 0.7
-"""Fit for use: the lower end of the accuracy's interval is above the first, and no class has a recall below the second."""
+"""Fit for use: the lower end of the accuracy's interval is above the first, and no class has a recall below the
+second."""
 MISCALIBRATED = 0.05
 WIDE = 0.06
 """Width of an interval that hides the differences people look for."""
@@ -93,7 +94,8 @@ def _doubted(record: Record) -> list[str]:
     if found < DOUBTED * photos or record.study.get("loss") == "robust":
         return []
     return [
-        f"{found:,} of {photos:,} labels are doubtful. If they are wrong, not only hard, --loss robust gives them less weight."
+        f"{found:,} of {photos:,} labels are doubtful. If they are wrong, not only hard, "
+        "--loss robust gives them less weight."
     ]
 
 
@@ -123,14 +125,14 @@ def _ship(record: Record, best: Row) -> Step | None:
         faults.append(f"its recall for {worst['class']} is only {wording.percent(worst['recall'])}")
     if faults:
         why = (
-            f"Ready for use means here: the interval is above {100 * GOOD:.0f} % and every recall at least {100 * WEAK_CLASS:.0f} %. "
-            f"But {_listed(faults)}. {_held_back(record, best)}"
+            f"Ready for use means here: the interval is above {100 * GOOD:.0f} % and every recall is at least "
+            f"{100 * WEAK_CLASS:.0f} %. But {_listed(faults)}. {_held_back(record, best)}"
         )
         return Step("wait", f"Use {best['name']} with care", why.strip(), "strategies")
     command = shlex.join(["frostline", "predict", str(record.run / best["name"] / "bundle"), "new-photos/"])
     why = (
-        f"The lower end of its {name}'s interval is {wording.percent(interval[0])}, and every class has a recall of at least "
-        f"{100 * WEAK_CLASS:.0f} %. {_held_back(record, best)}"
+        f"The lower end of its {name}'s interval is {wording.percent(interval[0])}, and every class has a recall of "
+        f"at least {100 * WEAK_CLASS:.0f} %. {_held_back(record, best)}"
     )
     return Step("ship", f"Use {best['name']}", why.strip(), "strategies", command)
 
@@ -140,7 +142,8 @@ def _scored(best: Row) -> list[Row]:
 
 
 def _held_back(record: Record, best: Row) -> str:
-    """The effect of withholding unsure predictions. The threshold is chosen on validation photos, the effect measured on the others."""
+    """The effect of withholding unsure predictions. The threshold is chosen on validation photos, the effect measured
+    on the others."""
     chosen, reported = record.validation.get(best["name"]) or [], record.predictions.get(best["name"]) or []
     threshold = _threshold(chosen)
     kept = [p for p in reported if threshold is not None and p.confidence >= threshold]
@@ -148,8 +151,9 @@ def _held_back(record: Record, best: Row) -> str:
         return ""
     right = sum(p.correct for p in kept) / len(kept)
     return (
-        f"If predictions below {100 * threshold:.0f} % confidence are withheld (a threshold chosen on validation photos), "
-        f"{wording.percent(len(kept) / len(reported))} of the photos remain, and accuracy on them is {wording.percent(right)}."
+        f"If predictions below {100 * threshold:.0f} % confidence are withheld (a threshold chosen on validation "
+        f"photos), {wording.percent(len(kept) / len(reported))} of the photos remain, and accuracy on them is "
+        f"{wording.percent(right)}."
     )
 
 
@@ -178,8 +182,8 @@ def _line(record: Record, best: Row) -> Step | None:
     if pair["p_value"] < 0.05 and pair["ci"][0] > 0:
         if (excess := _excess(tuned)) is not None and excess > OVERFIT:
             why = (
-                f"Fine-tuning improved accuracy ({gap}), but training accuracy is already {100 * excess:.0f} points above "
-                "validation accuracy: more photos will help, more layers will not."
+                f"Fine-tuning improved accuracy ({gap}), but training accuracy is already {100 * excess:.0f} points "
+                "above validation accuracy: more photos will help, more layers will not."
             )
             return Step("keep", "Do not unfreeze more layers for now", why, "curves")
         return Step(
@@ -191,7 +195,10 @@ def _line(record: Record, best: Row) -> Step | None:
         )
     if pair["p_value"] < 0.05 and pair["ci"][1] < 0:
         return Step("keep", "Keep the network frozen", f"Fine-tuning lowers accuracy here ({gap}).", "difference")
-    why = f"Fine-tuned against frozen: {gap}. The difference may be due to chance, and frozen trains faster with fewer parameters."
+    why = (
+        f"Fine-tuned against frozen: {gap}. The difference may be due to chance, and frozen trains faster, with fewer "
+        "parameters."
+    )
     return Step("keep", "Fine-tuning did not improve accuracy measurably", why, "difference", command)
 
 
@@ -214,20 +221,20 @@ def _photos(record: Record, best: Row) -> Step | None:
     worst = min(scored, key=lambda row: float(row["recall"]))
     taken = _taken_for(record, best, worst["class"])
     weakest = (
-        f"The class with the lowest recall is {worst['class']} ({wording.percent(worst['recall'])} of {worst['support']} "
-        f"photos{taken})."
+        f"The class with the lowest recall is {worst['class']} ({wording.percent(worst['recall'])} of "
+        f"{worst['support']} photos{taken})."
     )
     if excess > OVERFIT:
         title = f"Label more photos, {worst['class']} first"
         why = (
-            f"The training accuracy of {best['name']} is {100 * excess:.0f} points above its validation accuracy. More photos usually "
-            f"close such a gap. {weakest}"
+            f"The training accuracy of {best['name']} is {100 * excess:.0f} points above its validation accuracy. "
+            f"More photos usually close such a gap. {weakest}"
         )
         return Step("label", title, why, "classes")
     command = shlex.join(["frostline", "sweep", *_data(record), "--photos", "5,10,20,50,100,all"])
     why = (
-        "Training accuracy is close to validation accuracy, so twice the photos may bring little. A sweep forecasts how much. "
-        f"{weakest}"
+        "Training accuracy is close to validation accuracy, so twice the photos may bring little. A sweep forecasts "
+        f"how much. {weakest}"
     )
     return Step("label", "Before labelling more photos, forecast the gain", why, "classes", command)
 
@@ -250,8 +257,8 @@ def _robust(best: Row) -> Step | None:
         return None
     title = worst.get("title") or worst["cause"]
     why = (
-        f"With this corruption {best['name']} loses {100 * worst['mean_drop']:.0f} points of accuracy on average over 5 "
-        "severities, more than with any other. If your photos will show it, add such photos to the training set."
+        f"With this corruption {best['name']} loses {100 * worst['mean_drop']:.0f} points of accuracy on average over "
+        "5 severities, more than with any other. If your photos will show it, add such photos to the training set."
     )
     return Step("robust", f"Largest loss under corruption: {title[:1].lower()}{title[1:]}", why, "robustness")
 
@@ -262,8 +269,8 @@ def _confidence(best: Row) -> Step | None:
     if not wording.known(error) or error <= MISCALIBRATED or photos < 200:
         return None
     why = (
-        f"The calibration error is {wording.percent(error)} after temperature scaling. Use the confidence to rank photos, not as "
-        "a probability."
+        f"The calibration error is {wording.percent(error)} after temperature scaling. Use the confidence to rank "
+        "photos, not as a probability."
     )
     return Step("calibrate", f"The confidence of {best['name']} is not calibrated", why, "calibration")
 
@@ -273,14 +280,15 @@ def _test(record: Record, best: Row) -> Step | None:
     if not interval or not all(map(wording.known, interval)) or interval[1] - interval[0] <= WIDE:
         return None
     why = (
-        f"The 95 % CI is {100 * (interval[1] - interval[0]):.0f} points wide and hides smaller differences. Four times as many "
-        "test photos would halve it."
+        f"The 95 % CI is {100 * (interval[1] - interval[0]):.0f} points wide and hides smaller differences. Four "
+        "times as many test photos would halve it."
     )
     return Step("test", "Use a larger test set", why, "strategies")
 
 
 def _data(record: Record) -> list[str]:
-    """The photos of the run, as a command takes them; the built-in sample is what commands take when nothing is given."""
+    """The photos of the run, as a command takes them; the built-in sample is what commands take when nothing is
+    given."""
     data = str(record.config.get("data") or "photos/")
     return [] if data.startswith("builtin:") else [data]
 

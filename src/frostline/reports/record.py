@@ -1,4 +1,5 @@
-"""What a run folder holds, read for those who show it: report, figures, comparison. Optional parts are empty where they are missing."""
+"""What a run folder holds, read for those who show it: report, figures, comparison. Optional parts are empty where
+they are missing."""
 
 from __future__ import annotations
 
@@ -19,6 +20,7 @@ from frostline.stats import decision
 from frostline.stats.predictions import Prediction, read_predictions
 
 Row = dict[str, Any]
+"""A part of a document of any version, finished or not: a key may be missing, and a figure null."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,13 @@ class Record:
 
     @cached_property
     def best(self) -> Row | None:
-        """The strategy that the study's answer names, chosen on the validation set; None while no strategy has ended."""
+        """The strategy of the study's answer, chosen on the validation set; None while no strategy has ended."""
         return decision.best_strategy(self.strategies, self.unequal)
 
     @cached_property
     def predictions(self) -> dict[str, list[Prediction]]:
-        """By strategy that has ended: its predictions for the photos reported on, the most confident first; no probabilities."""
+        """By strategy that has ended: its predictions for the photos reported on, the most confident first; no
+        probabilities."""
         return self._predictions("predictions.csv")
 
     @cached_property
@@ -93,7 +96,8 @@ class Record:
 
     @cached_property
     def sweeps(self) -> dict[str, Sweep]:
-        """By kind, "lines" or "photos": finished sweeps of the same photos that stand beside the run, as RUN-lines and RUN-photos."""
+        """By kind, "lines" or "photos": finished sweeps of the same photos that stand beside the run, as RUN-lines
+        and RUN-photos."""
         found = {
             kind: _read_json(self.run.with_name(f"{self.run.name}-{kind}") / "sweep.json")
             for kind in ("lines", "photos")
@@ -112,7 +116,8 @@ class Record:
 
     @cached_property
     def measures(self) -> dict[str, dict[str, float]]:
-        """By measure (brightness, sharpness, ..), then by path: photo_measures.csv. Values that are no numbers are left out."""
+        """By measure (brightness, sharpness, ..), then by path: photo_measures.csv. Values that are no numbers are
+        left out."""
         rows = read_csv(self.run / "photo_measures.csv", ("path",))
         found: dict[str, dict[str, float]] = {}
         for row in rows:
@@ -129,7 +134,8 @@ def read(run: Path) -> Record:
     Raises
     ------
     RunError
-        study.json is missing or isn't one, or config.toml can't be read; later, where a part can't be read or lacks its columns.
+        study.json is missing or isn't one, or config.toml can't be read; later, where a part can't be read or lacks
+        its columns.
     """
     settings, config = _read_config(run / "config.toml")
     return Record(run, _read_study(run), settings, config)

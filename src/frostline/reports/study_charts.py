@@ -6,9 +6,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from frostline import wording
+from frostline.reports.record import Row
 from frostline.reports.svg import GREY, Canvas, Figure, Frame, Scale, domain, plain, shortened, slug
-
-Row = dict[str, Any]
 
 SETS = {"training": "train", "validation": "val"}  # as a reader says it, as the history does
 _SIDE = 320  # units: as wide as a phone shows without shrinking the text
@@ -28,7 +27,8 @@ def epochs(strategy: Row) -> list[Row]:
 
 
 def study(figures: Row) -> list[Figure]:
-    """All figures of a study, in the order of the report; `figures` is study.json with a "colour" and "shape" for each strategy."""
+    """All figures of a study, in the order of the report; `figures` is study.json with a "colour" and "shape" for
+    each strategy."""
     strategies = figures["strategies"]
     macro = bool(figures["dataset"].get("unequal"))
     classes = figures["dataset"].get("classes") or []
@@ -84,7 +84,8 @@ def _touch(canvas: Canvas, y: float, tip: str, tall: float = 40) -> None:
 
 
 def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure | None:
-    """Each pair's difference in accuracy with its interval, and where zero lies. A pair needs "a", "b", "difference" and "ci"."""
+    """Each pair's difference in accuracy with its interval, and where zero lies. A pair needs "a", "b", "difference"
+    and "ci"."""
     rows = [
         (c, c["difference"], *_ends(c.get("ci"), c["difference"]))
         for c in comparisons
@@ -260,7 +261,8 @@ def cost(strategies: Sequence[Row]) -> Figure | None:
     frame.across(frame.x.ticks(), "trainable parameters")
     for s, size, value, left, right in rows:
         x, y = frame.x(size), frame.y(100 * value)
-        tip = f"{s['name']}\n{wording.count(round(size))} trainable\naccuracy {wording.percent(value)}, {wording.span((left, right))}"
+        figure = f"accuracy {wording.percent(value)}, {wording.span((left, right))}"
+        tip = f"{s['name']}\n{wording.count(round(size))} trainable\n{figure}"
         canvas.bar(x, frame.y(100 * left), x, frame.y(100 * right), s["colour"])
         canvas.sign(x, y, s["colour"], s["shape"], 6, tip)
     numbers: list[tuple[Any, ...]] = [(s["name"], round(size), *rest) for s, size, *rest in rows]
@@ -272,11 +274,11 @@ def cost(strategies: Sequence[Row]) -> Figure | None:
 
 
 def reliability(strategy: Row) -> Figure | None:
-    """Accuracy over confidence: on the diagonal, confidence is what it says it is. Before temperature scaling hollow, after it filled."""
+    """Accuracy over confidence; on the diagonal they are equal. Hollow: before temperature scaling; filled: after."""
     sides = [(side, rows) for side, rows in _reliability(strategy.get("reliability")) if rows]
     if not sides:
         return None
-    name, colour = strategy["name"], strategy["colour"]
+    name = strategy["name"]
     canvas = Canvas(300, 316, f"Reliability diagram of {name}: accuracy over confidence.")
     frame = Frame(canvas, Scale(0, 100, 38, 290), Scale(0, 100, 276, 24))
     frame.up([0, 20, 40, 60, 80, 100], title="accuracy, %")
@@ -285,23 +287,29 @@ def reliability(strategy: Row) -> Figure | None:
     numbers: list[tuple[Any, ...]] = []
     for side, rows in sides:
         hollow = side == "before" and len(sides) > 1
-        canvas.path(
-            [(frame.x(100 * b["confidence"]), frame.y(100 * b["accuracy"])) for b in rows], GREY if hollow else colour, 1.4,
-            stroke_opacity=0.7,
-        )  # fmt: skip
-        for b in rows:
-            x, y = frame.x(100 * b["confidence"]), frame.y(100 * b["accuracy"])
-            left, right = _ends(b.get("ci"), b["accuracy"])
-            if not hollow:
-                canvas.bar(x, frame.y(100 * left), x, frame.y(100 * right), colour, 4)
-            tip = (
-                f"{side} temperature scaling\n{wording.count(b.get('count'))} photos\nconfidence {wording.percent(b['confidence'])}\n"
-                f"right {wording.percent(b['accuracy'])}, {wording.span((left, right))}"
-            )
-            canvas.sign(x, y, GREY if hollow else colour, "circle", 4, tip, hollow)
-            numbers.append((side, b["confidence"], b["accuracy"], left, right, b.get("count")))
+        _reliability_side(frame, side, rows, GREY if hollow else strategy["colour"], hollow)
+        numbers += [
+            (side, b["confidence"], b["accuracy"], *_ends(b.get("ci"), b["accuracy"]), b.get("count")) for b in rows
+        ]
     columns = ("temperature", "confidence", "accuracy", "low", "high", "photos")
     return Figure(slug("reliability", name), f"Reliability: {name}", canvas, columns, numbers)
+
+
+def _reliability_side(frame: Frame, side: str, rows: Sequence[Row], colour: str, hollow: bool) -> None:
+    """The bins of one side, joined by a line, each with its tip; intervals where the signs are filled."""
+    points = [(frame.x(100 * b["confidence"]), frame.y(100 * b["accuracy"])) for b in rows]
+    frame.canvas.path(points, colour, 1.4, stroke_opacity=0.7)
+    for (x, y), b in zip(points, rows, strict=True):
+        left, right = _ends(b.get("ci"), b["accuracy"])
+        if not hollow:
+            frame.canvas.bar(x, frame.y(100 * left), x, frame.y(100 * right), colour, 4)
+        tip = (
+            f"{side} temperature scaling",
+            f"{wording.count(b.get('count'))} photos",
+            f"confidence {wording.percent(b['confidence'])}",
+            f"accuracy {wording.percent(b['accuracy'])}, {wording.span((left, right))}",
+        )
+        frame.canvas.sign(x, y, colour, "circle", 4, "\n".join(tip), hollow)
 
 
 def _reliability(value: Any) -> Iterator[tuple[str, list[Row]]]:
@@ -321,47 +329,54 @@ def causes(strategies: Sequence[Row]) -> list[str]:
     return sorted(drops, key=lambda cause: -sum(drops[cause]) / len(drops[cause]))
 
 
+Points = list[tuple[int, float, float, float]]
+"""Severity, accuracy, and the ends of its interval."""
+
+
 def robustness(strategies: Sequence[Row], cause: str) -> Figure | None:
-    """Accuracy over the strength of one cause, strength 0 being the photos as they are."""
-    lines = []
-    for s in strategies:
-        found = s.get("robustness") or {}
-        row = next((r for r in found.get("causes") or [] if r["cause"] == cause), None)
-        if row:
-            clean = found.get("clean")
-            first = [(0, clean, clean, clean)] if wording.known(clean) else []
-            rest = zip(range(1, 9), row["accuracy"], row.get("ci") or [None] * len(row["accuracy"]), strict=False)
-            lines.append(
-                (s, row, first + [(x, value, *_ends(ci, value)) for x, value, ci in rest if wording.known(value)])
-            )
-    if not any(points for _, _, points in lines):
+    """Accuracy over the severity of one corruption; severity 0 is the photos as they are."""
+    measured = [(s, _corruption(s, cause)) for s in strategies]
+    lines = [(s, _severities(s, row)) for s, row in measured if row]
+    if not any(points for _, points in lines):
         return None
-    title = lines[0][1].get("title") or cause
+    title = next(row.get("title") for _, row in measured if row) or cause
     canvas = Canvas(240, 168, f"Accuracy under {title}, by severity.")
-    last = max(x for _, _, points in lines for x, *_ in points)
+    last = max(x for _, points in lines for x, *_ in points)
     frame = Frame(canvas, Scale(0, max(1, last), 34, 230), Scale(0, 100, 132, 16))
     frame.up([0, 50, 100])
     frame.across(list(range(last + 1)), "severity")
-    numbers: list[tuple[Any, ...]] = []
-    for s, _, points in lines:
-        low = [(frame.x(x), frame.y(100 * left)) for x, _, left, _ in points]
-        high = [(frame.x(x), frame.y(100 * right)) for x, _, _, right in reversed(points)]
-        canvas.area(low + high, s["colour"])
-        canvas.path([(frame.x(x), frame.y(100 * value)) for x, value, *_ in points], s["colour"], 2)
-        for x, value, *_ in points[-1:]:
-            canvas.sign(frame.x(x), frame.y(100 * value), s["colour"], s["shape"], 4)
-        numbers += [(s["name"], *point) for point in points]
-    steps = sorted({x for _, _, points in lines for x, *_ in points})
-    tips = [
-        (x, "\n".join([f"{title}, severity {x}" if x else "photos as they are"]
-                      + [f"{s['name']} {wording.percent(v)}" for s, _, points in lines for x2, v, *_ in points if x2 == x]))
-        for x in steps
-    ]  # fmt: skip
-    frame.bands(tips)
-    return Figure(
-        slug("robustness", cause),
-        f"Accuracy under {title}",
-        canvas,
-        ("strategy", "strength", "accuracy", "low", "high"),
-        numbers,
-    )
+    tips: dict[int, list[str]] = {}
+    for s, points in lines:
+        _corrupted_line(frame, s, points)
+        for x, value, *_ in points:
+            heading = f"{title}, severity {x}" if x else "photos as they are"
+            tips.setdefault(x, [heading]).append(f"{s['name']} {wording.percent(value)}")
+    frame.bands([(x, "\n".join(tips[x])) for x in sorted(tips)])
+    numbers = [(s["name"], *point) for s, points in lines for point in points]
+    columns = ("strategy", "strength", "accuracy", "low", "high")
+    return Figure(slug("robustness", cause), f"Accuracy under {title}", canvas, columns, numbers)
+
+
+def _corruption(strategy: Row, cause: str) -> Row | None:
+    rows: list[Row] = (strategy.get("robustness") or {}).get("causes") or []
+    return next((row for row in rows if row["cause"] == cause), None)
+
+
+def _severities(strategy: Row, row: Row) -> Points:
+    """What is known of one strategy under one corruption, severity 0 first."""
+    clean = strategy["robustness"].get("clean")
+    cells = zip(row["accuracy"], row.get("ci") or [None] * len(row["accuracy"]), strict=False)
+    values = [(0, clean, None), *((x, value, ci) for x, (value, ci) in enumerate(cells, start=1))]
+    return [(x, value, *_ends(ci, value)) for x, value, ci in values if wording.known(value)]
+
+
+def _corrupted_line(frame: Frame, strategy: Row, points: Points) -> None:
+    """One strategy's line with its interval as a band, and its sign at the end."""
+    colour, canvas = strategy["colour"], frame.canvas
+    low = [(frame.x(x), frame.y(100 * left)) for x, _, left, _ in points]
+    high = [(frame.x(x), frame.y(100 * right)) for x, _, _, right in reversed(points)]
+    line = [(frame.x(x), frame.y(100 * value)) for x, value, *_ in points]
+    if line:
+        canvas.area(low + high, colour)
+        canvas.path(line, colour, 2)
+        canvas.sign(*line[-1], colour, strategy["shape"], 4)

@@ -1,8 +1,8 @@
 """One self-contained page about a run: the answer first, what to do next, then everything that it rests on.
 
-The page holds its own style, drawings and photos and asks nothing of a network. Three rules keep it honest and safe: each drawing's
-numbers also stand in a table (so it reads without scripts, and on paper); all text from outside goes through jinja2's escaping, or
-through `svg`'s; and a content security policy admits our own script alone, by hash.
+The page holds its own style, drawings and photos and asks nothing of a network. Three rules keep it honest and safe:
+each drawing's numbers also stand in a table (so it reads without scripts, and on paper); all text from outside goes
+through jinja2's escaping, or through `svg`'s; and a content security policy admits our own script alone, by hash.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from frostline.documents.study import Crossing
 from frostline.photos.scan import restore
 from frostline.reports import gallery, next_steps, study_charts, sweep_charts
 from frostline.reports.gallery import Pictures
-from frostline.reports.html import PAGE, Row, furniture, template, write
-from frostline.reports.record import Record, read
+from frostline.reports.html import PAGE, furniture, template, write
+from frostline.reports.record import Record, Row, read
 from frostline.reports.svg import Figure, looks
 from frostline.stats.metrics import shown_on
 
@@ -36,8 +36,9 @@ SPLITS = ("train", "validation", "test")
 def build(run: Path) -> Path:
     """Write `run`/report.html from what the run has left so far: all strategies, some, or none. Returns its path.
 
-    Reads study.json (required) and, where they are there, manifest.csv, config.toml, photo_measures.csv and each strategy's
-    predictions.csv and explanations.json. Photos that have been moved since get a placeholder and are listed.
+    Reads study.json (required) and, where they are there, manifest.csv, config.toml, photo_measures.csv and each
+    strategy's predictions.csv and explanations.json. Photos that have been moved since get a placeholder and are
+    listed.
 
     Raises
     ------
@@ -114,7 +115,8 @@ def _figures(record: Record) -> Row:
 
 
 def needed(record: Record) -> list[Figure]:
-    """How accuracy grows with the number of photos: from a sweep beside the run, else from the study's own shorter curve."""
+    """How accuracy grows with the number of photos: from a sweep beside the run, else from the study's own shorter
+    curve."""
     if "photos" in record.sweeps:
         return sweep_charts.figures(record.sweeps["photos"])
     curve = record.study.get("data_curve") or {}

@@ -1,8 +1,8 @@
 """Drawing: scales, ticks and marks as plain SVG, and the figure that a page, a picture file and a table are made from.
 
-An SVG written here is a few kilobytes, needs no script, takes its colours for text and axes from the page around it (light, dark,
-paper) and carries each mark's figures as a tip. As a file of its own it brings fixed colours along, and tips become titles.
-Text from outside (class and strategy names) is escaped in one place, `_element`.
+An SVG written here is a few kilobytes, needs no script, takes its colours for text and axes from the page around it
+(light, dark, paper) and carries each mark's figures as a tip. As a file of its own it brings fixed colours along, and
+tips become titles. Text from outside (class and strategy names) is escaped in one place, `_element`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,16 @@ from xml.sax.saxutils import escape, quoteattr
 
 from markupsafe import Markup
 
-# After Tol's "vibrant" scheme: told apart with the common kinds of colour blindness, and 3 to 1 or more against both the light and the
-# dark page, so that one set serves both. A shape of its own repeats each.
+# After Tol's "vibrant" scheme: told apart with the common kinds of colour blindness, and 3 to 1 or more against both
+# the light and the dark page, so that one set serves both. A shape of its own repeats each.
 COLOURS = ("#cc6a1c", "#0b78bd", "#0a9485", "#d23a72", "#7d62cf", "#6b7f92")
 SHAPES = ("circle", "diamond", "square", "triangle-up", "triangle-down", "cross")
 GREY = COLOURS[-1]
 
 _STYLE = (
-    "text{font:11.5px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:#13212e}.soft{fill:#506375}.strong{font-weight:600}"
-    ".grid{stroke:#d9e3ec}.rule{stroke:#506375}.halo{stroke:#fff}.paper{fill:#fff}.cell{fill:#0b78bd}.miss{fill:#cc6a1c}.band{fill:none}"
+    "text{font:11.5px system-ui,-apple-system,'Segoe UI',Roboto,sans-serif;fill:#13212e}"
+    ".soft{fill:#506375}.strong{font-weight:600}.grid{stroke:#d9e3ec}.rule{stroke:#506375}.halo{stroke:#fff}"
+    ".paper{fill:#fff}.cell{fill:#0b78bd}.miss{fill:#cc6a1c}.band{fill:none}"
 )
 _FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # what XML can't hold
 
@@ -44,6 +45,11 @@ def looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     own = [name for name in names if name not in _PLACES]
     places = {name: free[i % len(free)] for i, name in enumerate(own)} | {n: _PLACES[n] for n in names if n in _PLACES}
     return {name: (COLOURS[places[name]], SHAPES[places[name]]) for name in names}
+
+
+Attributes = dict[str, Any]
+Element = tuple[str, str, str, Attributes]
+"""Tag, text, tip and attributes."""
 
 
 @dataclass(frozen=True)
@@ -104,10 +110,11 @@ class Canvas:
     height: float
     label: str
     """What the picture shows, for who can't see it."""
-    parts: list[tuple[str, str, str, dict[str, Any]]] = field(default_factory=list)
+    parts: list[Element] = field(default_factory=list)
 
     def draw(self, tag: str, text: str = "", tip: str = "", **attributes: Any) -> None:
-        """Add an element. `kind` is its class; an underscore in an attribute's name stands for a hyphen; None leaves one out."""
+        """Add an element. `kind` is its class; an underscore in an attribute's name stands for a hyphen; None leaves
+        one out."""
         self.parts.append((tag, text, tip, attributes))
 
     def text(self, x: float, y: float, text: str, kind: str = "", anchor: str = "start", **attributes: Any) -> None:
@@ -158,17 +165,17 @@ class Canvas:
 
     def render(self, alone: bool) -> str:
         """The drawing as text: for a page, or as a file of its own."""
-        size = f'viewBox="0 0 {_n(self.width)} {_n(self.height)}"'
+        width, height = _n(self.width), _n(self.height)
+        about = f'viewBox="0 0 {width} {height}" role="img" aria-label={_quoted(self.label)}'
         body = "".join(_element(*part, alone=alone) for part in self.parts)
         if not alone:
-            return f'<svg class="fig" {size} style="--w:{_n(self.width)}" role="img" aria-label={_quoted(self.label)}>{body}</svg>'
-        return (
-            f'<svg xmlns="http://www.w3.org/2000/svg" {size} width="{_n(2 * self.width)}" height="{_n(2 * self.height)}" role="img" '
-            f'aria-label={_quoted(self.label)}><style>{_STYLE}</style><rect class="paper" width="100%" height="100%"/>{body}</svg>\n'
-        )
+            return f'<svg class="fig" {about} style="--w:{width}">{body}</svg>'
+        size = f'width="{_n(2 * self.width)}" height="{_n(2 * self.height)}"'
+        paper = f'<style>{_STYLE}</style><rect class="paper" width="100%" height="100%"/>'
+        return f'<svg xmlns="http://www.w3.org/2000/svg" {about} {size}>{paper}{body}</svg>\n'
 
 
-def _element(tag: str, text: str, tip: str, attributes: dict[str, Any], *, alone: bool) -> str:
+def _element(tag: str, text: str, tip: str, attributes: Attributes, *, alone: bool) -> str:
     if "parts" in attributes:
         inner = "".join(_element(*part, alone=alone) for part in attributes["parts"])
         return f"<g transform={_quoted(attributes['transform'])}>{inner}</g>"

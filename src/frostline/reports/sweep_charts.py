@@ -210,7 +210,7 @@ def _apart(frame: Frame, sizes: Sequence[float]) -> list[float]:
 
 def _difference(crossing: Crossing, index: int) -> Figure:
     """How far one strategy is ahead of another at each number of photos."""
-    rows = crossing["differences"]
+    rows, tips = crossing["differences"], []
     title = f"{crossing['challenger']} \u2212 {crossing['reference']}, points"
     canvas = Canvas(640, 210, f"{title} at each number of photos with its 95 % CI.")
     ends = [100 * end for row in rows for end in (*row["ci"], 0)]
@@ -224,10 +224,10 @@ def _difference(crossing: Crossing, index: int) -> Figure:
         place = frame.x(row["per_class"])
         canvas.bar(place, frame.y(100 * row["ci"][0]), place, frame.y(100 * row["ci"][1]), COLD)
         canvas.sign(place, frame.y(100 * row["difference"]), COLD, "circle", 5.5)
-    frame.bands([
-        (row["per_class"], f"{row['per_class']:,.0f} of each class\n{wording.points(row['difference'])} points ({wording.span(row['ci'])})")
-        for row in rows
-    ])  # fmt: skip
+    for row in rows:
+        gap = f"{wording.points(row['difference'])} points ({wording.span(row['ci'])})"
+        tips.append((row["per_class"], f"{row['per_class']:,.0f} of each class\n{gap}"))
+    frame.bands(tips)
     numbers: list[tuple[Any, ...]] = [(row["per_class"], row["difference"], *row["ci"]) for row in rows]
     columns = ("photos_of_each_class", "difference", "low", "high")
     return Figure(f"difference-{index}", title.replace(", points", " by number of photos"), canvas, columns, numbers)

@@ -1,4 +1,4 @@
-"""The report of a sweep: the answer in words, a picture, and one self-contained page in the look of a study's report."""
+"""The report of a sweep: the answer in words, a picture, and one self-contained page that looks like a study's."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ def line_answer(document: Sweep) -> tuple[str, str]:
     row = next(row for row in document["lines"] if row["name"] == found["recommended"])
     answer = (
         f"{_advice(row)}: {wording.headline(row, False)} on {_reported(document)}, with "
-        f"{wording.count(row['parameters']['trainable'])} of {wording.count(row['parameters']['total'])} parameters trained."
+        f"{wording.count(row['parameters']['trainable'])} of {wording.count(row['parameters']['total'])} parameters "
+        "trained."
     )
     judged = {line["name"]: line for line in found["lines"]}
     chosen, best = judged[found["recommended"]], judged[found["best"]]
@@ -88,8 +89,8 @@ def _crossing(c: Crossing, smallest: float, largest: float) -> str:
         )
     if not c["shown"]:
         return (
-            f"Whether {name} pays is not settled within these photos: with {largest:.0f} of each class it is {points:.1f} "
-            f"points ahead of {other}, but that may be due to chance ({interval})."
+            f"Whether {name} pays is not settled within these photos: with {largest:.0f} of each class it is "
+            f"{points:.1f} points ahead of {other}, but that may be due to chance ({interval})."
         )
     if c["from_the_start"]:
         where = f"at every number of photos measured, {smallest:.0f} to {largest:.0f} of each class"
@@ -97,8 +98,8 @@ def _crossing(c: Crossing, smallest: float, largest: float) -> str:
         where = f"from about {c['at']:.0f} photos of each class on"
     low, high = (_end(end, smallest, largest) for end in c["at_ci"])
     return (
-        f"{_capital(name)} pays {where} (95 % CI {low} to {high}): with {largest:.0f} it is {points:.1f} points ahead of "
-        f"{other} ({interval})."
+        f"{_capital(name)} pays {where} (95 % CI {low} to {high}): with {largest:.0f} it is {points:.1f} points ahead "
+        f"of {other} ({interval})."
     )
 
 
@@ -110,10 +111,10 @@ def _end(end: float | str, smallest: float, largest: float) -> str:
 
 def _span(curves: Sequence[CurvePoint]) -> str:
     first, last = curves[0], curves[-1]
+    end = f"{wording.percent(last['accuracy'])} ({wording.interval(last['accuracy_ci'])})"
     return (
-        f"The accuracy of {first['strategy']} goes from {wording.percent(first['accuracy'])} with {first['per_class']:.0f} "
-        f"photos of each class to {wording.percent(last['accuracy'])} ({wording.interval(last['accuracy_ci'])}) with "
-        f"{last['per_class']:.0f}."
+        f"The accuracy of {first['strategy']} goes from {wording.percent(first['accuracy'])} with "
+        f"{first['per_class']:.0f} photos of each class to {end} with {last['per_class']:.0f}."
     )
 
 
@@ -122,8 +123,8 @@ def _forecast(f: Forecast) -> str:
         return f"{_capital(f['strategy'])} with twice the photos: {f['why_not']}."
     return (
         f"Twice the photos ({f['per_class']:.0f} of each class) would bring {f['strategy']} to about "
-        f"{wording.percent(f['accuracy'])} ({wording.interval(f['accuracy_ci'])}), {100 * f['gain']:.1f} points more than now, "
-        "if its curve continues as before."
+        f"{wording.percent(f['accuracy'])} ({wording.interval(f['accuracy_ci'])}), {100 * f['gain']:.1f} points more "
+        "than now, if its curve continues as before."
     )
 
 

@@ -66,7 +66,7 @@ class ServedModel:
         photos = [photo for photo in decoded if not isinstance(photo, ApiError)]
         if not photos:
             return [photo for photo in decoded if isinstance(photo, ApiError)]
-        seen = self.model.seen(np.stack(photos) if len(photos) > 1 else photos[0][None])
+        seen = self.model.outputs(np.stack(photos) if len(photos) > 1 else photos[0][None])
         rows = zip(softmax(seen.logits, self.model.about.temperature), seen.features, strict=True)
         return [photo if isinstance(photo, ApiError) else Output(*next(rows)) for photo in decoded]
 

@@ -169,8 +169,8 @@ def compiled_logits(model: bundle.Bundle) -> Logits:
     return logits
 
 
-def outputs_of(model: bundle.Bundle, photos: Examples, view: int) -> Iterator[bundle.Seen]:
+def outputs_of(model: bundle.Bundle, photos: Examples, view: int) -> Iterator[bundle.Outputs]:
     """The outputs of a compiled model for the cached rows of these photos, some photos at a time."""
     size = max(model.batch, 8)  # one thread's share at a time
     read = (photos.store.read([views[view] for views in group]) for group in groups(photos.keys, size))
-    return (seen for _, seen in ahead(model.seen_at_line, read, depth=4))
+    return (seen for _, seen in ahead(model.outputs_at_line, read, depth=4))
