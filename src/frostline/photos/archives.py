@@ -126,9 +126,7 @@ class Archive:
                         fault = _write(folder / member.path, _blocks(open_, member), task.advance)
                     except _BROKEN as error:
                         fault = f"damaged: {one_line(error)}"
-                        if (
-                            not self._zip
-                        ):  # the rest of the stream is lost too; to look for it would read all of it again
+                        if not self._zip:  # the rest of the stream is lost too; to search it means to read all again
                             left += [(later.name, fault) for later in good[number:]]
                             break
                     if fault:

@@ -250,18 +250,17 @@ def _rows(file: Path) -> Iterator[_Row]:
     datasets = _datasets()
     with _read_errors(file):
         if file.suffix.lower() == ".parquet":
-            source = tables.open_parquet(file)
-            features = datasets.Features.from_arrow_schema(source.schema_arrow)
+            parquet = tables.open_parquet(file)
+            features = datasets.Features.from_arrow_schema(parquet.schema_arrow)
+            names = _columns(file, features)
+            batches = parquet.iter_batches(_BATCH, columns=names)
         else:
-            source = datasets.Dataset.from_file(str(file)).with_format("arrow")
-            features = source.features
-        photo, label = _columns(file, features)
-        names = list(dict.fromkeys([photo, label, *(name for name in ("group", "split") if name in features)]))
+            data = datasets.Dataset.from_file(str(file)).with_format("arrow")
+            features, names = data.features, _columns(file, data.features)
+            batches = data.select_columns(names).iter(_BATCH)
+        photo, label = names[:2]
         classes = features[label].names if isinstance(features[label], datasets.ClassLabel) else None
-        parquet = file.suffix.lower() == ".parquet"
-        for batch in (
-            source.iter_batches(_BATCH, columns=names) if parquet else source.select_columns(names).iter(_BATCH)
-        ):
+        for batch in batches:
             batch.validate(full=True)  # pyarrow would follow a damaged offset to wherever it leads
             for row in batch.to_pylist():
                 content = row[photo] if isinstance(row[photo], dict) else {"bytes": row[photo]}
@@ -276,8 +275,8 @@ def _class_name(label: object, classes: list[str] | None) -> str:
     return tables.words(label)
 
 
-def _columns(file: Path, features: Features) -> tuple[str, str]:
-    """The columns of photos and of labels. Raises DataError where one is missing."""
+def _columns(file: Path, features: Features) -> list[str]:
+    """The columns to read: photo, label, then group and split if they exist. Raises DataError if the first are missing."""
     shown, came = printable(str(file)), printable(", ".join(features)) or "no columns"
     photo = _photo_column(features)
     if not photo:
@@ -286,7 +285,7 @@ def _columns(file: Path, features: Features) -> tuple[str, str]:
     label = next((name for name in [*_LABELS, *noted] if name in features), "")
     if not label:
         raise DataError(f"{shown} has no column of labels ({', '.join(_LABELS)}); it has: {came}")
-    return photo, label
+    return list(dict.fromkeys([photo, label, *(name for name in ("group", "split") if name in features)]))
 
 
 def _photo_column(features: Features) -> str:
