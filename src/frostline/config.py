@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from frostline.errors import ConfigError, nearest
-from frostline.files import sha256, write_with
+from frostline.files import sha256, write_text
 from frostline.recipes import (
     DEFAULT_BACKBONE,
     DEFAULT_STRATEGIES,
@@ -109,7 +109,7 @@ class Config:
 
         document = asdict(self)
         document["strategies"] = list(document["strategies"])
-        write_with(path, lambda temporary: temporary.write_text(tomli_w.dumps(document), encoding="utf-8"))
+        write_text(path, tomli_w.dumps(document))
 
     @classmethod
     def from_toml(cls, path: Path) -> Config:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 import errno
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from frostline.errors import RunError
@@ -32,7 +33,8 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         if temporary.is_dir():
             shutil.rmtree(temporary)
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it never came to be, and why is told already
+            temporary.unlink()
 
 
 @contextmanager
@@ -59,10 +61,12 @@ def write_json(path: Path, value: object) -> None:
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def write_with(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file that then takes the place of `path`."""
-    with replacing(path) as temporary:
-        write(temporary)
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
+    """Write a table as UTF-8 with Unix line ends, atomically: the names of its columns, then a line for each row."""
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows(rows)
 
 
 def sha256(path: Path) -> str:

@@ -5,8 +5,6 @@ Corruptions (`frostline.evidence.robustness`) say what would make errors; this s
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from frostline.cache.store import Key
-from frostline.files import write_text
+from frostline.files import write_csv
 from frostline.parallel import ahead, groups
 from frostline.photos.decoding import Pixels, Transform
 from frostline.photos.loading import pixels
@@ -132,13 +130,12 @@ def subject(energy: npt.NDArray[np.float32]) -> tuple[float, float]:
 
 def write(path: Path, photos: Sequence[Photo], found: Mapping[str, Floats]) -> None:
     """photo_measures.csv: a row for each reported photo; empty where a photo has no such measure."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["path", "class", *(name.replace(" ", "_") for name in found)])
-    for i, photo in enumerate(photos):
-        cells = ("" if np.isnan(values[i]) else f"{values[i]:.6f}" for values in found.values())
-        writer.writerow([photo.path, photo.label, *cells])
-    write_text(path, text.getvalue())
+
+    def cells(i: int) -> list[str]:
+        return ["" if np.isnan(values[i]) else f"{values[i]:.6f}" for values in found.values()]
+
+    columns = ["path", "class", *(name.replace(" ", "_") for name in found)]
+    write_csv(path, columns, ([photo.path, photo.label, *cells(i)] for i, photo in enumerate(photos)))
 
 
 # ---- testing ---------------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from frostline.bundles.predict import predict
 from frostline.config import Config
 from frostline.errors import ConfigError, DataError, FrostlineError, PhotoError, nearest
 from frostline.evidence import faithfulness
-from frostline.files import write_text, write_with
+from frostline.files import replacing, write_text
 from frostline.networks.backbone import Backbone
 from frostline.parallel import ahead
 from frostline.photos.decoding import Pixels, Transform, thumbnail
@@ -176,7 +175,8 @@ def _laid_over(model: bundle.Bundle, result: Prediction, out: Path, number: int,
     files = []
     for (kind, wanted), heat in zip(asked.items(), maps, strict=True):
         safe = re.sub(r"[^\w.-]+", "_", f"{number}-{Path(result.path).stem[:80]}-{kind}-{wanted[:40]}")
-        write_with(out / f"{safe}.png", partial(heat_maps.overlay(large, heat).save, format="PNG"))
+        with replacing(out / f"{safe}.png") as temporary:
+            heat_maps.overlay(large, heat).save(temporary, format="PNG")
         files.append(f"{safe}.png")
     return {
         "path": printable(result.path),

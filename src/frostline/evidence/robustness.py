@@ -19,7 +19,7 @@ from frostline.bundles.bundle import Bundle, both_sides, load
 from frostline.config import Config
 from frostline.errors import PhotoError, RunError
 from frostline.evidence.corruptions import CAUSES, STRENGTHS, Cause, corrupt
-from frostline.files import write_with
+from frostline.files import write_csv
 from frostline.networks.activations import Tap, engines, rows_of
 from frostline.networks.freeze_line import one_thread
 from frostline.parallel import ahead
@@ -92,7 +92,7 @@ def run(folder: Path, prepared: Prepared, strategies: Sequence[Strategy], count:
             task.advance(1)
     task.finish()
     for name, lines in said.items():
-        _write(folder / name / FILE, lines)
+        write_csv(folder / name / FILE, _HEADER, lines)
 
 
 def _looks(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[tuple[Strategy, Tap]]]:
@@ -154,16 +154,6 @@ def _lines(photo: Photo, probabilities: npt.NDArray[np.float64], classes: Sequen
         [photo.path, cause, strength, photo.label, classes[int(p.argmax())], f"{p.max():.6f}"]
         for (cause, strength), p in zip(names, probabilities, strict=True)
     ]
-
-
-def _write(path: Path, lines: Sequence[Sequence[Any]]) -> None:
-    def write(temporary: Path) -> None:
-        with temporary.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_HEADER)
-            writer.writerows(lines)
-
-    write_with(path, write)
 
 
 @dataclass(frozen=True)

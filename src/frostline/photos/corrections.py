@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple, get_args
 
 from frostline.errors import ConfigError, nearest
-from frostline.files import write_text
+from frostline.files import write_csv
 from frostline.photos.manifest import Manifest, Photo, Skip
 from frostline.photos.names import printable
 
@@ -38,12 +38,8 @@ class Decision(NamedTuple):
 
 def write(path: Path, decisions: Iterable[Decision]) -> None:
     """Write the list. Raises RunError when `path` can't be written."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
-    for d in decisions:
-        rows.writerow([d.path, d.action, d.label, d.why, "" if d.confidence is None else f"{d.confidence:.3f}"])
-    write_text(path, text.getvalue())
+    rows = ([*d[:4], "" if d.confidence is None else f"{d.confidence:.3f}"] for d in decisions)
+    write_csv(path, COLUMNS, rows)
 
 
 def _content(path: Path) -> bytes:

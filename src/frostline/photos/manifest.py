@@ -5,15 +5,13 @@ Photos and classes stand in natural order ("2" before "10"), the same on every m
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from frostline.files import write_text
+from frostline.files import write_csv
 from frostline.photos import tables
 from frostline.photos.names import NaturalKey, natural
 
@@ -101,13 +99,9 @@ class Manifest:
 
         Raises RunError when `path` can't be written.
         """
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        grouped = any(photo.group for photo in self.photos)
-        rows.writerow([*_COLUMNS, *(["group"] if grouped else [])])
-        for photo, part in zip(self.photos, splits, strict=True):
-            rows.writerow([photo.path, photo.label, part, photo.sha256, *([photo.group] if grouped else [])])
-        write_text(path, text.getvalue())
+        width = len(_COLUMNS) + any(photo.group for photo in self.photos)
+        rows = ([p.path, p.label, part, p.sha256, p.group] for p, part in zip(self.photos, splits, strict=True))
+        write_csv(path, [*_COLUMNS, "group"][:width], (row[:width] for row in rows))
 
 
 def read(path: Path, root: Path) -> Manifest:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
@@ -14,7 +12,7 @@ from markupsafe import Markup
 from frostline import documents
 from frostline.documents import Check
 from frostline.documents.shared import Finding
-from frostline.files import write_text
+from frostline.files import write_csv
 from frostline.photos import corrections
 from frostline.reports import html
 from frostline.reports.gallery import Pictures
@@ -47,23 +45,17 @@ def write(out: Path, document: Check, kinds: Sequence[tuple[str, str, str]]) -> 
         `out` can't be written.
     """
     documents.write(out, documents.Check, document)
-    write_text(out / "check.csv", _table(document["findings"]))
+    write_csv(out / "check.csv", COLUMNS, _rows(document["findings"]))
     html.write(out / "check.html", _page(document, kinds))
 
 
-def _table(findings: Sequence[Finding]) -> str:
+def _rows(findings: Sequence[Finding]) -> Iterator[list[object]]:
     """A row for each photo of each finding; a finding about whole classes has a row without a path for each class."""
-    text = io.StringIO()
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(COLUMNS)
     for number, f in enumerate(findings, 1):
         paths = f["paths"] or [""] * max(1, len(f["classes"]))
         labels = f["classes"] or [""] * len(paths)
         for path, label in zip(paths, labels, strict=True):
-            rows.writerow(
-                [number, f["kind"], path, label, f["suggested"] or "", f["confidence"], f["advice"], f["detail"]]
-            )
-    return text.getvalue()
+            yield [number, f["kind"], path, label, f["suggested"] or "", f["confidence"], f["advice"], f["detail"]]
 
 
 def _page(document: Check, kinds: Sequence[tuple[str, str, str]]) -> str:

@@ -6,7 +6,6 @@ The columns are path, true, predicted, confidence and p_<class> for every class.
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frostline.errors import RunError, one_line
-from frostline.files import write_text
+from frostline.files import write_csv
 
 DIGITS = 6
 """Decimals of a probability in the file."""
@@ -69,11 +68,7 @@ def write_predictions(path: Path, predictions: Iterable[Prediction], classes: Se
     RunError
         No room on the disk, or the folder can't be written.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header(classes))
-    writer.writerows(map(row, predictions))
-    write_text(path, text.getvalue())
+    write_csv(path, header(classes), map(row, predictions))
 
 
 def read_predictions(path: Path, *, probabilities: bool = True) -> list[Prediction]:

@@ -7,7 +7,6 @@ how much of it was luck. The mean over seeds does, with an interval over photos 
 from __future__ import annotations
 
 import csv
-import io
 import itertools
 import shutil
 from collections.abc import Iterator, Sequence
@@ -23,7 +22,7 @@ import frostline
 from frostline import documents
 from frostline.config import Config
 from frostline.errors import ConfigError, RunError
-from frostline.files import write_text
+from frostline.files import write_csv, write_text
 from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, draw, read
 from frostline.stats import across_seeds, decision
@@ -319,20 +318,16 @@ def _answer(
 
 def _write(folder: Path, document: Document, done: bool) -> None:
     """seeds.json last: what it says is finished is there."""
-    write_text(folder / TABLE, _table(document))
+    columns = ("accuracy", "low", "high", "validation_accuracy", "macro_f1", "log_loss", "ece_shipped")
+    write_csv(folder / TABLE, ["seed", "strategy", *columns], _rows(document, columns))
     document = {**document, "status": "finished" if done else "running"}
     draw(folder, cast(documents.Seeds, document))
     documents.write(folder, documents.Seeds, document)
 
 
-def _table(document: Document) -> str:
-    """seeds.csv: a row for each seed and strategy."""
-    text = io.StringIO()
-    columns = ("accuracy", "low", "high", "validation_accuracy", "macro_f1", "log_loss", "ece_shipped")
-    rows = csv.writer(text, lineterminator="\n")
-    rows.writerow(["seed", "strategy", *columns])
+def _rows(document: Document, columns: Sequence[str]) -> Iterator[list[object]]:
+    """The rows of seeds.csv: one for each seed and strategy."""
     for run in document["runs"]:
         for row in run["strategies"]:
             figures = {**row, "low": row["accuracy_ci"][0], "high": row["accuracy_ci"][1]}
-            rows.writerow([run["seed"], row["name"], *(f"{figures[column]:.6f}" for column in columns)])
-    return text.getvalue()
+            yield [run["seed"], row["name"], *(f"{figures[column]:.6f}" for column in columns)]

@@ -7,8 +7,6 @@ and the activations of the whole training part.
 
 from __future__ import annotations
 
-import csv
-import io
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +20,7 @@ from frostline.config import Config, configure
 from frostline.documents.sweep import Recommendation
 from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
-from frostline.files import write_text
+from frostline.files import write_csv
 from frostline.networks import backbone as backbones
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
@@ -521,8 +519,5 @@ def _photo_cells(row: Row) -> Row:
 
 def _write_table(path: Path, rows: Sequence[Row]) -> None:
     """Rows of the same keys as CSV; fractions and seconds to six digits."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(rows[0] if rows else [])
-    writer.writerows([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()] for row in rows)
-    write_text(path, text.getvalue())
+    cells = ([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()] for row in rows)
+    write_csv(path, rows[0] if rows else [], cells)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from frostline.errors import RunError
-from frostline.files import write_with
+from frostline.files import replacing
 from frostline.training.optimiser import Learner
 
 Stage = Literal["head", "own", "head again", "own again"]
@@ -79,7 +79,8 @@ def save(path: Path, stage: Stage, state: State, learner: Learner) -> None:
         "optimiser": learner.optimiser.state_dict(),
         "average": learner.average.state_dict() if learner.average else {},
     }
-    write_with(path, lambda temporary: _torch_save(content, temporary))
+    with replacing(path) as temporary:
+        _torch_save(content, temporary)
 
 
 def _torch_save(content: Mapping[str, object], path: Path) -> None:
