@@ -91,16 +91,16 @@ def make_room(
         held, others = entries(), _promised_to_others(cache)
         idle = _idle(held, kept)
         over = 0 if limit is None else sum(e.bytes for e in held) + others + needed - limit
-        removable = sum(e.bytes for e in idle)
-        if limit is not None and over > removable:
-            raise RunError(_over_limit(limit, needed, [e for e in held if e not in idle], kept, others, what))
 
         def lacking(freed: int) -> int:
             """Bytes that the limit or the disk has too few once so many are freed; 0 or less: none."""
             return max(over - freed, needed - shutil.disk_usage(cache).free)
 
-        removed = _remove_oldest(idle, lacking) if lacking(0) <= removable else []
-        if lacking(sum(e.bytes for e in removed)) > 0:
+        removed = _remove_oldest(idle, lacking) if lacking(0) <= sum(e.bytes for e in idle) else []
+        freed = sum(e.bytes for e in removed)
+        if limit is not None and over > freed:
+            raise RunError(_over_limit(limit, needed, [e for e in held if e not in idle], kept, others, what))
+        if lacking(freed) > 0:
             free = shutil.disk_usage(cache).free
             raise RunError(
                 f"no room left on the disk for the cache {cache_dir()}: needs {needed / 1e6:,.0f} MB, "
