@@ -67,17 +67,17 @@ def release(folder: Path) -> None:
 @contextmanager
 def session() -> Iterator[None]:
     """Take back at its end what was marked inside, and what was promised. A notebook lives on after its studies."""
-    marks: set[Path] = set()
-    token = _session.set(marks)
+    own: set[Path] = set()
+    token = _session.set(own)
     with registry:
-        _marked.append(marks)
+        _marked.append(own)
     try:
         yield
     finally:
         _session.reset(token)
         with registry:
-            _marked[:] = [others for others in _marked if others is not marks]
-            _unmark(marks)
+            _marked[:] = [others for others in _marked if others is not own]
+            _unmark(own)
             for user, _ in _own_users():
                 _discard(user / PROMISE)
 
