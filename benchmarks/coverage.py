@@ -1,4 +1,4 @@
-"""Do the 95 % intervals hold the truth 95 times in 100, and do equal models come out equal? Simulated studies whose
+"""Do the 95 % CIs hold the truth 95 times in 100, and do equal models come out equal? Simulated studies whose
 truth is known.
 
     python benchmarks/coverage.py                    # 2,000 simulated studies of each kind, some minutes

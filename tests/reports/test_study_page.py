@@ -46,7 +46,7 @@ def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
         "2 min 14 s",
         "The whole study took 6 min 43 s.",
         "1.8 GB",
-        "fine-tuned beats frozen by 2.9 points, 95 % interval −0.1 to 5.2",
+        "fine-tuned beats frozen by 2.9 points, 95 % CI −0.1 to 5.2",
         "+2.9 points (−0.1 to 5.2), p = 0.034",
         "Kept: epoch 7 (epoch 4 of fine-tuning, after 3 of the head)",
         "+2.9",  # the change of a class from frozen to fine-tuned

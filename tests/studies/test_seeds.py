@@ -322,7 +322,7 @@ def test_all_right_with_every_seed_is_not_certainty() -> None:
     assert same.verdict.startswith("a and b are equally accurate here on average")
     most = across_seeds.compare_across("a", tested, "b", 0 * tested, tested, 0)
     assert most.ci == (0.9, 1.0)
-    assert most.verdict == "a beats b by 100.0 points on average, 95 % interval 90.0 to 100.0, ahead with 2 of 2 seeds"
+    assert most.verdict == "a beats b by 100.0 points on average, 95 % CI 90.0 to 100.0, ahead with 2 of 2 seeds"
 
 
 def test_verdicts_lead_with_the_better_one_and_say_when_it_may_be_chance() -> None:
@@ -337,5 +337,5 @@ def test_verdicts_lead_with_the_better_one_and_say_when_it_may_be_chance() -> No
     close = a.copy()
     close[np.flatnonzero(a[:, 1])[0], 1] = 0
     found = across_seeds.compare_across("c", close, "a", a, tested, 0).verdict
-    assert found.startswith("a is 0.6 points ahead of c on average, but that may be chance (95 % interval 0.0 to ")
+    assert found.startswith("a is 0.6 points ahead of c on average, but that may be chance (95 % CI 0.0 to ")
     assert found.endswith("ahead with 1 of 3 seeds, p = 0.50)")

@@ -125,7 +125,7 @@ def make_run(
         "strategies": [strategy(name, classes) for name in names],
         "comparisons": [
             {"a": "fine-tuned", "b": "frozen", "difference": 0.0289, "ci": [-0.001, 0.052], "p_value": 0.0342,
-             "verdict": "fine-tuned beats frozen by 2.9 points, 95 % interval -0.1 to 5.2"}
+             "verdict": "fine-tuned beats frozen by 2.9 points, 95 % CI -0.1 to 5.2"}
         ],
         "claims": [{"claim": "Training from scratch overfits.", "measured": "It did.", "verdict": "holds"}],
         "answer": "Fine-tune: accuracy 91.2 % (95 % CI 89.1 to 93.0).",

@@ -343,7 +343,7 @@ def test_macro_figures_come_first_everywhere(trained: Callable[[str], Path]) -> 
     macro = f"{100 * row['balanced_accuracy']:.1f} %"
     assert f": macro recall {macro} (95 % CI " in found["answer"]
     printed = run.with_suffix(".txt").read_text(encoding="utf-8")
-    assert re.search(r"strategy +macro recall +95 % interval +macro F1 +accuracy ", printed)
+    assert re.search(r"strategy +macro recall +95 % CI +macro F1 +accuracy ", printed)
     assert re.search(rf"frozen +{re.escape(macro)} ", printed)
     report = (run / "report.html").read_text(encoding="utf-8")
     places = [
@@ -359,7 +359,7 @@ def test_equal_classes_keep_accuracy_first(run: Any) -> None:
     found = document(run.out)
     assert found["dataset"]["unequal"] is False
     assert "macro" not in found["answer"]
-    assert re.search(r"strategy +accuracy +95 % interval +macro F1 +calibration", run.said.out)
+    assert re.search(r"strategy +accuracy +95 % CI +macro F1 +calibration", run.said.out)
     report = (run.out / "report.html").read_text(encoding="utf-8")
     assert ">Macro recall</th>" not in report
     card = (run.out / "frozen" / "bundle" / "README.md").read_text(encoding="utf-8")

@@ -56,7 +56,7 @@ class Shortcut:
     accuracy: float
     """Balanced accuracy of "this class or not", from the trait alone; 0.5 is chance."""
     low: float
-    """Lower end of the accuracy's 95 % interval."""
+    """Lower end of the accuracy's 95 % CI."""
     typical: str
     """The trait's usual value among the class's photos, in words; "" where it can't be said briefly."""
 
@@ -120,7 +120,7 @@ def _predicted(columns: Table, labels: Indices, folds: Indices) -> Indices:
 
 
 def _accuracy(predicted: npt.NDArray[np.bool_], true: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """Balanced accuracy and the lower end of its 95 % interval (Agresti-Coull: two successes and failures more)."""
+    """Balanced accuracy and the lower end of its 95 % CI (Agresti-Coull: two successes and failures more)."""
     if min(true.sum(), (~true).sum()) < LEAST:
         return 0.0, 0.0
     shares = [float(predicted[true].mean()), float((~predicted)[~true].mean())]

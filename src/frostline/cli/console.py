@@ -67,7 +67,7 @@ def cell(value: Any) -> str:
 
 
 def accuracy_cells(row: dict[str, Any]) -> tuple[str, str]:
-    """A row's accuracy and its 95 % interval, in percent."""
+    """A row's accuracy and its 95 % CI, in percent."""
     low, high = (100 * x for x in row["accuracy_ci"])
     return f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}"
 

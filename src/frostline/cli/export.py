@@ -95,7 +95,7 @@ def _print_proof(document: dict[str, Any]) -> None:
     rows = right_aligned("from file to label", "artefact", "bundle")
     accuracy, interval = accuracy_cells(document)
     rows.add_row("accuracy", accuracy, f"{100 * document['bundle_accuracy']:.1f} %")
-    rows.add_row("95 % interval", interval, "")
+    rows.add_row("95 % CI", interval, "")
     rows.add_row("same label", f"{100 * document['agreement']:.1f} %", "")
     rows.add_row("largest difference of a probability", f"{document['largest_difference']:.4f}", "")
     if here := document.get("as_run_here"):

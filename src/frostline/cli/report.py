@@ -91,13 +91,13 @@ def compare(
 def _print_comparison(document: dict[str, Any], page: Path | None) -> None:
     from frostline import wording
 
-    table = right_aligned("run: strategy", "photos", "accuracy", "95 % interval")
+    table = right_aligned("run: strategy", "photos", "accuracy", "95 % CI")
     for row in document["chosen"]:
         table.add_row(
             row["name"], f"{row['photos']:,}", wording.percent(row["accuracy"]), wording.span(row["accuracy_ci"])
         )
     console().print(table)
-    pairs = right_aligned("on shared photos", "photos", "points", "95 % interval", "p")
+    pairs = right_aligned("on shared photos", "photos", "points", "95 % CI", "p")
     for pair in document["pairs"]:
         p = wording.p_value(pair["p_value"]).removeprefix("p = ").removeprefix("p ")
         pairs.add_row(

@@ -258,11 +258,7 @@ def _print_study(document: dict[str, Any]) -> None:
     screen = console()
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     unequal = document["dataset"].get("unequal", False)
-    figures = (
-        ("macro recall", "95 % interval", "macro F1", "accuracy")
-        if unequal
-        else ("accuracy", "95 % interval", "macro F1")
-    )
+    figures = ("macro recall", "95 % CI", "macro F1", "accuracy") if unequal else ("accuracy", "95 % CI", "macro F1")
     for column in ("strategy", *figures, "calibration error", "trainable", "total", "time"):
         table.add_column(
             column, justify="left" if column == "strategy" else "right", no_wrap=column != "calibration error"
@@ -294,7 +290,7 @@ def _print_seeds(document: dict[str, Any], run: Path) -> None:
 
     screen = console()
     table = Table("strategy", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("mean", "95 % interval", "standard deviation", "range", "time, mean"):
+    for column in ("mean", "95 % CI", "standard deviation", "range", "time, mean"):
         table.add_column(column, justify="right", no_wrap=column != "standard deviation")
     for row in document["strategies"]:
         low, high, least, most = (100 * x for x in (*row["ci"], *row["range"]))

@@ -135,7 +135,7 @@ def _run_sweep(config: Config, plan: Plan, out: str, existing: Existing, as_json
             low, high = (100 * x for x in row["accuracy_ci"])
             what = {"lines": "line", "photos": "strategy/photos-repeat"}[plan.kind]
             if not told:
-                progress.say(f"{what:<24}{'accuracy':>9}  {'95 % interval':>13}{'trainable':>14}{'training':>11}")
+                progress.say(f"{what:<24}{'accuracy':>9}  {'95 % CI':>13}{'trainable':>14}{'training':>11}")
             told += 1
             progress.say(
                 f"{row['name']:<24}{100 * row['accuracy']:>7.1f} %  {f'{low:.1f} to {high:.1f}':>13}"
@@ -156,7 +156,7 @@ def _print_lines(document: dict[str, Any]) -> None:
     from frostline import wording
 
     found = document["recommendation"]
-    table = right_aligned("line", "accuracy", "95 % interval", "validation", "best in", "trainable", "training")
+    table = right_aligned("line", "accuracy", "95 % CI", "validation", "best in", "trainable", "training")
     for row, judged in zip(document["lines"], found["lines"], strict=True):
         table.add_row(
             f"{row['name']}{' *' if row['name'] == found['recommended'] else ''}", *accuracy_cells(row),
@@ -168,7 +168,7 @@ def _print_lines(document: dict[str, Any]) -> None:
 
 
 def _print_photos(document: dict[str, Any]) -> None:
-    table = right_aligned("strategy", "photos of each class", "accuracy", "95 % interval")
+    table = right_aligned("strategy", "photos of each class", "accuracy", "95 % CI")
     for row in document["curves"]:
         table.add_row(row["strategy"], f"{row['per_class']:.0f}", *accuracy_cells(row))
     console().print(table)

@@ -11,7 +11,7 @@ A required key is one that this version always writes; documents of older versio
 what came later. Keys are only ever added. ``python -m frostline.documents FOLDER`` writes the JSON schemas. Where the environment
 has FROSTLINE_CHECK_DOCUMENTS, `write` holds each document against its type first: the test suite runs like that.
 
-Units: shares and accuracies are fractions of 1, losses are nats, times are seconds, an `Interval` is the 95 % interval [low, high].
+Units: shares and accuracies are fractions of 1, losses are nats, times are seconds, an `Interval` is the 95 % CI [low, high].
 """
 
 from frostline.documents.bundle import Bundle, Export

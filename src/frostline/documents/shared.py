@@ -11,7 +11,7 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 from frostline.recipes import Balance, Loss, Preset, Protocol
 
 Interval = Annotated[Sequence[float], Len(2, 2)]
-"""[low, high], the 95 % interval."""
+"""[low, high], the 95 % CI."""
 Status = Literal["running", "finished"]
 Figures = dict[str, Any]
 """Numbers that stand behind a sentence; which ones there are depends on what was measured."""

@@ -113,7 +113,7 @@ def _claim(
 
 
 def _decided(low: float, high: float) -> str:
-    """A claim that something is above 0, by its 95 % interval."""
+    """A claim that something is above 0, by its 95 % CI."""
     return HOLDS if low > 0 else FAILS if high < 0 else PHOTOS
 
 
@@ -190,7 +190,7 @@ def _data_words(curve: Row, less: Row | None) -> str:
     low, high = (100 * end for end in less["ci"])
     return (
         f"{text}, and trained on {less['photos']:,} it is {100 * less['difference']:+.1f} points from the network trained from scratch "
-        f"on {less['baseline_photos']:,} (95 % interval {low:.1f} to {high:.1f})"
+        f"on {less['baseline_photos']:,} (95 % CI {low:.1f} to {high:.1f})"
     )
 
 
@@ -319,7 +319,7 @@ def _calibrates(rows: Mapping[str, Row], predictions: Mapping[str, Sequence[Pred
     low, high = change["before"]["ci"]
     measured = (
         f"calibration error, without the bias of chance and before any temperature: {_error_words(before['frozen'])} frozen, "
-        f"{_error_words(before['fine-tuned'])} fine-tuned (change {change['before']['difference']:+.3f}, 95 % interval {low:+.3f} to "
+        f"{_error_words(before['fine-tuned'])} fine-tuned (change {change['before']['difference']:+.3f}, 95 % CI {low:+.3f} to "
         f"{high:+.3f}); mean confidence {_confidences(before['frozen'])} frozen, {_confidences(before['fine-tuned'])} fine-tuned; with "
         f"a temperature from other photos {stages['frozen']['after']['debiased']:.3f} and {stages['fine-tuned']['after']['debiased']:.3f}"
     )
@@ -400,7 +400,7 @@ def _withstands(evidence: Evidence) -> tuple[str, str, Row]:
     low, high = (100 * end for end in gain_ci)
     measured = (
         f"of {len(tuned.clean)} photos made worse by lighting, blur, angle or occlusion the fine-tuned model gets {after} right (as "
-        f"they are {clean}), the frozen one {before} (difference {100 * gain.mean():+.1f} points, 95 % interval {low:.1f} to {high:.1f}); "
+        f"they are {clean}), the frozen one {before} (difference {100 * gain.mean():+.1f} points, 95 % CI {low:.1f} to {high:.1f}); "
         f"{worst['kind']} costs it most ({100 * worst['fine_tuned_drop']:.1f} points); {_real_words(real, explained)}"
     )
     figures = {
@@ -498,7 +498,9 @@ def _pays(curve: Row | None) -> tuple[str, str, Row]:
     found = curve["crossing"]
     low, high = (100 * end for end in found["difference_ci"])
     steps = ", ".join(f"{100 * d['difference']:+.1f} with {d['photos']:,}" for d in curve["differences"])
-    measured = f"fine-tuned less frozen, points: {steps} photos (95 % interval of the last {low:.1f} to {high:.1f}); {_from(found)}"
+    measured = (
+        f"fine-tuned less frozen, points: {steps} photos (95 % CI of the last {low:.1f} to {high:.1f}); {_from(found)}"
+    )
     return (
         measured,
         _decided(*found["difference_ci"]),
@@ -513,4 +515,4 @@ def _from(found: Row) -> str:
         return f"ahead from the smallest number tried on ({found['at_photos']:,.0f} photos)"
     words_of = {"below": "fewer than were tried", "beyond": "more than there are"}
     ends = [words_of[end] if isinstance(end, str) else f"{end:,.0f}" for end in found["at_photos_ci"]]
-    return f"it pays from about {found['at_photos']:,.0f} photos on (95 % interval {ends[0]} to {ends[1]})"
+    return f"it pays from about {found['at_photos']:,.0f} photos on (95 % CI {ends[0]} to {ends[1]})"

@@ -50,7 +50,7 @@ def near_twins(prepared: Prepared) -> dict[str, Any]:
 
 
 def measure(prepared: Prepared) -> dict[str, Any] | None:
-    """How much a split that ignores near-twins would have flattered, in shares of photos, with a 95 % interval over photos.
+    """How much a split that ignores near-twins would have flattered, in shares of photos, with a 95 % CI over photos.
 
     None where there are no near-twins, no features of a pretrained network, or the data set gives its own parts.
     """
@@ -104,7 +104,7 @@ def sentence(found: dict[str, Any]) -> str:
         return f"{text}."
     low, high = (100 * bound for bound in naive["ci"])
     return (
-        f"{text}. A split that ignores them would have shown {100 * naive['difference']:.2f} points more (95 % interval {low:.2f} to "
+        f"{text}. A split that ignores them would have shown {100 * naive['difference']:.2f} points more (95 % CI {low:.2f} to "
         f"{high:.2f}; a quick head, {naive['repeats']} splits)."
     )
 
@@ -167,7 +167,7 @@ def _asked(
 
 
 def _interval(table: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """95 % interval of the difference: photos are drawn again, groups of twins as one, each with all the times it was asked."""
+    """95 % CI of the difference: photos are drawn again, groups of twins as one, each with all the times it was asked."""
     sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for group, _, naive, safe, _ in table:
         sums[int(group)][0] += naive - safe

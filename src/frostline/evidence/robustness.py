@@ -252,7 +252,7 @@ def pair(a: str, said_a: Said, b: str, said_b: Said) -> Row:
         "ci": (low, high),
         "verdict": (
             f"on changed photos {first} is {100 * abs(mean):.1f} points ahead of {second}{sure} "
-            f"(95 % interval {ends[0]:.1f} to {ends[1]:.1f}, {len(difference)} photos in {len(CAUSES) * STRENGTHS} ways)"
+            f"(95 % CI {ends[0]:.1f} to {ends[1]:.1f}, {len(difference)} photos in {len(CAUSES) * STRENGTHS} ways)"
         ),
         "causes": [
             {"cause": c.name, "difference": float(d.mean()), "ci": intervals.average_interval(d)}

@@ -162,6 +162,6 @@ def _lost(found: dict[str, Any]) -> str:
     if loss <= LOSS or high >= 0:
         return ""
     return (
-        f"int8 loses {100 * loss:.1f} points on {found['photos']} photos (95 % interval of the change {low:.1f} to {high:.1f}), "
+        f"int8 loses {100 * loss:.1f} points on {found['photos']} photos (95 % CI of the change {low:.1f} to {high:.1f}), "
         f"more than {100 * LOSS:.1f} and than chance explains"
     )

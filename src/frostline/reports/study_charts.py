@@ -56,7 +56,7 @@ def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
     ]
     if not rows:
         return None
-    canvas = Canvas(_SIDE, 46 * len(rows) + 30, f"{title.capitalize()} of each strategy with its 95 % interval.")
+    canvas = Canvas(_SIDE, 46 * len(rows) + 30, f"{title.capitalize()} of each strategy with its 95 % CI.")
     low, high = domain([100 * end for _, *ends in rows for end in ends], 5, 100)
     frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 26, 0))
     frame.across(frame.x.ticks(5 if high - low <= 20 else 6), form=lambda v: f"{plain(v)} %", grid=True)
@@ -70,7 +70,7 @@ def accuracy(strategies: Sequence[Row], macro: bool = False) -> Figure | None:
         _touch(canvas, y, tip)
     numbers: list[tuple[Any, ...]] = [(s["name"], value, left, right) for s, value, left, right in rows]
     return Figure(
-        "accuracy", f"{title.capitalize()} with its 95 % interval", canvas, ("strategy", metric, "low", "high"), numbers
+        "accuracy", f"{title.capitalize()} with its 95 % CI", canvas, ("strategy", metric, "low", "high"), numbers
     )
 
 
@@ -93,7 +93,7 @@ def differences(comparisons: Sequence[Row], name: str = "differences") -> Figure
     ]
     if not rows:
         return None
-    canvas = Canvas(_SIDE, 46 * len(rows) + 44, "Paired differences in accuracy with their 95 % intervals.")
+    canvas = Canvas(_SIDE, 46 * len(rows) + 44, "Paired differences in accuracy with their 95 % CIs.")
     ends = [100 * end for _, *values in rows for end in values]
     low, high = domain([*ends, 0], 2 if max(map(abs, ends)) < 12 else 5, 100, -100)
     frame = Frame(canvas, Scale(low, high, 6, _SIDE - 44), Scale(0, 1, canvas.height - 40, 0))

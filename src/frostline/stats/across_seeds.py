@@ -27,7 +27,7 @@ class Across:
     range: tuple[float, float]
     """The lowest and the highest of `seeds`."""
     ci: tuple[float, float]
-    """95 % interval of the mean over photos and seeds; see `mean_across`."""
+    """95 % CI of the mean over photos and seeds; see `mean_across`."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +156,7 @@ def _beyond_photos(sums: np.ndarray, counts: np.ndarray) -> float:
 def _verdict_across(a: str, b: str, found: Across, p: float) -> str:
     first, second, sign = (a, b, 1) if found.mean >= 0 else (b, a, -1)
     low, high = sorted(100 * sign * end + 0.0 for end in found.ci)  # + 0.0: no "-0.0"
-    span, points = f"95 % interval {low:.1f} to {high:.1f}", f"{100 * abs(found.mean):.1f} points"
+    span, points = f"95 % CI {low:.1f} to {high:.1f}", f"{100 * abs(found.mean):.1f} points"
     ahead = f"ahead with {sum(sign * d > 0 for d in found.seeds)} of {len(found.seeds)} seeds"
     if low > 0 and p < 0.05:
         return f"{first} beats {second} by {points} on average, {span}, {ahead}"

@@ -42,7 +42,7 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
 
 
 def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> CalibrationFigures:
-    """Calibration error, its estimate without bias, its 95 % interval, and a test of perfect calibration.
+    """Calibration error, its estimate without bias, its 95 % CI, and a test of perfect calibration.
 
     The interval inverts a test by simulation (Carpenter, Test inversion bootstrap confidence intervals, 1999): a
     recalibration curve (Cox, 1958: intercept and slope on the logit) gives the shape of the gap; scaled from none to
@@ -159,7 +159,7 @@ def recalibrated(confidence: Floats, correct: Floats) -> Floats:
 
 
 def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
-    """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % interval
+    """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % CI
     of its accuracy."""
     top, correct = probabilities.max(1), probabilities.argmax(1) == labels
     rows: list[ReliabilityBin] = []

@@ -103,7 +103,7 @@ def recommended_line(lines: Sequence[LineOnValidation], seed: int) -> Recommenda
     """Choose a freeze line.
 
     The best line has the most photos correct; between equals, the lower log loss. The recommended one is the highest
-    line (fewest trainable parameters) that is not clearly below it: the 95 % interval of their paired difference
+    line (fewest trainable parameters) that is not clearly below it: the 95 % CI of their paired difference
     reaches zero. A line's `best_share` is the share of resamples of the photos in which it is the best.
 
     Parameters

@@ -14,7 +14,7 @@ Labels = np.ndarray
 
 
 def mean_interval(correct: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of 0/1 values (N,) over photos: Wilson's (1927).
+    """95 % CI of the mean of 0/1 values (N,) over photos: Wilson's (1927).
 
     Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95
     to 96 times in 100; BCa falls below 93 where few photos are wrong, and claims certainty where none is.
@@ -23,7 +23,7 @@ def mean_interval(correct: np.ndarray) -> tuple[float, float]:
 
 
 def balanced_interval(correct: np.ndarray, labels: Labels) -> tuple[float, float]:
-    """95 % interval of the mean over classes of the mean of 0/1 `correct` (N,): Wilson's, for the number of photos that
+    """95 % CI of the mean over classes of the mean of 0/1 `correct` (N,): Wilson's, for the number of photos that
     would waver as much.
 
     Each class's variance is that of its recall after adding half a photo on each side, so that two of two correct are
@@ -42,7 +42,7 @@ def balanced_interval(correct: np.ndarray, labels: Labels) -> tuple[float, float
 
 
 def average_interval(values: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of values (N,) between -1 and 1, one a photo: Student's; where all agree, what the rule
+    """95 % CI of the mean of values (N,) between -1 and 1, one a photo: Student's; where all agree, what the rule
     of three leaves open."""
     if len(values) < 2 or values.min() == values.max():
         return unanimous(values)
@@ -60,7 +60,7 @@ class Comparison:
     difference: float
     """Accuracy of a minus that of b."""
     ci: tuple[float, float]
-    """95 % interval of the difference; see `paired_interval`."""
+    """95 % CI of the difference; see `paired_interval`."""
     p_value: float
     """McNemar's mid-p test: how often chance alone would split the photos on which they disagree so unevenly."""
     verdict: str
@@ -101,7 +101,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def paired_interval(only_a: int, only_b: int, count: int, z: float = 1.959964) -> tuple[float, float]:
-    """95 % interval of the difference of two models' accuracies on the same photos: Tango's score interval (Statistics
+    """95 % CI of the difference of two models' accuracies on the same photos: Tango's score interval (Statistics
     in Medicine, 1998).
 
     Those differences d whose score test (b - c - n d) / sqrt(n (2 q + d - d^2)) stays within +-1.96, where q is the
@@ -143,7 +143,7 @@ def unanimous(difference: np.ndarray) -> tuple[float, float]:
 def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float) -> str:
     first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
     low, high = sorted((100 * sign * ci[0], 100 * sign * ci[1]))
-    span = f"95 % interval {low:.1f} to {high:.1f}"
+    span = f"95 % CI {low:.1f} to {high:.1f}"
     if p < 0.05:
         return f"{first} beats {second} by {100 * abs(mean):.1f} points, {span}"
     if low > 0:

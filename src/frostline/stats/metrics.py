@@ -52,7 +52,7 @@ class Metric:
     """One figure of a model."""
 
     name: str
-    """Its key in study.json. With `interval`, the 95 % interval stands under ``<name>_ci``."""
+    """Its key in study.json. With `interval`, the 95 % CI stands under ``<name>_ci``."""
     label: str
     """Its heading in tables."""
     function: Callable[[Outcomes], float]
@@ -71,7 +71,7 @@ class Metric:
         return show(row.get(self.name))
 
     def interval_text(self, row: Mapping[str, Any]) -> str:
-        """Its 95 % interval as people read it."""
+        """Its 95 % CI as people read it."""
         return wording.span(row.get(f"{self.name}_ci"))
 
 
@@ -157,7 +157,7 @@ class Figures:
     metrics: dict[str, float]
     """By `Metric.name`."""
     intervals: dict[str, tuple[float, float]]
-    """By ``<name>_ci``: 95 % intervals over photos."""
+    """By ``<name>_ci``: 95 % CIs over photos."""
     temperature: float
     """What the logits are divided by in the bundle."""
     per_class: list[PerClass]

@@ -75,7 +75,7 @@ def resample(grid: Grid, seed: int) -> Resampled:
 
 
 def curves(grid: Grid, found: Resampled) -> list[CurvePoint]:
-    """One row for each strategy and size: mean accuracy, its 95 % interval, and each repeat's own accuracy."""
+    """One row for each strategy and size: mean accuracy, its 95 % CI, and each repeat's own accuracy."""
     return [
         {
             "strategy": name,
@@ -95,7 +95,7 @@ def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> C
     Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where
     the challenger is not ahead at the largest size, and the smallest size where it is ahead from there on. Ends of
     ``at_ci`` that lie outside the sizes are "below" or "beyond". ``shown`` says whether it is ahead at the largest size
-    beyond chance (95 % interval of the paired difference).
+    beyond chance (95 % CI of the paired difference).
     """
     difference = found.draws[:, challenger] - found.draws[:, reference]
     mean = found.mean[challenger] - found.mean[reference]
@@ -151,7 +151,7 @@ def forecast(grid: Grid, found: Resampled, strategy: int) -> Forecast:
     -------
     dict
         ``why_not`` alone says why there is no forecast; else ``per_class`` (2 n), ``accuracy`` and ``gain`` over the
-        largest size, each with its 95 % interval, and the law's ``a``, ``b``, ``c``.
+        largest size, each with its 95 % CI, and the law's ``a``, ``b``, ``c``.
     """
     name, sizes = grid.strategies[strategy], grid.per_class
     span = float(sizes[-1] / sizes[0])

@@ -1,7 +1,7 @@
 """The confidence threshold for a wanted precision: below it a prediction is called unsure.
 
 It is chosen on the validation photos and kept in the bundle. Photos are taken from the most confident on. The threshold
-goes down as long as the lower end of the exact one-sided 95 % interval (Clopper and Pearson, 1934) of the share of
+goes down as long as the lower end of the exact one-sided 95 % CI (Clopper and Pearson, 1934) of the share of
 correct predictions stays at or above the wanted precision, and stops at the first one where it does not. So the whole
 descent errs with probability 5 % at most (fixed-sequence testing; Angelopoulos et al., Learn then Test, 2021,
 arXiv:2110.01052). It begins at the fewest photos that could show the precision if all were correct: 59 for 95 %, 299

@@ -141,7 +141,7 @@ def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
     if "accuracy_as_given" in best:
         low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
         detail += (
-            f" With all photos and labels as they were given: {100 * best['accuracy_as_given']:.1f} % right (95 % interval {low:.1f} to "
+            f" With all photos and labels as they were given: {100 * best['accuracy_as_given']:.1f} % right (95 % CI {low:.1f} to "
             f"{high:.1f}) on {best['photos_as_given']:,}."
         )
     return text, detail.strip()

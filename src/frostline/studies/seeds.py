@@ -305,7 +305,7 @@ def _answer(
     low, high = (100 * x for x in best["ci"])
     text = (
         f"{advice(best['name'])}: {100 * best['mean']:.1f} % right on average over {len(ended)} seeds "
-        f"(95 % interval {low:.1f} to {high:.1f}) on {len(counts):,} {photos_reported(ended[0])}."
+        f"(95 % CI {low:.1f} to {high:.1f}) on {len(counts):,} {photos_reported(ended[0])}."
     )
     if "as_given_mean" in best:
         text += f" With all photos and labels as they were given: {100 * best['as_given_mean']:.1f} % right on average."
