@@ -9,7 +9,7 @@ DATA is a folder of class folders; without it the built-in sample is used. Only 
 (a run over one photo); then `frostline serve` with so many clients that each send the next photo as soon as the last is
 answered, as ``image/jpeg`` and as a form. Clients are plain sockets in a process of their own. They share the processor
 with the server, where `predict` has it to itself: the ratio is a lower bound for a server whose clients are elsewhere,
-and the processor time of both sides is told.
+and the processor time of both sides is reported.
 
 **Latency.** Requests at half of the measured throughput, at random times (Poisson), on keep-alive connections; seconds
 from the time a request was due, so that waiting for a connection counts.

@@ -1,4 +1,4 @@
-"""The served bundle, asked in this process: the same answers as `predict`, and a clear no to everything else."""
+"""The served bundle, asked in this process: the same answers as `predict`, and a clear refusal of everything else."""
 
 from __future__ import annotations
 
@@ -94,9 +94,9 @@ def test_below_the_threshold_it_is_unsure(client: TestClient) -> None:
 
     assert unsure(0)["unsure"] is False
     assert unsure(1)["unsure"] is (unsure(1)["confidence"] < 1)
-    told = client.get("/v1/model").json()["thresholds"]
+    thresholds = client.get("/v1/model").json()["thresholds"]
     answer = client.post("/v1/predict?precision=0.9", content=photo(), headers=JPEG)
-    if any(row["precision"] >= 0.9 for row in told):
+    if any(row["precision"] >= 0.9 for row in thresholds):
         assert isinstance(answer.json()["results"][0]["unsure"], bool)
     else:
         refusal(answer, 422, "no_threshold")
@@ -105,14 +105,14 @@ def test_below_the_threshold_it_is_unsure(client: TestClient) -> None:
     assert refusal(client.post("/v1/predict?threshold=2", content=photo(), headers=JPEG), 422, "invalid")
 
 
-def test_the_model_tells_of_itself(client: TestClient, bundle: Path) -> None:
-    told = client.get("/v1/model").json()
+def test_the_model_and_its_card_are_described(client: TestClient, bundle: Path) -> None:
+    answer = client.get("/v1/model").json()
     document = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
-    assert told["classes"] == document["classes"]
-    assert told["figures"] == document["figures"]
-    assert document["sha256"].startswith(told["id"])
-    assert told["card"] == (bundle / "README.md").read_text(encoding="utf-8")
-    assert told["neighbours"] == document["neighbours"]["photos"]
+    assert answer["classes"] == document["classes"]
+    assert answer["figures"] == document["figures"]
+    assert document["sha256"].startswith(answer["id"])
+    assert answer["card"] == (bundle / "README.md").read_text(encoding="utf-8")
+    assert answer["neighbours"] == document["neighbours"]["photos"]
 
 
 def test_counts_for_prometheus(bundle: Path) -> None:
@@ -317,14 +317,14 @@ def test_every_answer_forbids_what_is_not_its_own(client: TestClient) -> None:
 
 def test_where_the_evidence_stands(bundle: Path) -> None:
     with asked(bundle) as client:
-        told = client.post("/v1/explain?class=class%202", content=photo(7, "PNG", 90, 30), headers=JPEG).json()
-        assert told["class"] == "class 2"
+        answer = client.post("/v1/explain?class=class%202", content=photo(7, "PNG", 90, 30), headers=JPEG).json()
+        assert answer["class"] == "class 2"
         plain = client.post("/v1/explain", files={"file": photo(7, "PNG", 90, 30)}).json()
         assert plain["class"] == plain["predicted"]
         refusal(client.post("/v1/explain", content=b"nothing", headers=JPEG), 415, "not_a_photo")
-    grid = np.array(told["map"])
+    grid = np.array(answer["map"])
     assert grid.ndim == 2
     assert 0 <= grid.min() <= grid.max() <= 255
-    kind, _, data = told["overlay"].partition(",")
+    kind, _, data = answer["overlay"].partition(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (90, 30)  # the photo's own shape

@@ -1,4 +1,4 @@
-"""The page in a real browser: drop a photo, see its class and where the model looked; a phone; the keyboard alone."""
+"""The page in a real browser: drop a photo, see its class and a heat map; a phone; the keyboard alone."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_a_phone_has_a_camera_and_nothing_sticks_out(live: Live, chromium: Brows
 
 def test_the_keyboard_alone_will_do(live: Live, chromium: Browser, tmp_path: Path) -> None:
     page = opened(chromium, live.url)
-    page.on("filechooser", lambda _: None)  # a busy browser must be told in time that its dialog is ours
+    page.on("filechooser", lambda _: None)  # a busy browser must know in time that the test handles its dialog
     (tmp_path / "a.jpg").write_bytes(photo(5))
 
     def tab_to(selector: str) -> None:
@@ -146,7 +146,7 @@ def test_the_keyboard_alone_will_do(live: Live, chromium: Browser, tmp_path: Pat
         page.keyboard.press("Enter")
     chooser.value.set_files(tmp_path / "a.jpg")
     page.wait_for_selector('body[data-done="1"]')
-    expect(page.get_by_role("status")).to_have_text(re.compile(r"^a\.jpg: .+, .*\d+ %$"))  # told to screen readers
+    expect(page.get_by_role("status")).to_have_text(re.compile(r"^a\.jpg: .+, .*\d+ %$"))  # for screen readers
     tab_to(".heat-map")
     page.keyboard.press("Enter")
     expect(page.locator(".overlay")).to_be_visible(timeout=90_000)

@@ -61,7 +61,7 @@ class Crowd:
                 self.seen[str(response.status_code)] += 1
                 self.models.append(response.json()["model"]["id"] if response.status_code == 200 else "")
                 if response.headers.get("connection") == "close":
-                    self.seen["told to leave"] += 1
+                    self.seen["sent elsewhere"] += 1
                     return
 
     def __enter__(self) -> Crowd:
@@ -99,8 +99,8 @@ def test_the_stop_loses_no_request_of_clients_that_heed_it(bundle: Path, sign: i
         assert code == 0, err
         assert "Traceback" not in err
     for crowd, clients in ((kept, 8), (new, 4)):
-        assert set(crowd.seen) == {"200", "told to leave"}, crowd.seen
-        assert crowd.seen["told to leave"] == clients
+        assert set(crowd.seen) == {"200", "sent elsewhere"}, crowd.seen
+        assert crowd.seen["sent elsewhere"] == clients
 
 
 @posix
@@ -117,10 +117,10 @@ def test_requests_under_way_are_answered_after_the_server_stops_listening(bundle
         else:
             raise AssertionError("it still listens")
         finished.sendall(photo())
-        answer = _told(finished)
+        answer = _received(finished)
         assert answer.startswith(b"HTTP/1.1 200")
         assert b"connection: close" in answer.lower()
-        assert _told(stalled).startswith(b"HTTP/1.1 408")  # and the server does not wait for it for ever
+        assert _received(stalled).startswith(b"HTTP/1.1 408")  # and the server does not wait for it for ever
         code, err = server.ended()
         assert code == 0, err
 
@@ -233,14 +233,14 @@ def _until_counted(client: httpx.Client, line: str) -> None:
 # ---- the slow and the rude -------------------------------------------------------------------------------------------
 
 
-def _told(connection: socket.socket) -> bytes:
-    """All that the server still says before it ends the connection."""
+def _received(connection: socket.socket) -> bytes:
+    """All bytes until the server ends the connection."""
     connection.settimeout(20)
-    said = b""
+    received = b""
     with contextlib.suppress(ConnectionResetError), connection:
         while piece := connection.recv(65536):
-            said += piece
-    return said
+            received += piece
+    return received
 
 
 def _header(length: int, more: str = "") -> bytes:
@@ -248,7 +248,7 @@ def _header(length: int, more: str = "") -> bytes:
     return f"{head}Content-Length: {length}\r\n{more}\r\n".encode()
 
 
-def test_slow_and_rude_clients_are_told_and_hold_nobody_up(live: Live) -> None:
+def test_slow_and_rude_clients_get_a_reason_and_hold_nobody_up(live: Live) -> None:
     def connect(message: bytes) -> socket.socket:
         connection = socket.create_connection(("127.0.0.1", live.port))
         connection.sendall(message)
@@ -265,12 +265,12 @@ def test_slow_and_rude_clients_are_told_and_hold_nobody_up(live: Live) -> None:
     for _ in range(20):
         response = httpx.post(f"{live.url}v1/predict", content=photo(), headers=JPEG, timeout=10)
         assert response.status_code == 200
-    assert b"408" in (said := _told(slow_body))
-    assert b'"too_slow"' in said
+    assert b"408" in (received := _received(slow_body))
+    assert b'"too_slow"' in received
     for connection in stalled:
-        assert b"408" in _told(connection)
-    assert b"408" in _told(half_header)
-    assert _told(silent) == b""  # it never asked for anything
+        assert b"408" in _received(connection)
+    assert b"408" in _received(half_header)
+    assert _received(silent) == b""  # it never asked for anything
 
 
 @pytest.mark.parametrize(
@@ -283,11 +283,11 @@ def test_slow_and_rude_clients_are_told_and_hold_nobody_up(live: Live) -> None:
         (b"POST /v1/predict HTTP/1.1\r\nHost: 127.0.0.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", b"400"),
     ],
 )
-def test_broken_http_is_told(live: Live, message: bytes, status: bytes) -> None:
+def test_broken_http_gets_a_reason(live: Live, message: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", live.port)) as connection:
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.sendall(message)
-        head, _, body = _told(connection).partition(b"\r\n\r\n")
+        head, _, body = _received(connection).partition(b"\r\n\r\n")
     assert status in head.partition(b"\r\n")[0]
     assert list(json.loads(body)["error"]) == ["code", "message"]
     assert httpx.get(f"{live.url}healthz").status_code == 200
@@ -303,7 +303,7 @@ def test_a_huge_upload_is_refused_at_once_and_cut_off(live: Live) -> None:
                 connection.sendall(bytes(65536))
 
 
-def test_more_connections_than_allowed_are_refused_and_health_is_still_told(bundle: Path) -> None:
+def test_more_connections_than_allowed_are_refused_and_health_is_still_answered(bundle: Path) -> None:
     limits = Limits(connections=3)
     with listening(bundle, limits=limits) as url:
         idle = [httpx.Client(base_url=url) for _ in range(3)]

@@ -80,7 +80,7 @@ def test_photos_with_any_options_meet_none_either(schema: Any, path: str) -> Non
     @given(case=operation.as_strategy(), data=st.data())
     def holds(case: Any, data: st.DataObject) -> None:
         case.body, case.media_type = photo(data.draw(st.integers(0, 5))), "image/jpeg"
-        if path == "/v1/explain":  # no process for it here: an unknown class is told before
+        if path == "/v1/explain":  # an unknown class is refused before a heat map is drawn
             case.query = {"class": "no such"}
         response = case.call_and_validate(checks=CHECKS, headers={**TOKEN, "Content-Type": "image/jpeg"}, timeout=90)
         assert response.status_code in (200, 422)

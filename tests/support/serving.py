@@ -86,9 +86,9 @@ def running(bundle: Path, *options: object, **environment: str) -> Iterator[Live
     try:
         line = process.stdout.readline()
         assert line, process.communicate()
-        told = json.loads(line)
-        httpx.get(told["url"] + "readyz", timeout=30).raise_for_status()
-        yield Live(process, told["url"], told["model"])
+        started = json.loads(line)
+        httpx.get(started["url"] + "readyz", timeout=30).raise_for_status()
+        yield Live(process, started["url"], started["model"])
     finally:
         process.kill()
         process.communicate()
