@@ -276,7 +276,7 @@ def _class_name(label: object, classes: list[str] | None) -> str:
 
 
 def _columns(file: Path, features: Features) -> list[str]:
-    """The columns to read: photo, label, then group and split if they exist. Raises DataError if the first are missing."""
+    """The columns to read: photo, label, then group and split if there. Raises DataError without the first two."""
     shown, came = printable(str(file)), printable(", ".join(features)) or "no columns"
     photo = _photo_column(features)
     if not photo:
