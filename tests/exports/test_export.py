@@ -102,13 +102,13 @@ def test_a_false_artefact_is_not_kept(bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle.parents[1], tmp_path / "run")
     from frostline.exports import exporter, proof
 
-    def wrong(*arguments: Any, **rest: Any) -> proof.Heard:
+    def wrong(*arguments: Any, **rest: Any) -> proof.ExampleResult:
         heard = real(*arguments, **rest)
         return dataclasses.replace(heard, classes=heard.classes[::-1])
 
-    real = proof.listen
+    real = proof.run_on
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(proof, "listen", wrong)
+        patch.setattr(proof, "run_on", wrong)
         failed = call("export", moved, "--out", tmp_path / "out", "--quiet")
     assert "its classes are" in failed.error
     assert [p.name for p in (tmp_path / "out").iterdir()] == [exporter.FILE]

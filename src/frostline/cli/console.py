@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -66,7 +66,7 @@ def cell(value: Any) -> str:
     return str(value).replace("[", "\\[")
 
 
-def accuracy_cells(row: dict[str, Any]) -> tuple[str, str]:
+def accuracy_cells(row: Mapping[str, Any]) -> tuple[str, str]:
     """A row's accuracy and its 95 % CI, in percent."""
     low, high = (100 * x for x in row["accuracy_ci"])
     return f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from frostline.cli.console import accuracy_cells, console, progress_bar, right_aligned
 from frostline.cli.options import Json, Quiet
+from frostline.documents import Export
 
 Bundle = Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")]
 
@@ -90,7 +91,7 @@ def push(
         console().print(f"{document['url']} holds {', '.join(document['files'])}", markup=False, soft_wrap=True)
 
 
-def _print_proof(document: dict[str, Any]) -> None:
+def _print_proof(document: Export) -> None:
     """The figures of a proof, the artefact beside the bundle."""
     rows = right_aligned("from file to label", "artefact", "bundle")
     accuracy, interval = accuracy_cells(document)

@@ -98,8 +98,8 @@ class AsRunHere(TypedDict):
     accuracy_change_ci: Interval
 
 
-class Export(TypedDict):
-    """export.json."""
+class ExportedModel(TypedDict):
+    """What an export is of, and its files."""
 
     frostline: str
     format: str
@@ -117,6 +117,11 @@ class Export(TypedDict):
     bundle_bytes: int
     proved_on: str
     machine: ExportMachine
+
+
+class ProofFigures(TypedDict):
+    """An artefact against its bundle, on the same photo files."""
+
     photos: int
     unreadable: int
     agreement: float
@@ -132,6 +137,11 @@ class Export(TypedDict):
     accuracy_change_p: float
     latency_ms: float
     throughput: float
+
+
+class Export(ExportedModel, ProofFigures):
+    """export.json."""
+
     engine: str
     as_run_here: NotRequired[AsRunHere]
     status: Literal["proved", "failed"]

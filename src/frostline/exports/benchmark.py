@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 import frostline
+from frostline import documents
 from frostline.bundles import bundle as bundles
 from frostline.exports import exporter, proof
 from frostline.files import write_json, write_text
@@ -60,15 +61,15 @@ def bench(
     files = [photos.root / p.path for p in chosen]
     rows = [_bundle(model, chosen, photos.root, source, progress)]
     for place in map(Path, artefacts or beside(source)):
-        document = exporter.read(place)
-        if document.get("status") != "proved":
+        exported = documents.read(place, documents.Export)
+        if exported.get("status") != "proved":
             progress.say(f"{place} is left out: its proof failed")
             continue
-        name = f"{document['format']}{' int8' if document['int8'] else ''}"
+        name = f"{exported['format']}{' int8' if exported['int8'] else ''}"
         task = progress.task(f"Measuring {name}")
-        heard = proof.listen(place / document["example"], files, timed=len(files))
+        result = proof.run_on(place / exported["example"], files, timed=len(files))
         task.finish()
-        rows.append(_row(name, heard.file_ms, heard.throughput, document["size_bytes"], str(place)))
+        rows.append(_row(name, result.file_ms, result.throughput, exported["size_bytes"], str(place)))
     document = {
         "frostline": frostline.__version__,
         "bundle": str(source),
@@ -99,7 +100,7 @@ def _bundle(
             model.probabilities(found[None])
             spent.append(1000 * (time.perf_counter() - started))
     started = time.perf_counter()
-    proof.said(model, photos, root, task)
+    proof.bundle_probabilities(model, photos, root, task)
     throughput = len(photos) / (time.perf_counter() - started)
     task.finish()
     name = f"bundle ({engine.settle('auto')})"

@@ -43,7 +43,8 @@ def classify(photo):  # uint8 (H, W, 3) to probabilities (C,)
 OPENVINO = (
     _HEAD.format(packages="openvino numpy pillow", imports="import openvino", more="")
     + """network = openvino.Core().read_model(Path(__file__).with_name("{file}"))
-model = openvino.Core().compile_model(network, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})  # without: bfloat16 where there is some
+# float32; the default is bfloat16 where the processor has it
+model = openvino.Core().compile_model(network, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})
 classes = json.loads(network.get_rt_info(["frostline", "classes"]).astype(str))
 
 {read}
@@ -109,7 +110,8 @@ def _read(transform: Transform, *, whole_photo: bool) -> str:
     if crop:
         lines += [
             f"    scale = {2 * side / transform.crop_pct!r} / min(image.size)",
-            "    image.draft(None, [int(np.ceil(scale * side)) for side in image.size])  # decodes a large JPEG at 1/2, 1/4 or 1/8",
+            "    # decodes a large JPEG at 1/2, 1/4 or 1/8 of its size",
+            "    image.draft(None, [int(np.ceil(scale * side)) for side in image.size])",
         ]
     else:
         lines += [

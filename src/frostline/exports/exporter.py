@@ -1,4 +1,5 @@
-"""From a bundle to a model that runs without frostline, with proof: it is only kept if it says what the bundle says.
+"""Export a bundle as a model that runs without frostline. It is only kept if it is proved to predict what the bundle
+predicts.
 
 bundle -> network with all that is around it -> artefact + example -> proof, from image file to label -> export.json
 """
@@ -10,7 +11,7 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from frostline import documents
 from frostline.bundles import bundle as bundles
 from frostline.bundles import card
 from frostline.bundles.bundle import Bundle
+from frostline.documents.bundle import ExportedModel
 from frostline.errors import BundleError, ConfigError, DataError, PhotoError, RunError, nearest
 from frostline.exports import example_code, formats, proof
 from frostline.files import replacing, write_text
@@ -29,6 +31,9 @@ from frostline.photos.decoding import Pixels
 from frostline.photos.loading import pixels
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
+
+if TYPE_CHECKING:  # PyTorch is imported only once something is written
+    from frostline.exports.artefact import Spec
 
 FILE = "export.json"
 
@@ -54,7 +59,7 @@ def export(
     data: str | Path = "",
     overwrite: bool = False,
     progress: Progress | None = None,
-) -> dict[str, Any]:
+) -> documents.Export:
     """Export a bundle and prove that the artefact says the same; returns what export.json holds.
 
     Parameters
@@ -65,7 +70,7 @@ def export(
         The artefact's folder; None: beside the bundle, named after the format.
     data
         Labelled photos for the proof (and, a third of them, for int8); empty: the photos of the run that made the
-        bundle that it has not learnt from, validation photos first.
+        bundle that it was not trained on, validation photos first.
 
     Raises
     ------
@@ -83,49 +88,37 @@ def export(
 
     with replacing(target) as temporary:
         temporary.mkdir()
-        # -- written
-        from frostline.exports.artefact import Core, Spec
-
-        spec = Spec(model.about, int8, kind.whole_photo)
+        # -- write it
         calibration = _calibration(photos, model, progress) if int8 else []
         task = progress.task(f"Writing {form}{' in int8' if int8 else ''}")
-        kind.write(formats.Order(Core(model.about, model.parts), spec, calibration), temporary)
-        text = example_code.write(kind.example, kind.file, model.transform, whole_photo=kind.whole_photo)
-        write_text(temporary / "example.py", text)
+        spec = _write(kind, model, calibration, temporary, int8=int8)
         task.finish()
 
-        # -- and proved
-        document = _described(temporary, form, kind, spec, source, photos)
-        why = _prove(document, temporary, model, photos, progress)
-        if why:
+        # -- and prove it
+        about = _described(temporary, form, kind, spec, source, photos)
+        document = _proved(about, temporary, model, photos, progress)
+        if document["why"]:
             shutil.rmtree(temporary)
             temporary.mkdir()
         else:
             write_text(temporary / "README.md", card.exported(document, source))
-        document |= {"status": "failed" if why else "proved", "why": why}
         documents.write(temporary, documents.Export, document)
         if target.exists():
             shutil.rmtree(target)
-    if why:
-        raise RunError(f"the {form} export is not kept: {why}; the figures are in {target / FILE}")
+    if document["why"]:
+        raise RunError(f"the {form} export is not kept: {document['why']}; the figures are in {target / FILE}")
     return document
 
 
-def read(folder: Path) -> dict[str, Any]:
-    """An artefact's export.json.
+def _write(kind: formats.Form, model: Bundle, calibration: list[Pixels], folder: Path, *, int8: bool) -> Spec:
+    """Write the artefact and its example."""
+    from frostline.exports.artefact import Core, Spec
 
-    Raises
-    ------
-    RunError
-        There is none, or it is damaged.
-    """
-    try:
-        document: dict[str, Any] = json.loads((folder / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{folder} holds no {FILE}: give the --out of a frostline export") from None
-    except (OSError, ValueError) as error:
-        raise RunError(f"{folder / FILE} can't be read: {error}") from error
-    return document
+    spec = Spec(model.about, int8, kind.whole_photo)
+    kind.write(formats.Order(Core(model.about, model.parts), spec, calibration), folder)
+    text = example_code.write(kind.example, kind.file, model.transform, whole_photo=kind.whole_photo)
+    write_text(folder / "example.py", text)
+    return spec
 
 
 def _check_free(target: Path, *, overwrite: bool) -> None:
@@ -134,7 +127,7 @@ def _check_free(target: Path, *, overwrite: bool) -> None:
         return
     if not (target / FILE).is_file():
         raise ConfigError(f"--out {target}: there is something else already; give a new folder")
-    if read(target).get("status") == "proved" and not overwrite:
+    if documents.read(target, documents.Export).get("status") == "proved" and not overwrite:
         raise ConfigError(f"--out {target} holds an export already: give --overwrite, or another folder")
 
 
@@ -154,13 +147,14 @@ def gather(source: Path, model: Bundle, data: str | Path = "") -> Photos:
 
 
 def _of_run(source: Path, refit: bool) -> Photos:
-    """The run's validation photos, or its test photos where the model has learnt from the others too: nothing is chosen
+    """The run's validation photos, or its test photos where the model was trained on the others too: nothing is chosen
     here."""
     run = source.resolve().parents[1]
     table = run / "manifest.csv"
     if not table.is_file():
         raise DataError(
-            f"{source} does not stand in its run folder, so no photos are known to prove the export on: give some with --data FOLDER"
+            f"{source} does not stand in its run folder, so no photos are known to prove the export on: "
+            "give some with --data FOLDER"
         )
     root, elsewhere = _roots(run)
     listed = manifest.read(table, root).photos
@@ -221,7 +215,7 @@ def _calibration(photos: Photos, model: Bundle, progress: Progress) -> list[Pixe
 # ---- proof -----------------------------------------------------------------------------------------------------------
 
 
-def _described(folder: Path, form: str, kind: formats.Form, spec: Any, source: Path, photos: Photos) -> dict[str, Any]:
+def _described(folder: Path, form: str, kind: formats.Form, spec: Spec, source: Path, photos: Photos) -> ExportedModel:
     files = [folder / name for name in (kind.file, *kind.also)]
     digest = hashlib.sha256((folder / kind.file).read_bytes()).hexdigest()
     about = spec.about
@@ -245,30 +239,38 @@ def _described(folder: Path, form: str, kind: formats.Form, spec: Any, source: P
     }
 
 
-def _prove(document: dict[str, Any], folder: Path, model: Bundle, photos: Photos, progress: Progress) -> str:
-    """Add the proof's figures to `document`; returns why it fails, empty where it holds.
+def _proved(about: ExportedModel, folder: Path, model: Bundle, photos: Photos, progress: Progress) -> documents.Export:
+    """export.json: the model, the proof's figures, and why it fails (empty where it holds).
 
     The contract is with the bundle in float32 (`--engine onnx`), the arithmetic of the artefact. Where this machine
     runs bundles in bfloat16, the agreement with that is stated beside it: there the bundle rounds, not the artefact.
     """
     files = [photos.root / p.path for p in photos.proof]
     labels = np.array([model.classes.index(p.label) for p in photos.proof])
-    task = progress.task("Asking the bundle", len(files))
-    reference = proof.said(model, photos.proof, photos.root, task)
+    task = progress.task("Predictions of the bundle", len(files))
+    reference = proof.bundle_probabilities(model, photos.proof, photos.root, task)
     task.finish()
-    task = progress.task(f"Asking the artefact of {len(files)} photos")
-    heard = proof.listen(folder / "example.py", files)
+    task = progress.task(f"Predictions of the artefact for {len(files)} photos")
+    result = proof.run_on(folder / "example.py", files)
     task.finish()
-    document |= proof.figures(heard, reference, labels)
-    document["engine"] = engine.signature("onnx")
-    if engine.settle("auto") != "onnx" and document["unreadable"] == 0:
+    figures = proof.compare(result, reference, labels)
+    why = proof.failure(result, figures, model.classes, int8=about["int8"])
+    rest = {"engine": engine.signature("onnx"), "status": "failed" if why else "proved", "why": why}
+    document = cast("documents.Export", {**about, **figures, **rest})
+    if engine.settle("auto") != "onnx" and figures["unreadable"] == 0:
         here = bundles.load(_folder(model), "auto")
-        task = progress.task("Asking the bundle as it runs here", len(files))
-        as_run = proof.figures(heard, proof.said(here, photos.proof, photos.root, task), labels)
+        task = progress.task("Predictions of the bundle as it runs here", len(files))
+        as_run = proof.compare(result, proof.bundle_probabilities(here, photos.proof, photos.root, task), labels)
         task.finish()
-        names = ("agreement", "largest_difference", "bundle_accuracy", "accuracy_change", "accuracy_change_ci")
-        document["as_run_here"] = {"engine": engine.signature(engine.settle("auto")), **{n: as_run[n] for n in names}}
-    return proof.fault(heard, document, model.classes, int8=document["int8"])
+        document["as_run_here"] = {
+            "engine": engine.signature(engine.settle("auto")),
+            "agreement": as_run["agreement"],
+            "largest_difference": as_run["largest_difference"],
+            "bundle_accuracy": as_run["bundle_accuracy"],
+            "accuracy_change": as_run["accuracy_change"],
+            "accuracy_change_ci": as_run["accuracy_change_ci"],
+        }
+    return document
 
 
 def _folder(model: Bundle) -> Path:

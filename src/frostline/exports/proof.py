@@ -1,5 +1,5 @@
-"""Proof that an artefact says what its bundle says: from image file to label, through an interpreter in which frostline
-is not."""
+"""Proof that an artefact predicts what its bundle predicts: from image file to label, in an interpreter without
+frostline."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from frostline.bundles.bundle import Bundle
+from frostline.documents.bundle import ProofFigures
 from frostline.errors import PhotoError, RunError
 from frostline.exports import run_example
 from frostline.parallel import ahead, groups
@@ -25,7 +25,7 @@ from frostline.stats import intervals
 from frostline.stats.probabilities import Floats
 
 AGREE = 0.999
-"""Share of photos on which a float32 artefact has to say what its bundle says."""
+"""Share of photos on which a float32 artefact has to predict the class that its bundle predicts."""
 TIE = 0.02
 """Where less separates a photo's two best classes, rounding in the last place of a pixel may decide. One such photo is
 forgiven: fewer than a thousand photos can't tell 99.9 % from 100 %."""
@@ -35,8 +35,8 @@ TIMED = 50
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What an artefact said of photo files."""
+class ExampleResult:
+    """The output of an artefact's example for photo files."""
 
     classes: list[str]
     probabilities: list[list[float] | None]
@@ -48,7 +48,7 @@ class Heard:
     throughput: float
 
 
-def listen(example: Path, files: Sequence[Path], timed: int = TIMED) -> Heard:
+def run_on(example: Path, files: Sequence[Path], timed: int = TIMED) -> ExampleResult:
     """Run an artefact's example on photo files, in a fresh interpreter that sees neither this package nor the user's
     settings.
 
@@ -67,16 +67,21 @@ def listen(example: Path, files: Sequence[Path], timed: int = TIMED) -> Heard:
     if done.returncode:
         lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
         raise RunError(f"the artefact's own example, {example.name}, can't run: {lines[-1][:300]}")
-    told = json.loads(done.stdout)
-    if told["frostline"]:
+    printed = json.loads(done.stdout)
+    if printed["frostline"]:
         raise RunError("the proof is void: the artefact's example imported frostline")
-    faults = {int(k): v for k, v in told["faults"].items()}
-    return Heard(
-        told["classes"], told["probabilities"], faults, told["latency_ms"], told["file_ms"], told["throughput"]
+    faults = {int(k): v for k, v in printed["faults"].items()}
+    return ExampleResult(
+        printed["classes"],
+        printed["probabilities"],
+        faults,
+        printed["latency_ms"],
+        printed["file_ms"],
+        printed["throughput"],
     )
 
 
-def said(bundle: Bundle, photos: Sequence[Photo], root: Path, step: Step) -> Floats:
+def bundle_probabilities(bundle: Bundle, photos: Sequence[Photo], root: Path, step: Step) -> Floats:
     """The bundle's own probabilities (N, C) from the same files; a row of NaN where one can't be read."""
     rows: list[np.ndarray] = []
     unread = np.full(len(bundle.classes), np.nan)
@@ -93,75 +98,75 @@ def said(bundle: Bundle, photos: Sequence[Photo], root: Path, step: Step) -> Flo
     return np.stack(rows)
 
 
-def figures(heard: Heard, bundle: Floats, labels: np.ndarray) -> dict[str, Any]:
-    """What the two have in common.
+def compare(result: ExampleResult, bundle: Floats, labels: np.ndarray) -> ProofFigures:
+    """Compare an artefact with its bundle.
 
     Parameters
     ----------
     bundle
-        (N, C) probabilities of the bundle, as `said` gives them.
+        (N, C) probabilities of the bundle, as `bundle_probabilities` gives them.
     labels
         (N,) class indices.
     """
-    there = np.array([p is not None for p in heard.probabilities]) & ~np.isnan(bundle).any(1)
+    there = np.array([p is not None for p in result.probabilities]) & ~np.isnan(bundle).any(1)
     if not there.any():
-        first = next(iter(heard.faults.values()), "the bundle can't read them")
+        first = next(iter(result.faults.values()), "the bundle can't read them")
         raise RunError(f"none of the {len(labels)} photos of the proof could be read; the first: {first}")
-    spoken = np.array([p if p is not None else [np.nan] * bundle.shape[1] for p in heard.probabilities])[there]
+    probabilities = np.array([p if p is not None else [np.nan] * bundle.shape[1] for p in result.probabilities])[there]
     reference, truth = bundle[there], labels[there]
-    same = spoken.argmax(1) == reference.argmax(1)
-    right, right_before = spoken.argmax(1) == truth, reference.argmax(1) == truth
+    same = probabilities.argmax(1) == reference.argmax(1)
+    correct, bundle_correct = probabilities.argmax(1) == truth, reference.argmax(1) == truth
     best = np.sort(reference, 1)
     gaps = (best[:, -1] - best[:, -2])[~same]
-    low, high = intervals.mean_interval(right.astype(float))
-    change = intervals.compare("artefact", right, "bundle", right_before)
+    low, high = intervals.mean_interval(correct.astype(float))
+    change = intervals.compare("artefact", correct, "bundle", bundle_correct)
     return {
         "photos": int(there.sum()),
         "unreadable": int((~there).sum()),
         "agreement": float(same.mean()),
         "disagree": int((~same).sum()),
         "disagree_gaps": [round(float(g), 6) for g in np.sort(gaps)[:20]],
-        "largest_difference": float(np.abs(spoken - reference).max()),
-        "mean_difference": float(np.abs(spoken - reference).max(1).mean()),
-        "accuracy": float(right.mean()),
+        "largest_difference": float(np.abs(probabilities - reference).max()),
+        "mean_difference": float(np.abs(probabilities - reference).max(1).mean()),
+        "accuracy": float(correct.mean()),
         "accuracy_ci": [low, high],
-        "bundle_accuracy": float(right_before.mean()),
+        "bundle_accuracy": float(bundle_correct.mean()),
         "accuracy_change": change.difference,
         "accuracy_change_ci": list(change.ci),
         "accuracy_change_p": change.p_value,
-        "latency_ms": round(statistics.median(heard.latency_ms), 3),
-        "throughput": round(heard.throughput, 1),
+        "latency_ms": round(statistics.median(result.latency_ms), 3),
+        "throughput": round(result.throughput, 1),
     }
 
 
-def fault(heard: Heard, found: dict[str, Any], classes: Sequence[str], *, int8: bool) -> str:
+def failure(result: ExampleResult, found: ProofFigures, classes: Sequence[str], *, int8: bool) -> str:
     """Why the proof fails, in words; empty where it holds."""
-    if heard.classes != list(classes):
-        return f"its classes are {', '.join(heard.classes)}, the bundle's {', '.join(classes)}"
+    if result.classes != list(classes):
+        return f"its classes are {', '.join(result.classes)}, the bundle's {', '.join(classes)}"
     if found["unreadable"]:
-        number, why = next(iter(heard.faults.items()), (0, "unreadable"))
+        number, why = next(iter(result.faults.items()), (0, "unreadable"))
         return f"{found['unreadable']} photos could not be read by its example, the first is number {number + 1}: {why}"
     if int8:
         return _lost(found)
     return _disagrees(found)
 
 
-def _disagrees(found: dict[str, Any]) -> str:
+def _disagrees(found: ProofFigures) -> str:
     ties = [gap for gap in found["disagree_gaps"] if gap < TIE]
     if found["agreement"] >= AGREE or (found["disagree"] == 1 and ties):
         return ""
     return (
-        f"it says something else than the bundle of {found['disagree']} of {found['photos']} photos, "
+        f"it predicts another class than the bundle for {found['disagree']} of {found['photos']} photos, "
         f"agreement {100 * found['agreement']:.1f} %, expected {100 * AGREE:.1f} %"
     )
 
 
-def _lost(found: dict[str, Any]) -> str:
+def _lost(found: ProofFigures) -> str:
     low, high = (100 * x for x in found["accuracy_change_ci"])
     loss = -found["accuracy_change"]
     if loss <= LOSS or high >= 0:
         return ""
     return (
-        f"int8 loses {100 * loss:.1f} points on {found['photos']} photos (95 % CI of the change {low:.1f} to {high:.1f}), "
-        f"more than {100 * LOSS:.1f} and than chance explains"
+        f"int8 loses {100 * loss:.1f} points on {found['photos']} photos (95 % CI of the change {low:.1f} to "
+        f"{high:.1f}), more than {100 * LOSS:.1f} and than chance explains"
     )

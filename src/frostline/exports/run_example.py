@@ -1,9 +1,9 @@
-"""Run in an interpreter of its own: an artefact's example on photo files. Knows nothing of frostline, and tells if it
-is there.
+"""Run an artefact's example on photo files, in an interpreter of its own. It does not import frostline, and reports
+whether the example did.
 
-``python -I proving.py EXAMPLE`` reads ``{"files": [...], "timed": n}`` on stdin and prints ``{"classes": [...],
+``python -I run_example.py EXAMPLE`` reads ``{"files": [...], "timed": n}`` on stdin and prints ``{"classes": [...],
 "probabilities": [[...] | null], "faults": {index: why}, "latency_ms": [...], "file_ms": [...], "throughput": photos/s,
-"start_seconds", "frostline": bool}``.
+"frostline": bool}``.
 """
 
 import json
@@ -19,10 +19,8 @@ def main() -> None:
     """See the module."""
     asked = json.load(sys.stdin)
     example, sys.argv = sys.argv[1], sys.argv[1:2]
-    started = time.perf_counter()
-    told = runpy.run_path(example)
-    ready = time.perf_counter()
-    read, classify = told["read"], told["classify"]
+    namespace = runpy.run_path(example)
+    read, classify = namespace["read"], namespace["classify"]
 
     def attempt(path):  # type: ignore[no-untyped-def]
         try:
@@ -56,13 +54,12 @@ def main() -> None:
         from_file.append(1000 * (time.perf_counter() - between))
     json.dump(
         {
-            "classes": list(told["classes"]),
+            "classes": list(namespace["classes"]),
             "probabilities": results,
             "faults": faults,
             "latency_ms": latency,
             "file_ms": from_file,
             "throughput": (len(files) - len(faults)) / spent if spent else 0.0,
-            "start_seconds": ready - started,
             "frostline": any(name.partition(".")[0] == "frostline" for name in sys.modules),
         },
         sys.stdout,

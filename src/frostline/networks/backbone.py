@@ -251,8 +251,8 @@ def build(
     if backbone.blocks and progress is not None:
         kinds = {type(backbone.traced.get_submodule(block)).__name__ for block in backbone.blocks}
         progress.say(
-            f"{name}: {len(backbone.blocks)} of its {backbone.layer_count} layers are whole blocks ({', '.join(sorted(kinds))}) that "
-            "can't be recorded inside; the freeze line counts each as one"
+            f"{name}: {len(backbone.blocks)} of its {backbone.layer_count} layers are whole blocks "
+            f"({', '.join(sorted(kinds))}) that can't be recorded inside; the freeze line counts each as one"
         )
     return backbone
 
@@ -328,7 +328,7 @@ def architecture(about: Info, size: int = 0) -> nn.Module:
 
 
 def _timm(about: Info, size: int, **options: Any) -> nn.Module:
-    """One of timm's networks. Those made for one size of photo (most transformers) are told another one."""
+    """One of timm's networks. Those made for one size of photo (most transformers) are given the other size."""
     _preloaded()
     import timm
 
@@ -372,7 +372,8 @@ def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Te
         where, at_hand = f"timm's hub ({about.hub})", ", ".join(weights.KNOWN)
         raise WeightsError(
             f"no weights for '{about.name}' from {kept or where}: {one_line(error)}; connect to the hub "
-            f"(HF_ENDPOINT names a mirror), give the file with --weights PATH, or choose one that the package index has: {at_hand}"
+            f"(HF_ENDPOINT names a mirror), give the file with --weights PATH, or choose one that the "
+            f"package index has: {at_hand}"
         ) from error
     finally:
         if task:
@@ -422,19 +423,20 @@ def _fits(wanted: dict[str, Tensor], state: dict[str, Tensor]) -> bool:
 
 def _by_position(wanted: dict[str, Tensor], state: dict[str, Tensor], name: str) -> dict[str, Tensor]:
     """`state` under the names of `wanted`. Counters of steps are left as they are: not every publisher kept them."""
-    counters, learnt = _sorted_out(wanted)
+    counters, tensors = _sorted_out(wanted)
     _, found = _sorted_out(state)
-    for (key, tensor), (other, came) in zip(learnt.items(), found.items(), strict=False):
+    for (key, tensor), (other, came) in zip(tensors.items(), found.items(), strict=False):
         if tensor.shape != came.shape or _kind(key) != _kind(other):
             raise WeightsError(
-                f"the weights are not those of {name}: {other} {tuple(came.shape)} stands where {key} {tuple(tensor.shape)} is expected"
+                f"the weights are not those of {name}: {other} {tuple(came.shape)} stands where "
+                f"{key} {tuple(tensor.shape)} is expected"
             )
-    rest = list(found)[len(learnt) :]
-    if len(found) < len(learnt) or [_kind(key) for key in rest] not in ([], ["weight"], ["weight", "bias"]):
+    rest = list(found)[len(tensors) :]
+    if len(found) < len(tensors) or [_kind(key) for key in rest] not in ([], ["weight"], ["weight", "bias"]):
         raise WeightsError(
-            f"the weights are not those of {name}: {len(found)} tensors, expected {len(learnt)} and a classifier's two"
+            f"the weights are not those of {name}: {len(found)} tensors, expected {len(tensors)} and a classifier's two"
         )
-    return dict(zip(learnt, found.values(), strict=False)) | counters
+    return dict(zip(tensors, found.values(), strict=False)) | counters
 
 
 def _sorted_out(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -119,8 +119,8 @@ class OpenVinoEngine:
         try:
             wide.reshape({i: [SEVERAL, *list(i.shape)[1:]] for i in wide.inputs})
             self._networks[SEVERAL] = _openvino().compile_model(wide, "CPU", self._settings)
-            dice = np.random.default_rng(0)
-            noise = [dice.integers(0, 256, list(i.shape)).astype(i.element_type.to_dtype()) for i in wide.inputs]
+            rng = np.random.default_rng(0)
+            noise = [rng.integers(0, 256, list(i.shape)).astype(i.element_type.to_dtype()) for i in wide.inputs]
             together = self._infer(noise)
         except RuntimeError:  # made for one photo in one of its layers
             return

