@@ -102,6 +102,13 @@ def moment(text: object) -> str:
     return f"{when.day} {when:%B %Y, %H:%M} {when.tzname() or ''}".strip()
 
 
+def photos_reported(document: Mapping[str, Any]) -> str:
+    """What the figures of a run (study.json, sweep.json) were measured on: "test photos", "validation images (synthetic)"."""
+    dataset, part = document["dataset"], document["reported_on"]
+    synthetic = dataset["test_sample" if part == "test" and dataset["test_root"] else "sample"]
+    return f"{part} images (synthetic)" if synthetic else f"{part} photos"
+
+
 def tied(text: object) -> str:
     """A sentence whose numbers stay on one line with what they count, intervals whole, with true minus signs."""
     minus = re.sub(r"(?<![\w.)-])-(?=\d)", "\u2212", str(text))

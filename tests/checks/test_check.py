@@ -302,7 +302,7 @@ def test_with_and_without_are_of_the_same_photos(cleaned: tuple[Path, Path, list
     asked = [path for path, part in parts["plain"].items() if part == "test"]
     assert row["photos_as_given"] == len(asked)
     assert 0 <= row["accuracy_as_given_ci"][0] <= row["accuracy_as_given"] <= row["accuracy_as_given_ci"][1] <= 1
-    assert "as they were given" in document(base / "run")["answer_detail"]
+    assert "with their original labels" in document(base / "run")["answer_detail"]
 
 
 def test_another_list_is_noticed(cleaned: tuple[Path, Path, list[str]]) -> None:

@@ -69,7 +69,7 @@ def test_a_list_of_photos_to_leave_out_has_both_figures_over_seeds(tmp_path: Pat
     (row,) = summary(tmp_path / "out")["strategies"]
     given = [document(tmp_path / "out" / f"seed-{n}")["strategies"][0].get("accuracy_as_given") for n in (0, 1)]
     assert row["as_given_mean"] == pytest.approx(np.mean(given))
-    assert "as they were given" in summary(tmp_path / "out")["answer"]
+    assert "with their original labels" in summary(tmp_path / "out")["answer"]
 
 
 def test_the_figures_over_seeds_are_those_of_the_predictions(over_seeds: Run) -> None:

@@ -379,10 +379,10 @@ def test_the_answer_goes_by_macro_recall_on_validation_photos() -> None:
     dataset = {"test": 40, "test_root": None, "sample": False}
     rest = {"reported_on": "test", "comparisons": [{"a": "frozen", "b": "fine-tuned", "verdict": "frozen is ahead"}]}
     for unequal, said in (
-        (True, ("Fine-tune the upper layers: macro recall 70.0 % (95 % CI 60.0 to 80.0), accuracy 90.0 % on 40 photos it had "
-                "never seen.", "By plain accuracy: Frozen is ahead.")),
-        (False, ("Freeze the pretrained network and train a head: accuracy 90.0 % (95 % CI 80.0 to 95.0) on 40 photos it had "
-                 "never seen.", "Frozen is ahead.")),
+        (True, ("Fine-tune the upper layers: macro recall 70.0 % (95 % CI 60.0 to 80.0), accuracy 90.0 % on 40 test "
+                "photos.", "By plain accuracy: Frozen is ahead.")),
+        (False, ("Freeze the pretrained network and train a head: accuracy 90.0 % (95 % CI 80.0 to 95.0) on 40 test "
+                 "photos.", "Frozen is ahead.")),
     ):  # fmt: skip
         assert answer(rows, {**rest, "dataset": {**dataset, "unequal": unequal}}) == said
 

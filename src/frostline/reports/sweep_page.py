@@ -129,11 +129,7 @@ def _forecast(f: Forecast) -> str:
 
 
 def _reported(document: Sweep) -> str:
-    dataset = document["dataset"]
-    test = document["reported_on"] == "test"
-    synthetic = dataset["test_sample" if test and dataset["test_root"] else "sample"]
-    count = wording.count(dataset["test"] if test else dataset["validation"])
-    return f"{count} {document['reported_on']} {'images (synthetic)' if synthetic else 'photos'}"
+    return f"{wording.count(document['dataset'][document['reported_on']])} {wording.photos_reported(document)}"
 
 
 def _share(line: RecommendedLine) -> str:

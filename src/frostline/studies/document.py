@@ -134,24 +134,17 @@ def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
     if best is None:
         return "", ""
     count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
-    text = f"{advice(best['name'])}: {wording.headline(best, unlike)} on {count:,} {photos_reported(document)}."
+    text = f"{advice(best['name'])}: {wording.headline(best, unlike)} on {count:,} {wording.photos_reported(document)}."
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
     detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
     detail = f"By plain accuracy: {detail}" if unlike and detail else detail
     if "accuracy_as_given" in best:
         low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
         detail += (
-            f" With all photos and labels as they were given: {100 * best['accuracy_as_given']:.1f} % right (95 % CI {low:.1f} to "
+            f" On all photos with their original labels: accuracy {100 * best['accuracy_as_given']:.1f} % (95 % CI {low:.1f} to "
             f"{high:.1f}) on {best['photos_as_given']:,}."
         )
     return text, detail.strip()
-
-
-def photos_reported(document: dict[str, Any]) -> str:
-    """What the figures are of, in words: "photos it had never seen"."""
-    dataset = document["dataset"]
-    kind = "pictures rendered by code" if dataset["test_sample" if dataset["test_root"] else "sample"] else "photos"
-    return {"test": f"{kind} it had never seen", "validation": f"validation {kind}"}[document["reported_on"]]
 
 
 def advice(strategy: str) -> str:

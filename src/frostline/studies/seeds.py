@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 
 import frostline
-from frostline import documents
+from frostline import documents, wording
 from frostline.config import Config
 from frostline.errors import ConfigError, RunError
 from frostline.files import write_csv, write_text
@@ -27,7 +27,7 @@ from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, draw, read
 from frostline.stats import across_seeds, decision
 from frostline.stats.predictions import read_predictions
-from frostline.studies.document import advice, photos_reported
+from frostline.studies.document import advice
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
 from frostline.studies.run_folder import read as read_study
 from frostline.studies.study import OnRow, study
@@ -304,11 +304,11 @@ def _answer(
     best = decision.best_over_seeds(rows)
     low, high = (100 * x for x in best["ci"])
     text = (
-        f"{advice(best['name'])}: {100 * best['mean']:.1f} % right on average over {len(ended)} seeds "
-        f"(95 % CI {low:.1f} to {high:.1f}) on {len(counts):,} {photos_reported(ended[0])}."
+        f"{advice(best['name'])}: mean accuracy {100 * best['mean']:.1f} % over {len(ended)} seeds "
+        f"(95 % CI {low:.1f} to {high:.1f}) on {len(counts):,} {wording.photos_reported(ended[0])}."
     )
     if "as_given_mean" in best:
-        text += f" With all photos and labels as they were given: {100 * best['as_given_mean']:.1f} % right on average."
+        text += f" On all photos with their original labels: mean accuracy {100 * best['as_given_mean']:.1f} %."
     verdicts = [c["verdict"] for c in comparisons if best["name"] in (c["a"], c["b"])]
     return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
 
