@@ -73,6 +73,17 @@ def strategy(name: str, classes: list[str]) -> dict[str, Any]:
     }
 
 
+def write_predictions(folder: Path, rows: list[tuple[str, str]], classes: list[str]) -> None:
+    """predictions.csv of photos (path, label); every second one is wrong, and confidence falls from row to row."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream)
+        writer.writerow(["path", "true", "predicted", "confidence", *(f"p_{label}" for label in classes)])
+        for index, (path, label) in enumerate(rows):
+            guess = label if index % 2 else classes[(classes.index(label) + 1) % len(classes)]
+            writer.writerow([path, label, guess, f"{0.999 - index / 1000:.4f}", *(0.1 for _ in classes)])
+
+
 def make_run(
     folder: Path,
     *,
@@ -85,13 +96,7 @@ def make_run(
     run, root = folder / "run", folder / "photos"
     rows = photos(root, classes, each)
     for name in names:
-        (run / name).mkdir(parents=True, exist_ok=True)
-        with (run / name / "predictions.csv").open("w", encoding="utf-8", newline="") as stream:
-            writer = csv.writer(stream)
-            writer.writerow(["path", "true", "predicted", "confidence", *(f"p_{label}" for label in classes)])
-            for index, (path, label) in enumerate(rows):
-                guess = label if index % 2 else classes[(classes.index(label) + 1) % len(classes)]
-                writer.writerow([path, label, guess, f"{0.999 - index / 1000:.4f}", *(0.1 for _ in classes)])
+        write_predictions(run / name, rows, classes)
     run.mkdir(exist_ok=True)
     with (run / "manifest.csv").open("w", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerows(
