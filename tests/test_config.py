@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given
+from hypothesis import settings as settings_of_hypothesis
 from hypothesis import strategies as st
 
-from frostline.config import Config, configure
+from frostline.config import SAMPLE, Config, configure, configured, settings
 from frostline.documents import trained_alike
 from frostline.errors import ConfigError
 from frostline.networks.backbone import info
@@ -68,7 +70,7 @@ def config(**changes: Any) -> Config:
     return Config(**{"data": "photos", "strategies": (strategy("frozen"),), **changes})
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings_of_hypothesis(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(CONFIG)
 def test_what_was_written_is_read(tmp_path: Path, written: Config) -> None:
     file = tmp_path / "config.toml"
@@ -162,7 +164,7 @@ def test_a_misspelt_strategy_is_never_replaced() -> None:
 def test_every_row_of_the_tables_is_valid(protocol: Any, preset: Any) -> None:
     rows = tuple(strategy(name, protocol=protocol, preset=preset) for name in STRATEGIES)
     config(strategies=rows, protocol=protocol, preset=preset)
-    assert set(recipes(protocol, preset)) == {"random", "head", "thawed"}
+    assert set(recipes(protocol, preset)) == {"random", "head", "fine-tuned"}
 
 
 @pytest.mark.parametrize(
@@ -176,9 +178,9 @@ def test_every_row_of_the_tables_is_valid(protocol: Any, preset: Any) -> None:
     ],
 )
 def test_only_best_takes_two_networks_unless_it_is_told(said: Any, expected: str) -> None:
-    baseline, frozen, thawed = configure("photos", **said).strategies
-    assert f"{thawed.backbone} {thawed.line}" == expected
-    assert (baseline.backbone, frozen.backbone) == ("small_cnn", thawed.backbone)
+    baseline, frozen, fine_tuned = configure("photos", **said).strategies
+    assert f"{fine_tuned.backbone} {fine_tuned.line}" == expected
+    assert (baseline.backbone, frozen.backbone) == ("small_cnn", fine_tuned.backbone)
 
 
 def test_the_robust_loss_is_that_of_every_stage_of_every_strategy() -> None:
@@ -231,3 +233,95 @@ def test_both_stages_of_a_strategy_train_one_head() -> None:
     row = strategy("fine-tuned")
     with pytest.raises(ConfigError, match=r"fine-tuned: hidden 64 and head_recipe\.hidden 128: expected the same head"):
         config(strategies=(replace(row, recipe=replace(row.recipe, hidden=64)),))
+
+
+# ---- what Python's users type ----------------------------------------------------------------------------------------
+
+ANYTHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-3, 2000),
+    st.floats(),
+    st.text(max_size=8),
+    st.sampled_from(["fast", "tutorial", "auto", "onnx", "top-6", "all", "frozen", "robust", ".", "/nowhere"]),
+    st.binary(max_size=4),
+    st.lists(st.one_of(st.sampled_from(STRATEGIES), st.integers()), max_size=3),
+    st.sets(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=3), st.integers(), max_size=2),
+    st.builds(Path, st.sampled_from(["photos", "a/b"])),
+    st.integers(0, 9).map(np.int64),
+    st.builds(object),
+)
+
+
+@settings_of_hypothesis(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.dictionaries(st.sampled_from(["data", *settings()]) | st.text(max_size=6), ANYTHING, max_size=3))
+def test_whatever_is_said_is_a_configuration_or_one_line(tmp_path: Path, said: dict[str, Any]) -> None:
+    try:
+        made = configure(**said)
+    except ConfigError as error:
+        assert str(error)
+        assert "\n" not in str(error)
+    else:
+        made.to_toml(tmp_path / "config.toml")
+        assert Config.from_toml(tmp_path / "config.toml") == made
+
+
+@settings_of_hypothesis(max_examples=200, deadline=None)
+@given(st.sampled_from([f.name for f in dataclasses.fields(Config)]), ANYTHING)
+def test_a_field_of_another_type_is_refused(name: str, value: object) -> None:
+    """`Config` itself checks, also where no `configure` stands before it."""
+    try:
+        made = config(**{name: value})
+    except ConfigError as error:
+        assert name in str(error) or name.replace("_", " ") in str(error) or "no strategy given" in str(error)
+    else:
+        expected = type(getattr(config(), name))
+        assert type(getattr(made, name)) is expected
+
+
+@pytest.mark.parametrize(
+    ("said", "expected"),
+    [
+        ({"robustness": 100}, "robustness is 100 (int): expected text, such as '100'"),
+        ({"line": 100}, "line is 100 (int): expected text or None, such as '100'"),
+        ({"seed": "3"}, "seed is '3' (str): expected a whole number"),
+        ({"seed": True}, "seed is True (bool): expected a whole number"),
+        ({"image_size": 224.0}, "image_size is 224.0 (float): expected a whole number"),
+        ({"epochs": "3"}, "epochs is '3' (str): expected a whole number or None"),
+        ({"preset": "fats"}, "unknown preset 'fats'; did you mean 'fast'? (known: fast, balanced, best)"),
+        ({"strategies": {"frozen": 1}}, "strategies is {'frozen': 1} (dict): expected text or a list of text"),
+        ({"data": ["a", "b"]}, "data is ['a', 'b'] (list): expected text or a path"),
+        ({"data": ""}, "data is empty: expected the path of your photos"),
+        ({"data": "a\0b"}, "data 'a\\x00b' is no path: embedded null byte"),
+    ],
+)
+def test_a_wrong_value_is_told_with_what_was_expected(said: dict[str, Any], expected: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        configure(**said)
+    assert str(error.value) == expected
+
+
+def test_all_that_is_wrong_is_told_at_once_and_an_unknown_name_gets_the_nearest() -> None:
+    with pytest.raises(ConfigError) as error:
+        configure(sead=3, engine="onx", image_size=8)
+    for part in (
+        "unknown setting 'sead'; did you mean 'seed'?",
+        "unknown engine 'onx'; did you mean 'onnx'?",
+        "image size 8",
+    ):
+        assert part in str(error.value)
+
+
+def test_names_paths_and_numbers_may_be_said_in_any_usual_form(tmp_path: Path) -> None:
+    listed = configure(tmp_path, strategies=["frozen", "baseline"], seed=3, test=str(tmp_path / "other"))
+    assert configure(str(tmp_path), strategies="frozen, baseline", seed=np.int64(3), test=tmp_path / "other") == listed
+    assert (
+        configure(tmp_path, strategies=("frozen", "baseline"), seed=3, test=tmp_path / "other", weights=None) == listed
+    )
+    assert configure(strategies="frozen").data == SAMPLE
+
+
+def test_a_path_stands_for_its_configuration(tmp_path: Path) -> None:
+    assert configured(tmp_path) == configured(str(tmp_path)) == configure(tmp_path)
+    assert configured(config()) == config()

@@ -1,7 +1,7 @@
 """frostline: train from scratch, freeze a pretrained network, or fine-tune its upper layers? Measured on your own photos.
 
-Read `frostline.training.strategy` first (one strategy, from photos to bundle), then `frostline.networks.freeze_line` (where the line cuts).
-Nothing heavy is imported until it is used.
+Read `frostline.training.strategy` first (one strategy, from photos to bundle), then `frostline.networks.freeze_line`
+(where the line cuts). Nothing heavy is imported until it is used.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    """Import a public name from its home on first use, so that ``import frostline`` costs no torch."""
-    if name not in _HOMES:
-        raise AttributeError(f"module 'frostline' has no attribute '{name}'; public names: {', '.join(__all__)}")
-    return getattr(import_module(f"frostline.{_HOMES[name]}"), name)
+if not TYPE_CHECKING:  # type checkers know the names above, and no others
+
+    def __getattr__(name: str) -> Any:
+        """Import a public name from its home on first use, so that ``import frostline`` costs no torch."""
+        if name not in _HOMES:
+            raise AttributeError(f"module 'frostline' has no attribute '{name}'; public names: {', '.join(__all__)}")
+        return getattr(import_module(f"frostline.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 from frostline.errors import ConfigError, nearest
+from frostline.fields import AT_LEAST_0, AT_LEAST_1, RATE, SHARE, Within
 
 Weights = Literal["pretrained", "random"]
 
@@ -33,13 +34,13 @@ ROBUST = 0.7
 
 
 MOST_VIEWS = 16
-"""Views of a photo at most, however few photos there are: the tenth differs little from those before."""
+"""Augmented views of a photo at most, however few photos there are: the tenth differs little from those before."""
 
 
 LEAST_TO_TELL = 50
-"""Validation photos from which they have a say in how long to train. Of 20 photos the standard error itself is a guess:
-fine-tuning that they stopped was two points worse than its whole course, on average; 100 photos, a fifth of them wrongly labelled, were
-right to stop it, by five points (recipes/presets.md)."""
+"""Early stopping needs at least so many validation photos. With 20 of them the standard error itself is a guess:
+stopped early, fine-tuning was two points worse than its whole course, on average. With 100 of them, a fifth wrongly
+labelled, early stopping gained five points (recipes/presets.md)."""
 
 
 DEFAULT_BACKBONE = "mobilenet_v2"
@@ -53,7 +54,8 @@ DEFAULT_STRATEGIES = ("baseline", "frozen", "fine-tuned")
 
 
 OWN_SIDES = {"small_cnn": 224, "mobilenet_v2": 224, TOGETHER: 224}
-"""Side of the photos in pixels of the networks that are known without importing what builds them; all want them bilinear."""
+"""Side of the photos in pixels of the networks that are known without importing what builds them; all want them
+bilinear."""
 
 
 def enlarged(side: int, factor: float) -> int:
@@ -65,38 +67,41 @@ def enlarged(side: int, factor: float) -> int:
 class Recipe:
     """How the part above the line is trained."""
 
-    epochs: int = 10
+    epochs: Annotated[int, AT_LEAST_1] = 10
     """Passes over the training photos; an upper bound where `patience` is set."""
-    batch_size: int = 32
-    """Photos a step."""
-    learning_rate: float = 1e-3
-    """Adam's step size for the head, and for every layer when the starting weights are random."""
-    learning_rate_above_line: float = 1e-4
-    """The reduced step size for pretrained layers above the line."""
-    weight_decay: float = 0.0
+    batch_size: Annotated[int, AT_LEAST_1] = 32
+    """Photos in a batch."""
+    learning_rate: Annotated[float, RATE] = 1e-3
+    """Adam's learning rate for the head, and for every layer when the starting weights are random."""
+    learning_rate_above_line: Annotated[float, RATE] = 1e-4
+    """The reduced learning rate for pretrained layers above the line."""
+    weight_decay: Annotated[float, AT_LEAST_0] = 0.0
     """Decoupled weight decay (AdamW) on weight matrices; biases and norms are left out."""
     schedule: Schedule = "constant"
-    """Step size from step to step: constant, or down a half cosine to nothing."""
-    patience: int = 0
-    """Stop after so many epochs that validation photos place clearly below the best, and keep the last that they don't; 0 = fixed epochs,
-    keep the last."""
-    label_smoothing: float = 0.0
+    """The learning rate from step to step: constant, or down a half cosine to nothing."""
+    patience: Annotated[int, AT_LEAST_0] = 0
+    """Early stopping: stop after so many epochs that are clearly below the best on the validation set, and keep the
+    last epoch that is not; 0 = fixed epochs, keep the last."""
+    label_smoothing: Annotated[float, SHARE] = 0.0
     """Share of each target spread over all classes, 0 to below 1."""
-    robust: float = 0.0
-    """Exponent q of the generalised cross-entropy: a photo whose label the network finds unlikely pulls less, so that wrong ones count for
-    less. 0 is cross-entropy, 1 the mean absolute error. Above 0 no label is smoothed."""
-    hidden: int = 128
+    robust: Annotated[float, Within("0 to 1", lambda x: 0 <= x <= 1)] = 0.0
+    """Exponent q of the generalised cross-entropy: a photo whose label the network finds unlikely has a smaller
+    gradient, so wrong labels count for less. 0 is cross-entropy, 1 the mean absolute error. Above 0 no label is
+    smoothed."""
+    hidden: Annotated[int, AT_LEAST_0] = 128
     """Width of the head's hidden layer; 0 = a linear head."""
-    dropout: float = 0.5
+    dropout: Annotated[float, SHARE] = 0.5
     """Share of the hidden units dropped in training, 0 to below 1."""
-    views: int = 1
-    """Stored views of each training photo; view 0 is the clean one, the others are augmented."""
-    least_pictures: int = 0
-    """Few photos get more views: as many as make so many pictures to learn from, up to `MOST_VIEWS`."""
-    least_steps: int = 0
-    """Few photos make few steps an epoch: epochs and patience are multiplied until there is time for so many."""
-    averaging: float = 0.0
-    """What stays of the running mean of the weights at each step, e.g. 0.99; the mean is validated and kept; 0 = none."""
+    views: Annotated[int, AT_LEAST_1] = 1
+    """Stored views of each training photo; view 0 is the photo itself, the others are augmented views."""
+    least_pictures: Annotated[int, AT_LEAST_0] = 0
+    """With few photos there are more augmented views of each: enough for so many training pictures, up to `MOST_VIEWS`
+    views."""
+    least_steps: Annotated[int, AT_LEAST_0] = 0
+    """With few photos an epoch has few steps: epochs and patience are multiplied until training has so many steps."""
+    averaging: Annotated[float, SHARE] = 0.0
+    """Decay of the running mean of the weights, for each step, e.g. 0.99; the mean is validated and kept; 0 = no
+    averaging."""
 
 
 @dataclass(frozen=True)
@@ -108,22 +113,22 @@ class Strategy:
     backbone: str
     """`small_cnn`, `mobilenet_v2` or any timm name."""
     weights: Weights
-    """`pretrained` (published weights, batch-norm statistics fixed) or `random` (seeded, statistics learnt)."""
+    """`pretrained` (published weights, batch-norm statistics fixed) or `random` (seeded, statistics trained)."""
     line: str
-    """The layer at which the frozen ground ends: a layer number from the bottom, `top`, or `top-6`."""
+    """The freeze line: layers below it are frozen. A layer number from the bottom, `top`, or `top-6`."""
     head_first: bool = False
-    """Train the head alone on the frozen network before the layers above the line join in (LP-FT)."""
+    """Train the head alone on the frozen network, then the layers above the line with it (LP-FT)."""
     recipe: Recipe = field(default_factory=Recipe)
     """Training of the strategy's own stage."""
     head_recipe: Recipe = field(default_factory=Recipe)
     """Training of the head stage where `head_first` is set."""
-    enlarge: float = 1.0
+    enlarge: Annotated[float, Within("0.5 to 4 times the backbone's own size", lambda x: 0.5 <= x <= 4)] = 1.0
     """Side of the photos as a multiple of the backbone's own, where the run names no size; rounded to 32 pixels."""
-    test_views: int = 1
-    """What the model looks at before it answers: 1 = the photo; 2 = its mirror image too, logits averaged (twice the time)."""
+    test_views: Annotated[int, Within("1 (the photo) or 2 (its mirror image too)", lambda x: x in (1, 2))] = 1
+    """Test-time augmentation: 1 = the photo alone; 2 = its mirror image too, logits averaged (twice the time)."""
     refit: bool = False
-    """Once validation has said for how long, train again, on training and validation photos together: that is the model
-    which is reported on and kept. Not where validation photos are reported on, or were given as such."""
+    """Once the validation set has chosen the number of epochs, train again on training and validation photos together.
+    That model is reported on and kept. Not done where validation photos are reported on, or were given as such."""
 
 
 # ---- the strategies: a new one is a row ------------------------------------------------------------------------------
@@ -141,7 +146,7 @@ _ROWS: dict[str, tuple[str | None, Weights, str, bool]] = {
 STRATEGIES = tuple(_ROWS)
 
 
-# ---- the recipes: protocol, then preset, then the kind of strategy ----------------------------------------------------
+# ---- the recipes: protocol, then preset, then the kind of strategy ---------------------------------------------------
 
 _SCRATCH = Recipe(schedule="cosine", weight_decay=0.01, learning_rate=5e-4)
 
@@ -149,52 +154,53 @@ _SCRATCH = Recipe(schedule="cosine", weight_decay=0.01, learning_rate=5e-4)
 _HEAD = Recipe(schedule="cosine", weight_decay=0.01, label_smoothing=0.1, dropout=0.3)
 
 
-_THAWED = replace(_HEAD, learning_rate_above_line=3e-4)
+_FINE_TUNED = replace(_HEAD, learning_rate_above_line=3e-4)
 
 
-_TUTORIAL = {"random": replace(_SCRATCH, views=2), "head": _HEAD, "thawed": replace(_THAWED, views=2)}
+_TUTORIAL = {"random": replace(_SCRATCH, views=2), "head": _HEAD, "fine-tuned": replace(_FINE_TUNED, views=2)}
 
 
 _RIGOROUS: dict[str, dict[str, Recipe]] = {
     "fast": {
         "random": replace(_SCRATCH, epochs=4, patience=2),
         "head": replace(_HEAD, epochs=10, patience=3, least_steps=200),
-        "thawed": replace(_THAWED, epochs=4, patience=2, averaging=0.98, least_steps=100),
+        "fine-tuned": replace(_FINE_TUNED, epochs=4, patience=2, averaging=0.98, least_steps=100),
     },
     "balanced": {
         "random": replace(_SCRATCH, epochs=12, patience=4),
         "head": replace(_HEAD, epochs=20, patience=6, views=2, least_steps=400, least_pictures=2000),
-        "thawed": replace(
-            _THAWED, epochs=10, patience=4, views=2, averaging=0.99, least_steps=200, least_pictures=2000
+        "fine-tuned": replace(
+            _FINE_TUNED, epochs=10, patience=4, views=2, averaging=0.99, least_steps=200, least_pictures=2000
         ),
     },
     "best": {
         "random": replace(_SCRATCH, epochs=30, patience=8, views=2),
         "head": replace(_HEAD, epochs=20, patience=6, views=4, least_steps=400, least_pictures=8000),
-        "thawed": replace(
-            _THAWED, epochs=15, patience=6, views=4, averaging=0.99, least_steps=400, least_pictures=8000
+        "fine-tuned": replace(
+            _FINE_TUNED, epochs=15, patience=6, views=4, averaging=0.99, least_steps=400, least_pictures=8000
         ),
     },
 }
 
 
 @dataclass(frozen=True)
-class _Look:
-    """How a preset looks at photos, how far it thaws, whether validation photos join in at the end; only for pretrained networks, and never
-    in the tutorial's protocol.
+class _Extras:
+    """What a preset changes beside the recipe: size of photos, test-time augmentation, freeze line, refitting.
+
+    Only for pretrained networks, and never in the tutorial's protocol.
     """
 
     enlarge: float = 1.0
     test_views: int = 1
-    thawed: str = ""
-    """Line of the fine-tuned strategy, where it is not the row's own."""
+    line: str = ""
+    """Freeze line of the fine-tuned strategy, where it is not the row's own."""
     refit: bool = False
 
 
-_LOOKS = {
-    "fast": _Look(),
-    "balanced": _Look(enlarge=9 / 7, refit=True),
-    "best": _Look(10 / 7, 2, "top-27", refit=True),
+_EXTRAS = {
+    "fast": _Extras(),
+    "balanced": _Extras(enlarge=9 / 7, refit=True),
+    "best": _Extras(10 / 7, 2, "top-27", refit=True),
 }
 
 
@@ -204,7 +210,7 @@ def default_backbone(protocol: Protocol, preset: Preset) -> str:
 
 
 def recipes(protocol: Protocol, preset: Preset) -> dict[str, Recipe]:
-    """The recipes of a protocol and preset, by kind of strategy: ``random``, ``head``, ``thawed``."""
+    """The recipes of a protocol and preset, by kind of strategy: ``random``, ``head``, ``fine-tuned``."""
     return _TUTORIAL if protocol == "tutorial" else _RIGOROUS[preset]
 
 
@@ -232,22 +238,31 @@ def strategy(
     if loss not in get_args(Loss):
         raise ConfigError(f"unknown loss '{loss}'{nearest(loss, get_args(Loss))}")
     fixed, weights, row_line, head_first = _ROWS[name]
-    look = _LOOKS[preset] if protocol == "rigorous" and weights == "pretrained" else _Look()
+    extras = _EXTRAS[preset] if protocol == "rigorous" and weights == "pretrained" else _Extras()
     if name == "fine-tuned":
-        row_line = look.thawed or row_line
+        row_line = extras.line or row_line
     networks = backbone.count("+") + 1
     if networks > 1 and row_line.startswith("top-"):  # as many layers of each
         row_line = f"top-{networks * int(row_line.removeprefix('top-'))}"
     table = recipes(protocol, preset)
-    kind = "random" if weights == "random" else "thawed" if head_first else "head"
+    kind = "random" if weights == "random" else "fine-tuned" if head_first else "head"
     own, head = table[kind], table["head"]
     if epochs is not None:
         own, head = (replace(r, epochs=epochs, least_steps=0, least_pictures=0) for r in (own, head))
     if loss == "robust":
         own, head = (replace(r, robust=ROBUST, label_smoothing=0.0) for r in (own, head))
     return Strategy(
-        name, fixed or backbone, weights, line or row_line, head_first, own, head, look.enlarge, look.test_views, look.refit
-    )  # fmt: skip
+        name=name,
+        backbone=fixed or backbone,
+        weights=weights,
+        line=line or row_line,
+        head_first=head_first,
+        recipe=own,
+        head_recipe=head,
+        enlarge=extras.enlarge,
+        test_views=extras.test_views,
+        refit=extras.refit,
+    )
 
 
 def resolve(line: str, count: int) -> int:

@@ -35,7 +35,7 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_folder(tmp_path_factory.mktemp("good"), ["rose", "tulip"], 12)
 
 
-# ---- photos that can't be used -----------------------------------------------------------------------------------------
+# ---- photos that can't be used ---------------------------------------------------------------------------------------
 
 
 def refused(data: Path, out: Path, *options: object) -> str:
@@ -96,7 +96,7 @@ def test_a_test_folder_of_twins_only(good: Path, tmp_path: Path) -> None:
     assert "every photo of" in refused(good, tmp_path / "run", "--test", tmp_path / "other")
 
 
-# ---- options -------------------------------------------------------------------------------------------------------------
+# ---- options ---------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_an_unknown_option_is_a_usage_error_in_one_line(good: Path) -> None:
     assert "--seed" in result.err
 
 
-# ---- run folders ---------------------------------------------------------------------------------------------------------
+# ---- run folders -----------------------------------------------------------------------------------------------------
 
 
 def test_a_run_folder_is_neither_taken_over_nor_overwritten(run: Run) -> None:
@@ -304,7 +304,7 @@ def test_a_bundle_on_a_disk_that_fails(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.out / "baseline" / "bundle", bundle)
     (bundle / "bundle.json").unlink()
     (bundle / "bundle.json").symlink_to("/proc/self/mem")
-    assert f"can't read {bundle}: Input/output error" in call("predict", bundle, tmp_path).error
+    assert f"can't read {bundle / 'bundle.json'}: Input/output error" in call("predict", bundle, tmp_path).error
 
 
 # ---- the smaller verbs -----------------------------------------------------------------------------------------------

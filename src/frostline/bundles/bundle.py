@@ -28,6 +28,7 @@ from frostline.bundles import neighbours
 from frostline.cache.folder import cache_dir
 from frostline.config import EngineKind
 from frostline.errors import BundleError, ConfigError, FrostlineError, one_line
+from frostline.fields import path_of
 from frostline.files import replacing, write_text
 from frostline.networks.engine import EXPORT, Engine, opened, settle
 from frostline.photos.decoding import Pixels, Transform
@@ -290,7 +291,7 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
     BundleError
         Not a bundle, damaged, or of a later version; the message says which.
     """
-    path = Path(folder)
+    path = path_of(folder, "bundle")
     with readable(path):
         about, digest = read_about(path)
         model = path / "model.safetensors"

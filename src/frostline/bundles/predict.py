@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from os import PathLike
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from frostline.bundles.bundle import Bundle, load
 from frostline.errors import DataError, PhotoError, nearest
+from frostline.fields import path_of
 from frostline.networks.engine import MANY, SEVERAL
 from frostline.parallel import ahead, groups
 from frostline.photos import names, scan
@@ -43,13 +45,13 @@ _Result = tuple[File, np.ndarray | PhotoError]
 
 def predict(
     bundle: Bundle | str | Path,
-    paths: Iterable[str | Path],
+    paths: str | Path | Iterable[str | Path],
     *,
     prior: Prior = "",
     on_photo: Callable[[], None] | None = None,
     known: Container[str] = (),
 ) -> Iterator[Prediction | Skip]:
-    """Classify photos one after the other, as many as there are: files, or folders (all photos in them).
+    """Classify photos one after the other, as many as there are: files, or folders (all photos in them); one path may stand alone.
 
     Yields a `Prediction` for each photo in the order given, or a `Skip` with the reason for a file that is no
     readable photo.
@@ -70,8 +72,12 @@ def predict(
     BundleError
         `bundle` is a path that holds none.
     ConfigError
-        `prior` can't be used.
+        `prior` can't be used, or what should be a path is none.
     """
+    if isinstance(paths, str | PathLike):
+        paths = [paths]
+    if not isinstance(paths, Iterable) or isinstance(paths, bytes):
+        path_of(paths, "paths")
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
     results = _counted(_logits(model, (f for f in _files(paths, model.classes) if f.path not in known)), on_photo)
     shares = _given(model, prior)
@@ -144,7 +150,7 @@ def _classified(model: Bundle, file: File, logits: np.ndarray) -> Prediction:
 
 
 def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
-    for path in map(str, paths):
+    for path in (str(path_of(p, "a photo")) for p in paths):
         # not Path.is_dir, which raises when the name is too long or a folder above may not be entered
         yield from _inside(path, classes) if os.path.isdir(path) else (File(path),)  # noqa: PTH112
 

@@ -24,7 +24,7 @@ from frostline.checks import kinds, photo_quality
 from frostline.checks.examine import NETWORKS, Examined, examine, features_of
 from frostline.checks.kinds import KINDS, Finding
 from frostline.checks.near_duplicates import DuplicateGroup
-from frostline.config import EngineKind
+from frostline.config import EngineKind, require
 from frostline.documents.check import Check, CheckSummary, CorrectionRow
 from frostline.documents.shared import QuickCheck
 from frostline.networks.compilation import Runtime
@@ -68,6 +68,7 @@ def check(
     ConfigError, RunError
         See the errors' own words. Weights that can't be had are a note in the document: labels are not judged then.
     """
+    require(image_size=image_size, engine=engine, seed=seed)
     progress = progress or Progress(quiet=True)
     started = time.perf_counter()
     listed = scan.scan(Path(data), least_classes=1, progress=progress)

@@ -1,11 +1,16 @@
-"""What the command line shows: progress on stderr, tables of results on stdout."""
+"""What the commands show: progress on stderr, tables and sentences of results on stdout."""
 
 from __future__ import annotations
 
+import json
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+
+import typer
+
+from frostline import wording
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,29 +36,63 @@ def progress_bar(quiet: bool) -> Iterator[Progress]:
         yield progress
 
 
-def table(rows: list[dict[str, Any]]) -> None:
+def show(
+    document: object,
+    as_json: bool,
+    quiet: bool,
+    in_words: Callable[[], None],
+    default: Callable[[Any], object] | None = None,
+) -> None:
+    """End a command: print its document as JSON, or `in_words`, or nothing. `default` is that of `json.dumps`."""
+    if as_json:
+        typer.echo(json.dumps(document, ensure_ascii=False, default=default))
+    elif not quiet:
+        in_words()
+
+
+def line(text: str) -> None:
+    """Print a line, as long as it is; nothing in it is markup."""
+    console().print(text, markup=False, soft_wrap=True)
+
+
+def table(rows: Sequence[Mapping[str, object]]) -> None:
     """Print rows (one at least) as a table; their keys are its columns."""
     from rich import box
     from rich.table import Table
 
-    table = Table(*rows[0], box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(*rows[0], box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
     for row in rows:
-        table.add_row(*(cell(value) for value in row.values()))
-    console().print(table)
+        shown.add_row(*(cell(value) for value in row.values()))
+    print_table(shown)
 
 
-def right_aligned(first: str, *columns: str) -> Table:
-    """A table with its names on the left and its figures on the right."""
+def print_table(table: Table) -> None:
+    """Print a table between two empty lines."""
+    screen = console()
+    screen.print()
+    screen.print(table)
+    screen.print()
+
+
+def is_narrow() -> bool:
+    """Whether tables have to fit into a terminal of 80 columns."""
+    return console().width < 100
+
+
+def right_aligned(first: str, *columns: str, wrapped: Sequence[str] = ()) -> Table:
+    """A table with names on the left and figures on the right, never cut; `wrapped` columns may take several lines."""
     from rich import box
     from rich.table import Table
 
-    table = Table(first, box=box.SIMPLE_HEAD, pad_edge=False)
+    shown = Table(first, box=box.SIMPLE_HEAD, pad_edge=False, collapse_padding=True, show_edge=False)
+    shown.columns[0].overflow = "fold"
     for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
-    return table
+        title = "\n".join(column.rsplit(" ", 1)) if is_narrow() else column
+        shown.add_column(title, justify="right", no_wrap=column not in wrapped)
+    return shown
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """A value as a table shows it."""
     if value is None or value == "":
         return "-"
@@ -68,16 +107,15 @@ def cell(value: Any) -> str:
 
 def accuracy_cells(row: Mapping[str, Any]) -> tuple[str, str]:
     """A row's accuracy and its 95 % CI, in percent."""
-    low, high = (100 * x for x in row["accuracy_ci"])
-    return f"{100 * row['accuracy']:.1f} %", f"{low:.1f} to {high:.1f}"
+    return wording.percent(row["accuracy"]), wording.span(row["accuracy_ci"])
 
 
-def print_skipped(skipped: Sequence[Skipped], screen: Console, shown: int = 100) -> None:
+def print_skipped(skipped: Sequence[Skipped], shown: int = 100) -> None:
     """List files that were left out, each with the reason."""
     if not skipped:
         return
-    screen.print(f"{len(skipped)} left out:", markup=False)
+    line(f"{len(skipped)} left out:")
     for skip in skipped[:shown]:
-        screen.print(f"  {skip['path']}: {skip['why']}", markup=False, soft_wrap=True)
+        line(f"  {skip['path']}: {skip['why']}")
     if len(skipped) > shown:
-        screen.print(f"  ... and {len(skipped) - shown} more, in study.json and the report", markup=False)
+        line(f"  ... and {len(skipped) - shown} more, in study.json and the report")

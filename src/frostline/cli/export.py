@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from frostline.cli.console import accuracy_cells, console, progress_bar, right_aligned
+from frostline import wording
+from frostline.cli.console import accuracy_cells, line, print_table, progress_bar, right_aligned, show
 from frostline.cli.options import Json, Quiet
-from frostline.documents import Export
+
+if TYPE_CHECKING:
+    from frostline.documents import Export
 
 Bundle = Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")]
 
@@ -34,10 +36,7 @@ def export(
 
     with progress_bar(quiet) as progress:
         document = write(bundle, form, out or None, int8=int8, data=data, overwrite=overwrite, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        _print_proof(document)
+    show(document, as_json, quiet, lambda: _print_proof(document))
 
 
 def bench(
@@ -58,16 +57,17 @@ def bench(
 
     with progress_bar(quiet) as progress:
         document = measure(bundle, artefacts or (), out or None, data=data, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
+
+    def in_words() -> None:
         shown = right_aligned("from file", "latency, ms", "95th percentile", "photos/s", "size, MB")
         for row in document["rows"]:
             times = (f"{row[k]:.1f}" for k in ("latency_ms", "latency_p95_ms"))
             shown.add_row(row["name"], *times, f"{row['throughput']:.0f}", f"{row['size_bytes'] / 1e6:.1f}")
-        console().print(shown)
+        print_table(shown)
         if out:
-            console().print(f"Picture: {out}/{PICTURE}", markup=False, soft_wrap=True)
+            line(f"Picture: {out}/{PICTURE}")
+
+    show(document, as_json, quiet, in_words)
 
 
 def push(
@@ -85,32 +85,23 @@ def push(
 
     with progress_bar(quiet) as progress:
         document = upload(bundle, repository, private=private, token=token, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        console().print(f"{document['url']} holds {', '.join(document['files'])}", markup=False, soft_wrap=True)
+    show(document, as_json, quiet, lambda: line(f"{document['url']} holds {', '.join(document['files'])}"))
 
 
 def _print_proof(document: Export) -> None:
     """The figures of a proof, the artefact beside the bundle."""
-    rows = right_aligned("from file to label", "artefact", "bundle")
+    shown = right_aligned("from file to label", "artefact", "bundle")
     accuracy, interval = accuracy_cells(document)
-    rows.add_row("accuracy", accuracy, f"{100 * document['bundle_accuracy']:.1f} %")
-    rows.add_row("95 % CI", interval, "")
-    rows.add_row("same label", f"{100 * document['agreement']:.1f} %", "")
-    rows.add_row("largest difference of a probability", f"{document['largest_difference']:.4f}", "")
+    shown.add_row("accuracy", accuracy, wording.percent(document["bundle_accuracy"]))
+    shown.add_row("95 % CI", interval, "")
+    shown.add_row("same label", wording.percent(document["agreement"]), "")
+    shown.add_row("largest difference of a probability", f"{document['largest_difference']:.4f}", "")
     if here := document.get("as_run_here"):
-        rows.add_row(
-            f"same label, bundle on {here['engine']}",
-            f"{100 * here['agreement']:.1f} %",
-            f"{100 * here['bundle_accuracy']:.1f} %",
-        )
-    rows.add_row("size, MB", f"{document['size_bytes'] / 1e6:.1f}", f"{document['bundle_bytes'] / 1e6:.1f}")
-    rows.add_row("latency, one decoded photo, ms (median)", f"{document['latency_ms']:.1f}", "")
-    rows.add_row("photos/s, from file", f"{document['throughput']:.0f}", "")
-    screen = console()
-    screen.print(rows)
+        same, of_bundle = wording.percent(here["agreement"]), wording.percent(here["bundle_accuracy"])
+        shown.add_row(f"same label, bundle on {here['engine']}", same, of_bundle)
+    shown.add_row("size, MB", f"{document['size_bytes'] / 1e6:.1f}", f"{document['bundle_bytes'] / 1e6:.1f}")
+    shown.add_row("latency, one decoded photo, ms (median)", f"{document['latency_ms']:.1f}", "")
+    shown.add_row("photos/s, from file", f"{document['throughput']:.0f}", "")
+    print_table(shown)
     name = f"{document['format']}{' in int8' if document['int8'] else ''}"
-    screen.print(
-        f"Proved on {document['photos']:,} photos ({document['proved_on']}): {name}", markup=False, soft_wrap=True
-    )
+    line(f"Proved on {document['photos']:,} photos ({document['proved_on']}): {name}")

@@ -22,10 +22,26 @@ from frostline.cli.sweep import sweep
 from frostline.errors import FrostlineError
 
 COMMANDS = (
-    check, study, fit, sweep, robustness, predict, explain, evaluate, export, bench, push,
-    serve, report, compare, backbones, weights, cache, data,
-)  # fmt: skip
-"""In the order in which --help lists them."""
+    check,
+    study,
+    fit,
+    sweep,
+    robustness,
+    predict,
+    explain,
+    evaluate,
+    export,
+    bench,
+    push,
+    serve,
+    report,
+    compare,
+    backbones,
+    weights,
+    cache,
+    data,
+)
+"""In the order in which --help lists them. A new command is a function in a file of this folder, and a line here."""
 
 app = typer.Typer(
     help="Train from scratch, freeze a pretrained network, or fine-tune its upper layers? Measured on your own photos.",
@@ -58,8 +74,9 @@ STOPPED = 130
 
 
 def run() -> None:
-    """`main` for a process of its own. What is left at its end goes back to the system in one piece: to look through it object by
-    object, as Python does before it leaves, took a second after a study.
+    """`main` for a process of its own.
+
+    Python looks through all objects that are left at its end, which takes a second after a study: `gc.freeze` avoids it.
     """
     try:
         main()

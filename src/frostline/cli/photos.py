@@ -1,15 +1,16 @@
-"""The commands that look at photos or bring some: check, data."""
+"""The commands about photos: check finds what is wrong with them, data brings some."""
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frostline.cli.console import console, print_skipped, progress_bar
+from frostline.cli.console import line, print_skipped, progress_bar, show
 from frostline.cli.options import PHOTOS, Engine, ImageSize, Json, Quiet, Seed, Weights
+from frostline.config import require
 from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -37,23 +38,15 @@ def check(
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Find what is wrong with the photos: broken files, duplicates, wrong labels, junk, shortcuts. No photo is changed."""
+    """Find what is wrong with the photos: broken files, duplicates, label errors, shortcuts. No photo is changed."""
     from frostline.cache import marks, upkeep
     from frostline.checks.check import check as look
     from frostline.checks.examine import NETWORKS
     from frostline.checks.kinds import KINDS
-    from frostline.config import EngineKind
-    from frostline.errors import nearest
     from frostline.photos.corrections import Decision
     from frostline.photos.corrections import write as write_list
     from frostline.reports.check_page import write
 
-    if engine not in get_args(EngineKind):
-        raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
-    if seed < 0:
-        raise ConfigError(f"seed {seed}: expected 0 or more")
-    if image_size and not 32 <= image_size <= 1024:
-        raise ConfigError(f"image size {image_size}: expected 32 to 1024 pixels, or 0 for the network's own")
     if weights and not backbone:
         raise ConfigError(f"--weights {weights}: name the network that they are of with --backbone")
     if save and Path(save).suffix.lower() != ".csv":
@@ -65,7 +58,7 @@ def check(
             backbone=backbone or NETWORKS,
             weights=weights,
             image_size=image_size,
-            engine=engine,  # type: ignore[arg-type]
+            engine=engine,
             seed=seed,
             progress=progress,
         )
@@ -73,10 +66,7 @@ def check(
     upkeep.trim()
     if save:
         write_list(Path(save), [Decision(**row) for row in document["decisions"]])
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        _print_check(document, folder, save)
+    show(document, as_json, quiet, lambda: _print_check(document, folder, save))
 
 
 def _print_check(document: Check, folder: Path, save: str, shown: int = 10) -> None:
@@ -85,23 +75,22 @@ def _print_check(document: Check, folder: Path, save: str, shown: int = 10) -> N
     from frostline.checks.kinds import KINDS
     from frostline.photos.names import printable
 
-    screen = console()
     for kind, rows in groupby(document["findings"], key=lambda f: f["kind"]):
         found = list(rows)
-        screen.print(f"{KINDS[kind].title} ({len(found):,}). {KINDS[kind].advice}", markup=False, soft_wrap=True)
+        line(f"{KINDS[kind].title} ({len(found):,}). {KINDS[kind].advice}")
         for f in found[:shown]:
             where = " = ".join(printable(p) for p in f["paths"][:4]) or ", ".join(printable(c) for c in f["classes"])
             more = f" and {len(f['paths']) - 4:,} more" if len(f["paths"]) > 4 else ""
             change = f": likely {printable(f['suggested'])}" if f["suggested"] else ""
             why = f" ({f['detail']})" if f["detail"] else ""
-            screen.print(f"  {f['confidence']:.2f}  {where}{more}{change}{why}", markup=False, soft_wrap=True)
+            line(f"  {f['confidence']:.2f}  {where}{more}{change}{why}")
         if len(found) > shown:
-            screen.print(f"  ... and {len(found) - shown:,} more, in check.csv and check.html", markup=False)
-    for line in [*document["lines"], *(f"Not checked: {note}" for note in document["notes"])]:
-        screen.print(line, markup=False, soft_wrap=True)
+            line(f"  ... and {len(found) - shown:,} more, in check.csv and check.html")
+    for text in [*document["lines"], *(f"Not checked: {note}" for note in document["notes"])]:
+        line(text)
     if save:
-        screen.print(f"To leave out: {len(document['decisions']):,} photos, in {save}", markup=False, soft_wrap=True)
-    screen.print(f"Report: {folder / 'check.html'}", markup=False, soft_wrap=True)
+        line(f"To leave out: {len(document['decisions']):,} photos, in {save}")
+    line(f"Report: {folder / 'check.html'}")
 
 
 def data(
@@ -120,19 +109,21 @@ def data(
     from frostline.photos import public_sets
 
     if name == "sample":
+        require(seed=seed)
         _render(folder, per_class, seed, as_json, quiet)
         return
     if name not in public_sets.KNOWN:
         raise ConfigError(f"unknown data set '{name}'{nearest(name, ['sample', *public_sets.KNOWN])}")
     with progress_bar(quiet) as progress:
         fetched = public_sets.fetch(public_sets.KNOWN[name], Path(folder), url=url, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(fetched, ensure_ascii=False))
-    elif not quiet:
-        counts = ", ".join(f"{label} {count:,}" for label, count in fetched["classes"].items())
-        typer.echo(f"{folder}: {fetched['photos']:,} photos ({counts})")
-        print_skipped(fetched["left_out"], console())
-        typer.echo(f"Licence: {fetched['licence_text'] or fetched['licence']} ({fetched['licence_file']})")
+    show(fetched, as_json, quiet, lambda: _print_fetched(fetched, folder))
+
+
+def _print_fetched(fetched: Mapping[str, Any], folder: str) -> None:
+    counts = ", ".join(f"{label} {count:,}" for label, count in fetched["classes"].items())
+    typer.echo(f"{folder}: {fetched['photos']:,} photos ({counts})")
+    print_skipped(fetched["left_out"])
+    typer.echo(f"Licence: {fetched['licence_text'] or fetched['licence']} ({fetched['licence_file']})")
 
 
 def _render(folder: str, per_class: int, seed: int, as_json: bool, quiet: bool) -> None:
@@ -141,7 +132,5 @@ def _render(folder: str, per_class: int, seed: int, as_json: bool, quiet: bool) 
     with progress_bar(quiet) as progress:
         task = progress.task("Rendering", 5 * per_class)
         sample.render(Path(folder), per_class=per_class, seed=seed, on_step=lambda _done, _total: task.advance(1))
-    if as_json:
-        typer.echo(json.dumps({"folder": folder, "rendered": True}))
-    elif not quiet:
-        typer.echo(f"{folder}: rendered by code, no real photos")
+    words = f"{folder}: rendered by code, no real photos"
+    show({"folder": folder, "rendered": True}, as_json, quiet, lambda: typer.echo(words))

@@ -1,23 +1,25 @@
-"""The commands that look at photos with a trained model: predict, explain."""
+"""The commands that use a bundle on photos: predict, explain, evaluate."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frostline.cli.console import console, print_skipped, progress_bar
+from frostline import wording
+from frostline.cli.console import cell, line, print_skipped, print_table, progress_bar, right_aligned, show, table
 from frostline.cli.options import PHOTOS, Engine, Json, Prior, Quiet
 from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
     from frostline.bundles.bundle import Bundle
-    from frostline.bundles.prediction_files import Form
+    from frostline.bundles.prediction_files import Form, Kept, Sink
     from frostline.documents.shared import Skipped
+    from frostline.progress import Progress
 
 Model = Annotated[str, typer.Argument(help="Bundle folder, e.g. runs/flowers/frozen/bundle.")]
 Photos = Annotated[list[str] | None, typer.Argument(help="Files or folders; '-' or nothing: a list on stdin.")]
@@ -38,7 +40,8 @@ def predict(
     precision: Annotated[
         float | None,
         typer.Option(
-            help="Mark answers as unsure so that of the others this share is right, e.g. 0.95 (validation photos tell)."
+            help="Mark answers as unsure so that this share of the others is correct, e.g. 0.95 (as measured on the "
+            "validation set)."
         ),
     ] = None,
     threshold: Annotated[
@@ -56,46 +59,64 @@ def predict(
         bool, typer.Option("--quiet", help="No progress, no words; photos left out are still listed on stderr.")
     ] = False,
 ) -> None:
-    """Classify photos: a row each, bad files listed on stderr. A file appears whole at the end; --resume goes on with a stopped run."""
+    """Classify photos: a row each, bad files listed on stderr.
+
+    The file in --out appears whole at the end; --resume goes on with a stopped run.
+    """
     from frostline.bundles import prediction_files
-    from frostline.bundles.predict import predict as classify
-    from frostline.errors import DataError
-    from frostline.photos.manifest import Skip
-    from frostline.photos.names import printable
+    from frostline.bundles.bundle import load
 
     _check_predict(out, resume, precision, threshold, prior)
     prediction_files.check(out)
-    model = _load(bundle, engine)
+    model = load(bundle, engine)
     form = _form(model, top, precision, threshold, quiet)
     paths = _paths(photos, null)
-    classified = skipped = 0
-    left_out: list[dict[str, str]] = []  # kept for the summary alone
     with (
         progress_bar(quiet) as progress,
         prediction_files.opened(out, form, nested=as_json, resume=resume) as (sink, kept),
     ):
         prediction_files.check_same(kept, model, prior, out)
-        task = progress.task("Classifying")
-        for result in classify(model, paths, prior=prior, on_photo=lambda: task.advance(1), known=kept):
-            if isinstance(result, Skip):
-                skipped += 1
-                typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
-                if as_json and out:
-                    left_out.append({"path": printable(result.path), "why": result.why})
-            else:
-                classified += 1
-                sink.write(result)
-        task.finish()
-        if skipped or kept:
-            progress.say(
-                ", ".join([*([f"{len(kept)} kept"] if kept else []), *([f"{skipped} left out"] if skipped else [])])
-            )
-        if not classified and not kept:  # raised in here: a file that stood at --out stays
-            came = f"all {skipped} left out, as listed above" if skipped else "there are none in what was given"
-            raise DataError(f"no photo was classified: {came}; name photos, or folders that hold some")
+        classified, left_out = _classify(model, paths, prior, kept, sink, progress, list_them=as_json and bool(out))
     if as_json and out:
-        summary: dict[str, Any] = {"out": out, "classified": classified, "skipped": left_out}
+        summary = {"out": out, "classified": classified, "skipped": left_out}
         typer.echo(json.dumps(summary | ({"kept": len(kept)} if resume else {}), ensure_ascii=False))
+
+
+def _classify(
+    model: Bundle,
+    paths: Iterable[str],
+    prior: str,
+    kept: Kept,
+    sink: Sink,
+    progress: Progress,
+    *,
+    list_them: bool,
+) -> tuple[int, list[Skipped]]:
+    """Write a row for each photo that is not `kept`; returns how many, and the files left out if `list_them`."""
+    from frostline.bundles.predict import predict as classify
+    from frostline.errors import DataError
+    from frostline.photos.manifest import Skip
+    from frostline.photos.names import printable
+
+    classified = skipped = 0
+    left_out: list[Skipped] = []
+    task = progress.task("Classifying")
+    for result in classify(model, paths, prior=prior, on_photo=lambda: task.advance(1), known=kept):
+        if isinstance(result, Skip):
+            skipped += 1
+            typer.echo(f"skipped {printable(result.path)}: {result.why}", err=True)
+            if list_them:
+                left_out.append({"path": printable(result.path), "why": result.why})
+        else:
+            classified += 1
+            sink.write(result)
+    task.finish()
+    if counts := [f"{n} {what}" for n, what in ((len(kept), "kept"), (skipped, "left out")) if n]:
+        progress.say(", ".join(counts))
+    if not classified and not kept:  # raised before the file is moved to its place: one that stood at --out stays
+        came = f"all {skipped} left out, as listed above" if skipped else "there are none in what was given"
+        raise DataError(f"no photo was classified: {came}; name photos, or folders that hold some")
+    return classified, left_out
 
 
 def _check_predict(out: str, resume: bool, precision: float | None, threshold: float | None, prior: str) -> None:
@@ -109,16 +130,6 @@ def _check_predict(out: str, resume: bool, precision: float | None, threshold: f
         raise ConfigError("--precision was measured without --prior: give --threshold with it")
 
 
-def _load(bundle: str, engine: str) -> Bundle:
-    from frostline.bundles.bundle import load
-    from frostline.config import EngineKind
-    from frostline.errors import nearest
-
-    if engine not in get_args(EngineKind):
-        raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
-    return load(bundle, engine)  # type: ignore[arg-type]
-
-
 def _form(model: Bundle, top: int, precision: float | None, threshold: float | None, quiet: bool) -> Form:
     from frostline.bundles.prediction_files import Form
     from frostline.stats import thresholds
@@ -128,8 +139,9 @@ def _form(model: Bundle, top: int, precision: float | None, threshold: float | N
         threshold = row["threshold"]
         if not quiet:
             typer.echo(
-                f"unsure below {threshold:.4f}: {100 * row['kept']:.1f} % of the validation photos stand above, "
-                f"{100 * row['right']:.1f} % of them right (at least {100 * row['lower']:.1f} % with 95 % confidence)",
+                f"unsure below {threshold:.4f}: {wording.percent(row['kept'])} of the validation photos are above it, "
+                f"{wording.percent(row['right'])} of those correct (at least {wording.percent(row['lower'])} with 95 % "
+                "confidence)",
                 err=True,
             )
     return Form(model.classes, top, threshold)
@@ -162,21 +174,16 @@ def explain(
     quiet: Quiet = False,
 ) -> None:
     """Show where in photos the model saw a class: heat maps laid over them, and explanations.json."""
-    from frostline.cli.console import table
+    from frostline.bundles.bundle import load
     from frostline.evidence.explanations import pictures
 
     with progress_bar(quiet) as progress:
-        document = pictures(_load(bundle, "auto"), photos, Path(out), name, progress)
+        document = pictures(load(bundle), photos, Path(out), name, progress)
     for skip in document["skipped"]:
         typer.echo(f"skipped {skip['path']}: {skip['why']}", err=True)
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        shown = [
-            {"photo": p["path"], "predicted": p["predicted"], "true": p["true"], "pictures": p["pictures"]}
-            for p in document["photos"]
-        ]
-        table(shown)
+    columns = {"photo": "path", "predicted": "predicted", "true": "true", "pictures": "pictures"}
+    rows = [{title: photo[key] for title, key in columns.items()} for photo in document["photos"]]
+    show(document, as_json, quiet, lambda: table(rows))
 
 
 def evaluate(
@@ -198,30 +205,22 @@ def evaluate(
     if out:
         write_predictions(Path(out), predictions, model.classes)
     listed: list[Skipped] = [{"path": s.path, "why": s.why} for s in skipped]
-    if as_json:
-        typer.echo(json.dumps({"photos": len(predictions), **figures, "skipped": listed}, ensure_ascii=False))
-    elif not quiet:
-        _print_figures(figures, len(predictions), listed)
+    document = {"photos": len(predictions), **figures, "skipped": listed}
+    show(document, as_json, quiet, lambda: _print_figures(figures, len(predictions), listed))
 
 
-def _print_figures(figures: dict[str, Any], count: int, skipped: list[Skipped]) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from frostline import wording
+def _print_figures(figures: Mapping[str, Any], count: int, skipped: Sequence[Skipped]) -> None:
     from frostline.stats.class_balance import unequal
 
-    screen = console()
-    screen.print(
-        f"{wording.headline(figures, unequal(row['support'] for row in figures['per_class']))} on {count:,} photos; "
-        f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_shipped']:.3f}"
-    )
+    headline = wording.headline(figures, unequal(row["support"] for row in figures["per_class"]))
+    more = f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_shipped']:.3f}"
+    line(f"{headline} on {count:,} photos; {more}")
     if "prior" in figures:
-        shares = ", ".join(f"{name} {100 * share:.1f} %" for name, share in figures["prior"].items())
-        screen.print(f"Class shares assumed: {shares}", markup=False, soft_wrap=True)
-    table = Table("class", "precision", "recall", "F1", "photos", box=box.SIMPLE_HEAD, pad_edge=False)
+        shares = ", ".join(f"{name} {wording.percent(share)}" for name, share in figures["prior"].items())
+        line(f"Class shares assumed: {shares}")
+    shown = right_aligned("class", "precision", "recall", "F1", "photos")
     for row in figures["per_class"]:
-        cells = (f"{row[k]:.3f}" for k in ("precision", "recall", "f1"))
-        table.add_row(row["class"].replace("[", "\\["), *cells, str(row["support"]))
-    screen.print(table)
-    print_skipped(skipped, screen)
+        of_class = (wording.decimal(row[k]) for k in ("precision", "recall", "f1"))
+        shown.add_row(cell(row["class"]), *of_class, wording.count(row["support"]))
+    print_table(shown)
+    print_skipped(skipped)

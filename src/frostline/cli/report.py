@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from frostline.cli.console import console, right_aligned
-from frostline.cli.options import (
-    Json,
-    Quiet,
-)
+from frostline import wording
+from frostline.cli.console import accuracy_cells, cell, line, print_table, right_aligned, show
+from frostline.cli.options import Json, Quiet
 from frostline.errors import ConfigError
-
-if TYPE_CHECKING:
-    pass
 
 
 def report(
@@ -34,10 +29,30 @@ def report(
     if kind not in ("html", "md"):
         raise ConfigError(f"--format {kind}: expected html or md")
     folder = Path(run)
-    other = next((name for name in ("sweep.json", "seeds.json") if (folder / name).exists()), "")
+    path = _builder(folder, kind, figures)(folder)
+    drawn: list[Path] = []
+    if figures:
+        from frostline.reports.markdown import export
+
+        drawn = export(folder)
+    elif kind == "md":
+        drawn = sorted((folder / "figures").iterdir())
+
+    def in_words() -> None:
+        typer.echo(f"Report: {path}")
+        if drawn:
+            typer.echo(f"Figures: {drawn[0].parent}, {len(drawn) // 2} as SVG and CSV")
+
+    show({"report": str(path), "figures": [str(p) for p in drawn]}, as_json, quiet, in_words)
+
+
+def _builder(run: Path, kind: str, figures: bool) -> Callable[[Path], Path]:
+    """What builds the report of what a run folder holds."""
+    other = next((name for name in ("sweep.json", "seeds.json") if (run / name).exists()), "")
     if other and (kind == "md" or figures):
         raise ConfigError(
-            f"{run} holds {other}: --format md and --figures are for studies; its picture and table stand beside its report"
+            f"{run} holds {other}: --format md and --figures are for studies; "
+            "its picture and table stand beside its report"
         )
     if other == "sweep.json":
         from frostline.reports.sweep_page import build
@@ -47,21 +62,7 @@ def report(
         from frostline.reports.markdown import build
     else:
         from frostline.reports.study_page import build
-
-    path = build(folder)
-    drawn = _figures(folder) if figures else sorted((folder / "figures").iterdir()) if kind == "md" else []
-    if as_json:
-        typer.echo(json.dumps({"report": str(path), "figures": [str(p) for p in drawn]}))
-    elif not quiet:
-        typer.echo(f"Report: {path}")
-        if drawn:
-            typer.echo(f"Figures: {drawn[0].parent}, {len(drawn) // 2} as SVG and CSV")
-
-
-def _figures(run: Path) -> list[Path]:
-    from frostline.reports.markdown import export
-
-    return export(run)
+    return build
 
 
 def compare(
@@ -82,39 +83,32 @@ def compare(
         if out
         else library.compare(runs, strategy=strategy, every=every)
     )
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        _print_comparison(document, Path(out) / library.PAGE if out else None)
+    page = Path(out) / library.PAGE if out else None
+    show(document, as_json, quiet, lambda: _print_comparison(document, page))
 
 
-def _print_comparison(document: dict[str, Any], page: Path | None) -> None:
-    from frostline import wording
-
-    table = right_aligned("run: strategy", "photos", "accuracy", "95 % CI")
+def _print_comparison(document: Mapping[str, Any], page: Path | None) -> None:
+    chosen = right_aligned("run: strategy", "photos", "accuracy", "95 % CI")
     for row in document["chosen"]:
-        table.add_row(
-            row["name"], f"{row['photos']:,}", wording.percent(row["accuracy"]), wording.span(row["accuracy_ci"])
-        )
-    console().print(table)
+        accuracy, interval = accuracy_cells(row)
+        chosen.add_row(cell(row["name"]), wording.count(row["photos"]), accuracy, interval)
+    print_table(chosen)
     pairs = right_aligned("on shared photos", "photos", "points", "95 % CI", "p")
     for pair in document["pairs"]:
-        p = wording.p_value(pair["p_value"]).removeprefix("p = ").removeprefix("p ")
         pairs.add_row(
-            f"{pair['a']} \u2212 {pair['b']}",
-            f"{pair['shared']:,}",
+            cell(f"{pair['a']} \u2212 {pair['b']}"),
+            wording.count(pair["shared"]),
             wording.points(pair["difference"]),
             wording.span(pair["ci"]),
-            p,
+            wording.p_value(pair["p_value"]).removeprefix("p = ").removeprefix("p "),
         )
-    console().print(pairs)
+    print_table(pairs)
     if document["settings"]:
-        console().print("Settings that differ:")
+        line("Settings that differ:")
         for row in document["settings"]:
-            values = ("none" if value is None else str(value) for value in row["values"])
-            console().print(f"  {row['setting']}: {' | '.join(values)}", markup=False, soft_wrap=True)
+            line(f"  {row['setting']}: {' | '.join('none' if v is None else str(v) for v in row['values'])}")
     for warning in document["warnings"]:
-        console().print(f"Note: {warning}", markup=False, soft_wrap=True)
-    console().print(f"{document['answer']}.", markup=False, soft_wrap=True)
+        line(f"Note: {warning}")
+    line(f"{document['answer']}.")
     if page:
-        console().print(f"Comparison: {page}", markup=False, soft_wrap=True)
+        line(f"Comparison: {page}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frostline.cli.console import cell, console, progress_bar, table
+from frostline.cli.console import cell, print_table, progress_bar, right_aligned, show, table
 from frostline.cli.options import Json, Quiet
 from frostline.errors import ConfigError
 
@@ -30,10 +30,7 @@ def backbones(
 
     with progress_bar(quiet) as progress:
         rows = listing(find, speed=speed, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(rows))
-    elif not quiet:
-        table([{k: v for k, v in row.items() if k != "home"} for row in rows])
+    show(rows, as_json, quiet, lambda: table([{k: v for k, v in row.items() if k != "home"} for row in rows]))
 
 
 def weights(
@@ -57,10 +54,7 @@ def weights(
             with progress_bar(quiet) as progress:
                 known.fetch(known.KNOWN[name], progress=progress)
     rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
-    if as_json:
-        typer.echo(json.dumps(rows, default=str))
-    elif not quiet:
-        table(rows)
+    show(rows, as_json, quiet, lambda: table(rows), default=str)
 
 
 def cache(
@@ -68,7 +62,8 @@ def cache(
     kind: Annotated[
         str,
         typer.Option(
-            help="Comma-separated: activations, engines, photos, downloads, weights, sample. Default: all; clear: the first three."
+            help="Comma-separated: activations, engines, photos, downloads, weights, sample. Default: all; clear: the "
+            "first three."
         ),
     ] = "",
     older_than: Annotated[float | None, typer.Option(help="Only what was not used for so many days.")] = None,
@@ -83,18 +78,15 @@ def cache(
     if action not in ("list", "clear"):
         raise ConfigError(f"unknown action '{action}'{nearest(action, ['list', 'clear'])}")
     kinds = [k.strip() for k in kind.split(",") if k.strip()]
-    result: dict[str, Any]
+    result: dict[str, Any] = {"folder": str(cache_dir())}
     if action == "clear":
         removed, kept = upkeep.clear(kinds or contents.COMPUTED, older_than)
-        result = {"freed": sum(e.bytes for e in removed), "removed": _named(removed), "kept": _named(kept)}
+        result |= {"freed": sum(e.bytes for e in removed), "removed": _named(removed), "kept": _named(kept)}
     else:
         found = contents.older_than(contents.entries(kinds or contents.KINDS), older_than)
-        result = {"limit": sizes.limit(), "bytes": sum(e.bytes for e in found), "entries": _named(found)}
-    result = {"folder": str(cache_dir()), **result}
-    if as_json:
-        typer.echo(json.dumps(result, default=contents.Entry.to_dict, ensure_ascii=False))
-    elif not quiet:
-        _print_cleared(result) if action == "clear" else _print_cache(result)
+        result |= {"limit": sizes.limit(), "bytes": sum(e.bytes for e in found), "entries": _named(found)}
+    in_words = _print_cleared if action == "clear" else _print_cache
+    show(result, as_json, quiet, lambda: in_words(result), default=contents.Entry.to_dict)
 
 
 def _named(entries: list[Entry]) -> list[Entry]:
@@ -108,7 +100,7 @@ def _named(entries: list[Entry]) -> list[Entry]:
     ]
 
 
-def _print_cleared(result: dict[str, Any]) -> None:
+def _print_cleared(result: Mapping[str, Any]) -> None:
     from frostline.cache.sizes import readable
 
     typer.echo(f"freed {readable(result['freed'])} in {result['folder']}: {_counted(result['removed'])}")
@@ -116,25 +108,21 @@ def _print_cleared(result: dict[str, Any]) -> None:
         typer.echo(f"kept, in use: {entry.what} ({readable(entry.bytes)})")
 
 
-def _print_cache(result: dict[str, Any]) -> None:
-    from rich import box
-    from rich.table import Table
-
+def _print_cache(result: Mapping[str, Any]) -> None:
     from frostline.cache.sizes import readable
 
-    table = Table("kind", "what", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("rows", "size", "per row", "last used", "in use"):
-        table.add_column(column, justify="right", no_wrap=True)
+    table = right_aligned("kind", "what", "rows", "size", "per row", "last used", "in use", wrapped=("what",))
+    table.columns[1].justify = "left"
     for e in result["entries"]:
         sizes = [readable(e.bytes), "-" if e.bytes_per_row is None else readable(e.bytes_per_row)]
         table.add_row(
             e.kind, cell(e.what), cell(e.rows), *sizes, f"{e.used.astimezone():%Y-%m-%d %H:%M}", cell(e.in_use)
         )
     if result["entries"]:
-        console().print(table)
+        print_table(table)
     limit = "no limit" if result["limit"] is None else f"limit {readable(result['limit'])}"
     typer.echo(f"{_counted(result['entries'])}, {readable(result['bytes'])} in {result['folder']} ({limit})")
 
 
-def _counted(entries: list[Any]) -> str:
+def _counted(entries: Sequence[Entry]) -> str:
     return f"{len(entries)} entr{'y' if len(entries) == 1 else 'ies'}"

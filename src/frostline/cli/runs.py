@@ -1,27 +1,30 @@
-"""What the commands that leave a run folder share: its configuration and where it goes."""
+"""What the commands that leave a run folder share: the configuration of the run, and where it goes."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
+from frostline.cli.options import RunOptions
+from frostline.config import SAMPLE, Config, configure
 from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from frostline.config import Config
+    from frostline.progress import Progress
     from frostline.studies.run_folder import Existing
 
 
 def given_options(context: typer.Context) -> list[str]:
-    """The options that stand on the command line."""
+    """The options that stand on the command line, by parameter."""
     return [n for n in context.params if str(context.get_parameter_source(n)).endswith("COMMANDLINE")]
 
 
 def limit_cache(size: str) -> None:
-    """Like the folder itself, the limit belongs to the process and not to the run: it shapes no figure."""
+    """Set the limit of the cache for this process. It is no part of the run: it changes no figure."""
     from frostline.cache import sizes
 
     if size:
@@ -29,21 +32,32 @@ def limit_cache(size: str) -> None:
         os.environ[sizes.LIMIT_VARIABLE] = size
 
 
-def configuration(context: typer.Context, data: str, out: str, settings: str, resume: bool, **options: Any) -> Config:
-    """The configuration that the options make, or that a file holds; options that a file would overrule are refused."""
-    from frostline.config import SAMPLE, Config, configure
+def from_file(asked: RunOptions) -> bool:
+    """Whether a file says what to run (`--config`, or `--resume` without DATA), not the options."""
+    return bool(asked.settings) or (asked.resume and not asked.data)
 
-    if not settings and not (resume and not data):
-        return configure(data or SAMPLE, **options)
-    file = Path(settings) if settings else settings_in(out)
-    why = "--config" if settings else "--resume without DATA"
-    if not settings and not (out and file.exists()):
+
+def configuration(asked: RunOptions, free: Collection[str] = ()) -> Config:
+    """The configuration that the options make, or that a file holds.
+
+    Options that a file would overrule are refused; `free` are a command's own options that go with a file.
+
+    Raises
+    ------
+    ConfigError
+        An option, or the file, can't be used.
+    """
+    if not from_file(asked):
+        return configure(asked.data or SAMPLE, **asked.configuration)
+    file = Path(asked.settings) if asked.settings else settings_in(asked.out)
+    if not asked.settings and not (asked.out and file.exists()):
         raise ConfigError(
-            f"--resume: {out or 'no --out given, so it'} holds no run to go on with; give DATA to begin one"
+            f"--resume: {asked.out or 'no --out given, so it'} holds no run to go on with; give DATA to begin one"
         )
-    free = {"out", "resume", "overwrite", "settings", "seeds", "cache_limit", "as_json", "quiet", "photos", "repeats"}
-    if given := [n for n in given_options(context) if n not in free]:
+    free = {"out", "resume", "overwrite", "settings", "cache_limit", "as_json", "quiet", *free}
+    if given := [n for n in given_options(asked.context) if n not in free]:
         names = ", ".join("DATA" if n == "data" else "--" + n.replace("_", "-") for n in given)
+        why = "--config" if asked.settings else "--resume without DATA"
         raise ConfigError(f"{names} can't be given with {why}: {file} says everything")
     return Config.from_toml(file)
 
@@ -56,23 +70,24 @@ def settings_in(out: str) -> Path:
     return seeds.settings(Path(out)) if out and (Path(out) / seeds_page.FILE).exists() else Path(out) / "config.toml"
 
 
-def existing_run(resume: bool, overwrite: bool) -> Existing:
+def existing_run(asked: RunOptions) -> Existing:
     """What to do where the run folder holds a run already."""
-    if resume and overwrite:
+    if asked.resume and asked.overwrite:
         raise ConfigError("--resume and --overwrite exclude each other: give one of them")
-    return "resume" if resume else "overwrite" if overwrite else "refuse"
+    return "resume" if asked.resume else "overwrite" if asked.overwrite else "refuse"
 
 
-def run_folder(config: Config, out: str, existing: Existing) -> Path:
-    """The folder that --out names, or runs/NAME."""
-    from frostline.config import SAMPLE
-
+def run_folder(config: Config, asked: RunOptions, suffix: str = "") -> Path:
+    """The folder that --out names, or runs/NAME with a `suffix`, which holds no run yet unless that is asked for."""
+    if asked.out:
+        return Path(asked.out)
     name = "sample" if config.data == SAMPLE else Path(config.data).resolve().stem.removesuffix(".tar")
-    return Path(out) if out else unused(Path("runs") / name, existing)
-
-
-def unused(run: Path, existing: Existing) -> Path:
-    """`run`, or `run`-2, -3, ... so that a study without --out never meets an older one."""
-    if existing != "refuse" or not run.exists():
+    run = Path("runs") / f"{name}{suffix}"
+    if existing_run(asked) != "refuse" or not run.exists():
         return run
     return next(p for n in range(2, 10**6) if not (p := run.with_name(f"{run.name}-{n}")).exists())
+
+
+def announce(run: Path, progress: Progress) -> None:
+    """Say where the run goes, and how to stop it and go on."""
+    progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")

@@ -1,15 +1,17 @@
-"""The commands that use a trained model: evaluate."""
+"""The command that serves a bundle over HTTP."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from frostline.cli.options import Engine, Quiet
-from frostline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from frostline.serving.models import ServedModel
 
 
 def serve(
@@ -34,25 +36,29 @@ def serve(
     quiet: Quiet = False,
 ) -> None:
     """Serve a bundle: a page to drop photos on, and a REST interface (OpenAPI at /openapi.json)."""
-    from frostline.config import EngineKind
-    from frostline.errors import nearest
     from frostline.serving.app import serve as run
     from frostline.serving.limits import Limits
     from frostline.serving.settings import Settings
 
-    if engine not in get_args(EngineKind):
-        raise ConfigError(f"unknown engine '{engine}'{nearest(engine, get_args(EngineKind))}")
     limits = Limits(bytes=max_bytes, pixels=max_pixels, files=max_files, seconds=timeout, queue=queue)
     settings = Settings(
-        host=host, port=port, token=token, open_to_all=no_token, limits=limits, engine=engine,  # type: ignore[arg-type]
-        threads=threads, allow_url=allow_url, watch=watch, drain=drain,
-    )  # fmt: skip
+        host=host,
+        port=port,
+        token=token,
+        open_to_all=no_token,
+        limits=limits,
+        engine=engine,
+        threads=threads,
+        allow_url=allow_url,
+        watch=watch,
+        drain=drain,
+    )
 
     def say(text: str) -> None:
         if not quiet:
             typer.echo(text, err=True)
 
-    def ready(address: str, model: Any) -> None:
+    def ready(address: str, model: ServedModel) -> None:
         if as_json:
             typer.echo(json.dumps({"url": address, "model": model.id, "strategy": model.model.about.strategy}))
         say(f"Serving {model.model.about.strategy} (model {model.id}) at {address}  Ctrl-C ends it")

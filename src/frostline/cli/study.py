@@ -1,191 +1,64 @@
-"""The commands that train and compare: study, fit, sweep, and the report of what they left."""
+"""The commands that train and compare: study, fit, and robustness of what they trained."""
 
 from __future__ import annotations
 
-import json
-from functools import partial
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frostline.cli.console import console, print_skipped, progress_bar, right_aligned
-from frostline.cli.options import (
-    Backbone,
-    Balance,
-    CacheLimit,
-    Data,
-    Device,
-    Engine,
-    Epochs,
-    Exclude,
-    Explain,
-    ImageSize,
-    Json,
-    Line,
-    Loss,
-    Out,
-    Overwrite,
-    Precision,
-    Preset,
-    Protocol,
-    Quiet,
-    Resize,
-    Resume,
-    Robustness,
-    Seed,
-    Seeds,
-    Settings,
-    StoredAs,
-    Test,
-    Twins,
-    Weights,
-)
+from frostline import wording
+from frostline.cli.console import is_narrow, line, print_skipped, print_table, progress_bar, right_aligned, show
+from frostline.cli.options import Json, Quiet, RunOptions, run_options
+from frostline.cli.runs import announce, configuration, existing_run, limit_cache, run_folder
 from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
     from frostline.config import Config
-    from frostline.studies.run_folder import Existing
-from frostline.cli.runs import configuration, existing_run, limit_cache, run_folder
 
 
+@run_options()
 def study(
-    context: typer.Context,
-    data: Data = "",
-    out: Out = "",
-    strategies: Annotated[str, typer.Option(help="Comma-separated.")] = "baseline,frozen,fine-tuned",
-    backbone: Backbone = "",
-    protocol: Protocol = "rigorous",
-    preset: Preset = "balanced",
-    epochs: Epochs = None,
-    seed: Seed = 0,
-    seeds: Seeds = 1,
-    test: Test = "",
-    exclude: Exclude = "",
-    line: Line = None,
-    weights: Weights = "",
-    image_size: ImageSize = 0,
-    resize: Resize = "squash",
-    engine: Engine = "auto",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    stored_as: StoredAs = "float16",
-    balance: Balance = "none",
-    loss: Loss = "cross-entropy",
-    explain: Explain = -1,
-    robustness: Robustness = "auto",
-    twins: Twins = "auto",
-    cache_limit: CacheLimit = "",
-    settings: Settings = "",
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    asked: RunOptions,
+    seeds: Annotated[
+        int, typer.Option(help="Studies with so many seeds, from --seed on, and what they say together.")
+    ] = 1,
 ) -> None:
     """Train the strategies on DATA, compare them, leave models and a report in a run folder."""
-    limit_cache(cache_limit)
-    config = configuration(
-        context, data, out, settings, resume,
-        strategies=[s.strip() for s in strategies.split(",") if s.strip()], backbone=backbone, protocol=protocol,
-        preset=preset, epochs=epochs, seed=seed, test=test, line=line, weights=weights, image_size=image_size,
-        resize=resize, engine=engine, device=device, precision=precision, stored_as=stored_as, balance=balance, loss=loss, exclude=exclude,
-        explain=explain,
-        robustness=robustness, twins=twins,
-    )  # fmt: skip
-    count = _seed_count(seeds, data, out, settings, resume)
-    run = _run if count == 1 else partial(_run_several, count=count)
-    run(config, out, existing_run(resume, overwrite), as_json, quiet)
+    limit_cache(asked.cache_limit)
+    config = configuration(asked, free=("seeds",))
+    count = _seed_count(seeds, asked)
+    if count == 1:
+        _study(config, asked)
+    else:
+        _several(config, asked, count)
 
 
+@run_options("strategies", "robustness", "settings")
 def fit(
-    context: typer.Context,
-    data: Data = "",
+    asked: RunOptions,
     strategy: Annotated[
         str, typer.Option(help="baseline, frozen, fine-tuned, fine-tuned-all or scratch.")
     ] = "fine-tuned",
-    out: Out = "",
-    backbone: Backbone = "",
-    protocol: Protocol = "rigorous",
-    preset: Preset = "balanced",
-    epochs: Epochs = None,
-    seed: Seed = 0,
-    test: Test = "",
-    exclude: Exclude = "",
-    line: Line = None,
-    weights: Weights = "",
-    image_size: ImageSize = 0,
-    resize: Resize = "squash",
-    engine: Engine = "auto",
-    device: Device = "auto",
-    precision: Precision = "auto",
-    stored_as: StoredAs = "float16",
-    balance: Balance = "none",
-    loss: Loss = "cross-entropy",
-    explain: Explain = -1,
-    twins: Twins = "auto",
-    cache_limit: CacheLimit = "",
-    resume: Resume = False,
-    overwrite: Overwrite = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
 ) -> None:
     """Train one strategy on DATA: a study of one."""
-    limit_cache(cache_limit)
-    config = configuration(
-        context, data, out, "", resume, strategies=[strategy], backbone=backbone, protocol=protocol, preset=preset, epochs=epochs,
-        seed=seed, test=test, line=line, weights=weights, image_size=image_size, resize=resize, engine=engine,
-        device=device, precision=precision, stored_as=stored_as, balance=balance, loss=loss, exclude=exclude,
-        explain=explain, twins=twins,
-    )  # fmt: skip
-    _run(config, out, existing_run(resume, overwrite), as_json, quiet)
-
-
-def _seed_count(seeds: int, data: str, out: str, settings: str, resume: bool) -> int:
-    """How many seeds to run: those asked for, or when a folder alone says what to go on with, at least those that it has."""
-    if seeds < 1:
-        raise ConfigError(f"--seeds {seeds}: expected 1 or more")
-    if not resume or data or settings:
-        return seeds
-    from frostline.reports.seeds_page import FILE, read
-
-    return max(seeds, len(read(Path(out))["seeds"])) if (Path(out) / FILE).exists() else seeds
-
-
-def _run(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool) -> None:
-    from frostline.photos import head_start
-
-    run = run_folder(config, out, existing)
-    with head_start.begin(config) as start, progress_bar(quiet) as progress:
-        from frostline.studies.study import study as run_study  # PyTorch and all: the head start's seconds
-
-        progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
-
-        def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
-            progress.say(_ended(row, document))
-
-        def on_answer(document: dict[str, Any]) -> None:
-            if not as_json and not quiet:
-                _print_study(document)
-
-        document = run_study(
-            config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer, head_start=start
-        )
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        _print_evidence(document, run)
+    limit_cache(asked.cache_limit)
+    asked = replace(asked, configuration={**asked.configuration, "strategies": [strategy]})
+    _study(configuration(asked), asked)
 
 
 def robustness(
     run: Annotated[str, typer.Argument(help="Run folder of a finished study.")],
     photos: Annotated[
-        str,
-        typer.Option(help="How many reported photos to make worse: a number or all. Default: as the study was told."),
+        str, typer.Option(help="How many reported photos to corrupt: a number or all. Default: as the study was told.")
     ] = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a finished study's models on photos made worse, its errors' causes, and how many photos fine-tuning takes."""
+    """Measure, on a finished study: robustness to corruptions, causes of errors, how many photos fine-tuning takes."""
     from frostline.studies.study import robustness as measure
 
     if photos and photos != "all" and not (photos.isascii() and photos.isdigit()):
@@ -193,114 +66,136 @@ def robustness(
     count = None if not photos else 10**9 if photos == "all" else int(photos)
     with progress_bar(quiet) as progress:
         document = measure(run, count, progress=progress)
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        _print_evidence(document, Path(run))
+    show(document, as_json, quiet, lambda: _print_evidence(document, Path(run)))
 
 
-def _print_evidence(document: dict[str, Any], run: Path) -> None:
-    """What was measured beside the strategies, and where the report is."""
-    screen = console()
-    rows = [row for row in document["strategies"] if "robustness" in row]
-    if rows:
-        table = right_aligned("photos made worse", *(row["name"] for row in rows))
-        table.add_row("as they are", *(f"{100 * row['robustness']['clean']:.1f} %" for row in rows))
-        for i, cause in enumerate(rows[0]["robustness"]["causes"]):
-            table.add_row(
-                cause["title"], *(f"{100 * _mean(row['robustness']['causes'][i]['accuracy']):.1f} %" for row in rows)
-            )
-        screen.print(table)
-        for pair in document["robustness"]["pairs"]:
-            screen.print(f"{pair['verdict'][0].upper()}{pair['verdict'][1:]}.", markup=False, soft_wrap=True)
-    for claim in document["claims"] if rows else ():
-        screen.print(f"- {claim['claim']} {claim['verdict'].capitalize()}.", markup=False, soft_wrap=True)
-    screen.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
+def _seed_count(seeds: int, asked: RunOptions) -> int:
+    """How many seeds to run: as many as asked for; when a folder is resumed, at least those that it has."""
+    if seeds < 1:
+        raise ConfigError(f"--seeds {seeds}: expected 1 or more")
+    if not asked.resume or asked.data or asked.settings:
+        return seeds
+    from frostline.reports.seeds_page import FILE, read
+
+    run = Path(asked.out)
+    return max(seeds, len(read(run)["seeds"])) if (run / FILE).exists() else seeds
 
 
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
+def _study(config: Config, asked: RunOptions) -> None:
+    """Run a study of one seed and print its results: the answer as soon as it stands, then what else was measured."""
+    from frostline.photos import head_start
 
+    existing, run = existing_run(asked), run_folder(config, asked)
+    with head_start.begin(config) as start, progress_bar(asked.quiet) as progress:
+        from frostline.studies.study import study as run_study  # PyTorch and all: the head start's seconds
 
-def _run_several(config: Config, out: str, existing: Existing, as_json: bool, quiet: bool, count: int) -> None:
-    from frostline.studies.seeds import several
-
-    run = run_folder(config, out, existing)
-    with progress_bar(quiet) as progress:
-        progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")
+        announce(run, progress)
 
         def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
-            progress.say(f"Seed {document['seed']}, {_ended(row, document)}")
+            progress.say(_strategy_ended(row, document))
+
+        def on_answer(document: dict[str, Any]) -> None:
+            if not asked.as_json and not asked.quiet:
+                _print_study(document)
+
+        document = run_study(
+            config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer, head_start=start
+        )
+    show(document, asked.as_json, asked.quiet, lambda: _print_evidence(document, run))
+
+
+def _several(config: Config, asked: RunOptions, count: int) -> None:
+    """Run a study with each of several seeds and print what they say together."""
+    from frostline.studies.seeds import several
+
+    existing, run = existing_run(asked), run_folder(config, asked)
+    with progress_bar(asked.quiet) as progress:
+        announce(run, progress)
+
+        def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
+            progress.say(f"Seed {document['seed']}, {_strategy_ended(row, document)}")
 
         document = several(config, run, count, existing=existing, progress=progress, on_row=on_row)
-    if as_json:
-        typer.echo(json.dumps(document, ensure_ascii=False))
-    elif not quiet:
-        _print_seeds(document, run)
+    show(document, asked.as_json, asked.quiet, lambda: _print_seeds(document, run))
 
 
-def _ended(row: dict[str, Any], document: dict[str, Any]) -> str:
+# ---- in words --------------------------------------------------------------------------------------------------------
+
+
+def _strategy_ended(row: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """A strategy's figures, told as it ends."""
-    from frostline import wording
-
     return (
         f"{row['name']}: {wording.headline(row, document['dataset'].get('unequal', False))} "
         f"on {document['reported_on']} photos, after {row['seconds']['total']:.0f} s"
     )
 
 
-def _print_study(document: dict[str, Any]) -> None:
-    from rich import box
-    from rich.table import Table
+def _print_study(document: Mapping[str, Any]) -> None:
+    """A study's strategies as a table, what to know of its photos, and its answer."""
+    dataset = document["dataset"]
+    unequal = dataset.get("unequal", False)
+    metric, name = ("balanced_accuracy", "macro recall") if unequal else ("accuracy", "accuracy")
+    count = wording.short if is_narrow() else wording.count
+    rows = [
+        {
+            "strategy": row["name"],
+            name: wording.percent(row[metric]),
+            "95 % CI": wording.span(row[f"{metric}_ci"]),
+            "macro F1": wording.decimal(row["macro_f1"]),
+            "accuracy": wording.percent(row["accuracy"]),
+            "ECE": wording.decimal(row["ece_shipped"]),
+            "trainable": count(row["parameters"]["trainable"]),
+            "total": count(row["parameters"]["total"]),
+            "time": wording.duration(row["seconds"]["total"]),
+        }
+        for row in document["strategies"]
+    ]
+    columns = [column for column in rows[0] if not (column == "total" and unequal and is_narrow())]
+    shown = right_aligned(*columns)
+    for cells in rows:
+        shown.add_row(*(cells[column] for column in columns))
+    print_table(shown)
+    print_skipped(dataset["skipped"])
+    if conflicts := dataset["conflicts"]:
+        line(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.")
+    if (shift := document.get("shift")) and shift["differs"]:
+        line(f"Mind: {shift['verdict']} ({shift['measured']}).")
+    line(f"{document['answer']} {document['answer_detail']}")
 
-    from frostline import wording
 
-    screen = console()
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    unequal = document["dataset"].get("unequal", False)
-    figures = ("macro recall", "95 % CI", "macro F1", "accuracy") if unequal else ("accuracy", "95 % CI", "macro F1")
-    for column in ("strategy", *figures, "calibration error", "trainable", "total", "time"):
-        table.add_column(
-            column, justify="left" if column == "strategy" else "right", no_wrap=column != "calibration error"
+def _print_evidence(document: Mapping[str, Any], run: Path) -> None:
+    """What was measured beside the strategies, and where the report is."""
+    rows = [row for row in document["strategies"] if "robustness" in row]
+    if rows:
+        shown = right_aligned("accuracy by corruption", *(row["name"] for row in rows))
+        shown.add_row("none", *(wording.percent(row["robustness"]["clean"]) for row in rows))
+        for i, corruption in enumerate(rows[0]["robustness"]["causes"]):
+            means = (fmean(row["robustness"]["causes"][i]["accuracy"]) for row in rows)
+            shown.add_row(corruption["title"], *map(wording.percent, means))
+        print_table(shown)
+        for pair in document["robustness"]["pairs"]:
+            line(f"{pair['verdict'][0].upper()}{pair['verdict'][1:]}.")
+    for claim in document["claims"] if rows else ():
+        line(f"- {claim['claim']} {claim['verdict'].capitalize()}.")
+    line(f"Report: {run / 'report.html'}")
+
+
+def _print_seeds(document: Mapping[str, Any], run: Path) -> None:
+    """The strategies over several seeds as a table, and the comparisons."""
+    columns = ("mean", "95 % CI", "standard deviation", "range", "time, mean")
+    shown = right_aligned("strategy", *columns)
+    for row in document["strategies"]:
+        shown.add_row(
+            row["name"],
+            wording.percent(row["mean"]),
+            wording.span(row["ci"]),
+            wording.decimal(100 * row["sd"], 1),
+            wording.span(row["range"]),
+            wording.duration(row["seconds_mean"]),
         )
-    for row in document["strategies"]:
-        metric = "balanced_accuracy" if unequal else "accuracy"
-        low, high = (100 * x for x in row[f"{metric}_ci"])
-        plain = [f"{100 * row['accuracy']:.1f} %"] if unequal else []
-        table.add_row(
-            row["name"], f"{100 * row[metric]:.1f} %", f"{low:.1f} to {high:.1f}", f"{row['macro_f1']:.3f}", *plain,
-            f"{row['ece_shipped']:.3f}", f"{row['parameters']['trainable']:,}", f"{row['parameters']['total']:,}",
-            wording.duration(row["seconds"]["total"]),
-        )  # fmt: skip
-    screen.print(table)
-    print_skipped(document["dataset"]["skipped"], screen)
-    if conflicts := document["dataset"]["conflicts"]:
-        screen.print(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.", markup=False)
-    shift = document.get("shift")
-    if shift and shift["differs"]:
-        screen.print(f"Mind: {shift['verdict']} ({shift['measured']}).", markup=False, soft_wrap=True)
-    screen.print(f"{document['answer']} {document['answer_detail']}", markup=False, soft_wrap=True)
-
-
-def _print_seeds(document: dict[str, Any], run: Path) -> None:
-    from rich import box
-    from rich.table import Table
-
-    from frostline import wording
-
-    screen = console()
-    table = Table("strategy", box=box.SIMPLE_HEAD, pad_edge=False)
-    for column in ("mean", "95 % CI", "standard deviation", "range", "time, mean"):
-        table.add_column(column, justify="right", no_wrap=column != "standard deviation")
-    for row in document["strategies"]:
-        low, high, least, most = (100 * x for x in (*row["ci"], *row["range"]))
-        table.add_row(
-            row["name"], f"{100 * row['mean']:.1f} %", f"{low:.1f} to {high:.1f}", f"{100 * row['sd']:.1f}",
-            f"{least:.1f} to {most:.1f}", wording.duration(row["seconds_mean"]),
-        )  # fmt: skip
-    screen.print(table)
-    print_skipped(document["dataset"]["skipped"], screen)
-    screen.print(document["answer"], markup=False, soft_wrap=True)
+    print_table(shown)
+    print_skipped(document["dataset"]["skipped"])
+    line(document["answer"])
     for comparison in document["comparisons"]:
-        screen.print(f"- {comparison['verdict']}", markup=False, soft_wrap=True)
-    screen.print(f"Report: {run / 'report.html'}", markup=False, soft_wrap=True)
+        line(f"- {comparison['verdict']}")
+    line(f"Report: {run / 'report.html'}")

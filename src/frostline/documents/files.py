@@ -67,7 +67,8 @@ def read_object(file: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise RunError(f"can't read {file}: {one_line(error)}") from error
+        reason = (error.strerror if isinstance(error, OSError) else "") or one_line(error)
+        raise RunError(f"can't read {file}: {reason}") from error
     if not isinstance(value, dict):
         raise RunError(f"{file} is damaged: expected a JSON object, it holds {type(value).__name__}")
     return value

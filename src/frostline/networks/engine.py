@@ -20,7 +20,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from frostline.config import EngineKind
+from frostline.config import EngineKind, require
 from frostline.parallel import thread_count
 
 Arrays = list[npt.NDArray[Any]]
@@ -157,7 +157,13 @@ def settle(kind: EngineKind, *, cuda: bool = False) -> Settled:
 
     Measured on two cores with AVX512-BF16 (MobileNetV2, 224 x 224): OpenVINO 470 photos/s in bfloat16 and 260 in
     float32, ONNX Runtime 260 in float32.
+
+    Raises
+    ------
+    ConfigError
+        There is no such engine.
     """
+    require(engine=kind)
     if kind != "auto":
         return kind
     if cuda:

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from filelock import FileLock, Timeout
@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 from frostline.cache import marks, upkeep
 from frostline.cache.folder import cache_dir
 from frostline.config import SAMPLE, Config
-from frostline.errors import RunError
+from frostline.errors import ConfigError, RunError
 from frostline.files import disk_errors
 from frostline.parallel import thread_count
 from frostline.photos import sample
@@ -94,6 +94,8 @@ def alone(run: Path) -> Iterator[None]:
 
 def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) -> dict[str, Any] | None:
     """Check that `run` may be written to; returns its document where there is something to resume. Changes nothing of it."""
+    if existing not in get_args(Existing):
+        raise ConfigError(f"existing is {existing!r}: expected {', '.join(get_args(Existing))}")
     settings = run / "config.toml"
     if (run / "seeds.json").exists():
         raise RunError(f"{run} holds a study over several seeds: go on with it by --seeds, or choose another --out")

@@ -20,8 +20,9 @@ import numpy as np
 
 import frostline
 from frostline import documents, wording
-from frostline.config import Config
+from frostline.config import Config, configured
 from frostline.errors import ConfigError, RunError
+from frostline.fields import path_of
 from frostline.files import write_csv, write_text
 from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, draw, read
@@ -38,7 +39,7 @@ MOST = 100
 
 
 def several(
-    config: Config,
+    config: Config | str | Path,
     out: str | Path,
     count: int,
     *,
@@ -51,6 +52,8 @@ def several(
 
     Parameters
     ----------
+    config
+        As for `frostline.study`.
     out
         The folder: `seed-0`, `seed-1`, ... are ordinary run folders; seeds.json, seeds.csv, seeds.svg and report.html stand beside them.
     count
@@ -69,7 +72,7 @@ def several(
     """
     if not 2 <= count <= MOST:
         raise ConfigError(f"{count} seeds: expected 2 to {MOST} (one seed is a plain study)")
-    folder = Path(out)
+    config, folder = configured(config), path_of(out, "out")
     with open_progress(progress, quiet) as progress, alone(folder):
         wanted = list(range(config.seed, config.seed + count))
         old = _look(folder, config, wanted, existing)

@@ -15,9 +15,10 @@ import frostline
 from frostline import documents
 from frostline.cache.store import Store
 from frostline.checks import check
-from frostline.config import Config
+from frostline.config import Config, configured
 from frostline.errors import RunError
 from frostline.evidence import domain_shift, explanations, gather, leakage
+from frostline.fields import path_of
 from frostline.photos.head_start import HeadStart
 from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
@@ -36,7 +37,7 @@ OnAnswer = Callable[[dict[str, Any]], None]
 
 
 def study(
-    config: Config,
+    config: Config | str | Path,
     out: str | Path,
     *,
     existing: Existing = "refuse",
@@ -50,6 +51,8 @@ def study(
 
     Parameters
     ----------
+    config
+        From `frostline.configure`; or the path of the photos, which are studied with all settings at their defaults.
     out
         The run folder.
     existing
@@ -69,7 +72,7 @@ def study(
     FrostlineError
         Of the kind that fits; its text is one line.
     """
-    run = Path(out)
+    config, run = configured(config), path_of(out, "out")
     with open_progress(progress, quiet) as progress, held(run):
         old = look(run, config, existing)
         return _run(run, config, old, head_start, progress, on_row, on_answer)
