@@ -382,10 +382,10 @@ def scaled(data: bytes) -> np.ndarray:
 
 def decode(sources: Sources, arguments: argparse.Namespace) -> None:
     everything = [path for paths in sources.values() for path in paths]
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     photos = []
     for seed in range(arguments.decode):
-        chosen = dice.choice(len(everything), min(12, len(everything)), replace=False)
+        chosen = rng.choice(len(everything), min(12, len(everything)), replace=False)
         photos.append(large([everything[i] for i in chosen], seed))
     ways: dict[str, Callable[[bytes], np.ndarray]] = {"full": full, "frostline": scaled}
     spent: dict[str, list[float]] = {name: [] for name in ways}  # ms a photo, by round

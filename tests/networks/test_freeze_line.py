@@ -34,11 +34,11 @@ CPU = torch.device("cpu")
 def network(name: str, size: int) -> Backbone:
     """A backbone with random weights and batch-norm statistics that are not the identity."""
     built = backbone.build(name, "random", seed=3, image_size=size)
-    dice = torch.Generator().manual_seed(4)
+    rng = torch.Generator().manual_seed(4)
     for module in built.network.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.running_mean.copy_(torch.randn(module.num_features, generator=dice) / 10)
-            module.running_var.copy_(torch.rand(module.num_features, generator=dice) + 0.5)
+            module.running_mean.copy_(torch.randn(module.num_features, generator=rng) / 10)
+            module.running_var.copy_(torch.rand(module.num_features, generator=rng) + 0.5)
     return built
 
 

@@ -19,11 +19,11 @@ from support.runs import Run
 
 def test_nineteen_of_twenty_promises_are_kept() -> None:
     """A calibrated model: above confidence t the share (1 + t) / 2 is right, whatever the photos drawn."""
-    dice = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     kept, promised = 0, 0
     for _ in range(400):
-        sure = dice.uniform(0.4, 1, 400)
-        for row in thresholds.table(sure.tolist(), (dice.random(400) < sure).tolist()):
+        sure = rng.uniform(0.4, 1, 400)
+        for row in thresholds.table(sure.tolist(), (rng.random(400) < sure).tolist()):
             if row["precision"] == 0.85:
                 promised += 1
                 kept += (1 + row["threshold"]) / 2 >= 0.85

@@ -45,8 +45,8 @@ def test_it_learns_what_can_be_learnt(tmp_path: Path, precision: Any) -> None:
 
 def mislabelled(data: Examples, share: float, seed: int = 0) -> Examples:
     """The same photos, some of them under the name of the next class."""
-    dice = np.random.default_rng(seed)
-    wrong = dice.random(len(data)) < share
+    rng = np.random.default_rng(seed)
+    wrong = rng.random(len(data)) < share
     return replace(data, labels=np.where(wrong, (data.labels + 1) % CLASSES, data.labels))
 
 

@@ -6,12 +6,12 @@ from __future__ import annotations
 import difflib
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -106,6 +106,23 @@ class Info:
         return Transform(size, resize, self.mean, self.std, self.interpolation, self.crop_pct)
 
 
+class _Own(NamedTuple):
+    """A network that is built here, and not by timm."""
+
+    home: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    build: Callable[[], nn.Module]
+    """The network without its classifier, with random weights."""
+
+
+_OWN = {
+    # A further network is a row here; the side of its photos stands in `recipes.OWN_SIDES`, its weights in
+    # `weights.KNOWN`. Those of timm need none.
+    "small_cnn": _Own("frostline", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), SmallCNN),
+    "mobilenet_v2": _Own("torchvision", IMAGENET_MEAN, IMAGENET_STD, lambda: _Pooled(mobilenet.features())),
+}
+
 EMBEDDED = ("small_cnn", "mobilenet_v2", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 """The networks that `frostline backbones` lists first: their weights come from the package index if need be."""
 
@@ -121,10 +138,9 @@ def info(name: str) -> Info:
     """
     if MARK in name:
         return _side_by_side(name)
-    if name == "small_cnn":
-        return Info(name, "frostline", OWN_SIDES[name], (0.0, 0.0, 0.0), (1.0, 1.0, 1.0), None)
-    if name == "mobilenet_v2":
-        return Info(name, "torchvision", OWN_SIDES[name], IMAGENET_MEAN, IMAGENET_STD, weights.KNOWN[name])
+    if name in _OWN:
+        own = _OWN[name]
+        return Info(name, own.home, OWN_SIDES[name], own.mean, own.std, weights.KNOWN.get(name))
     published = _published(name)
     channels, height, width = published.input_size
     if channels != 3 or height != width or len(published.mean) != 3:
@@ -213,7 +229,7 @@ _preloading: list[threading.Thread] = []
 
 def preload(names: Iterable[str]) -> None:
     """Start to import, in a thread, what some backbones are built with: 1.5 s in which photos can be listed."""
-    if any(part not in ("mobilenet_v2", "small_cnn") for name in names for part in name.split(MARK)):
+    if any(part not in _OWN for name in names for part in name.split(MARK)):
         thread = threading.Thread(target=import_module, args=("timm",), daemon=True)
         thread.start()
         _preloading.append(thread)
@@ -320,10 +336,8 @@ def architecture(about: Info, size: int = 0) -> nn.Module:
     """The network without its classifier, before `Scaled`; `size`: side of its photos in pixels, 0 = its own."""
     if about.parts:
         return Joint([Part(architecture(part, size), part.mean, part.std) for part in about.parts])
-    if about.home == "frostline":
-        return SmallCNN()
-    if about.home == "torchvision":
-        return _Pooled(mobilenet.features())
+    if about.name in _OWN:
+        return _OWN[about.name].build()
     return _timm(about, size, num_classes=0)
 
 

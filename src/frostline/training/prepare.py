@@ -117,7 +117,7 @@ class Frozen:
         return [(range(low, high), [p for p, views in most.items() if views >= high]) for low, high in pairwise(ends)]
 
     def mirrored_taps(self, strategies: Sequence[Strategy]) -> list[Tap]:
-        """The taps of the strategies that look at a photo's mirror image too before they answer."""
+        """The taps of the strategies that look at a photo's mirror image too."""
         places = [
             (network_name(s), resolve(s.line, self.backbones[network_name(s)].layer_count))
             for s in strategies
@@ -348,8 +348,8 @@ def _cleaned(
         what = f"class '{lost[0]}' has no photo left to train on" if lost else "too few photos or classes are left"
         raise DataError(f"--exclude {config.exclude}: {what}; leave out fewer, or all photos of a class")
     relabelled = sum(kept.photos[new].label != photos.photos[old].label for old, new in now.items())
-    told = {"list": config.exclude, "left_out": len(photos.photos) - len(places), "relabelled": relabelled}
-    return kept, Split(*parts), told
+    figures = {"list": config.exclude, "left_out": len(photos.photos) - len(places), "relabelled": relabelled}
+    return kept, Split(*parts), figures
 
 
 def _check_classes(photos: Manifest, others: Manifest | None, config: Config) -> None:
