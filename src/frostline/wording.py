@@ -103,7 +103,8 @@ def moment(text: object) -> str:
 
 
 def photos_reported(document: Mapping[str, Any]) -> str:
-    """What the figures of a run (study.json, sweep.json) were measured on: "test photos", "validation images (synthetic)"."""
+    """What the figures of a run (study.json, sweep.json) were measured on: "test photos", "validation images
+    (synthetic)"."""
     dataset, part = document["dataset"], document["reported_on"]
     synthetic = dataset["test_sample" if part == "test" and dataset["test_root"] else "sample"]
     return f"{part} images (synthetic)" if synthetic else f"{part} photos"

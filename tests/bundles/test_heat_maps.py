@@ -57,7 +57,8 @@ def test_any_network_and_line_gives_maps_and_stays_as_it_was(name: str, line: st
 
 
 def test_maps_are_the_exact_parts_of_a_logit_where_the_head_is_linear() -> None:
-    """With average pooling and a linear head the evidence of all places and the bias make up the logit: nothing is left over."""
+    """With average pooling and a linear head the evidence of all places and the bias make up the logit: nothing is
+    left over."""
     network = backbone.build("mobilenet_v2", "random", image_size=96)
     cut = freeze_line.cut(network.traced, network.layer_count)
     head = trainable.make_head(network.features, 3, Recipe(hidden=0), 0)
