@@ -250,7 +250,7 @@ def test_a_study_keeps_near_duplicates_on_one_side_and_says_so(tmp_path: Path) -
     assert [set(group) for group in found["groups"]] == sorted(pairs, key=lambda pair: [*part].index(sorted(pair)[0]))
     assert found["photos"] == 12
     assert [{photo["class"] for photo in group} for group in found["across_classes"]] == [{"ash", "birch"}]
-    assert "Near-twins: 12 photos in 6 groups" in said.err
+    assert "Near-duplicates: 12 photos in 6 groups" in said.err
     naive = found["naive"]
     assert naive["ci"][0] <= naive["difference"] <= naive["ci"][1]
     assert naive["concerned"] > 0

@@ -91,10 +91,10 @@ def _study(config: Config, asked: RunOptions) -> None:
 
         announce(run, progress)
 
-        def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
+        def on_row(row: Mapping[str, Any], document: Mapping[str, Any]) -> None:
             progress.say(_strategy_ended(row, document))
 
-        def on_answer(document: dict[str, Any]) -> None:
+        def on_answer(document: Mapping[str, Any]) -> None:
             if not asked.as_json and not asked.quiet:
                 _print_study(document)
 
@@ -112,7 +112,7 @@ def _several(config: Config, asked: RunOptions, count: int) -> None:
     with progress_bar(asked.quiet) as progress:
         announce(run, progress)
 
-        def on_row(row: dict[str, Any], document: dict[str, Any]) -> None:
+        def on_row(row: Mapping[str, Any], document: Mapping[str, Any]) -> None:
             progress.say(f"Seed {document['seed']}, {_strategy_ended(row, document)}")
 
         document = several(config, run, count, existing=existing, progress=progress, on_row=on_row)

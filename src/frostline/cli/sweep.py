@@ -88,7 +88,7 @@ def _sweep(config: Config, plan: Plan, asked: RunOptions) -> None:
     show(document, asked.as_json, asked.quiet, in_words)
 
 
-def _teller(plan: Plan, progress: Progress) -> Callable[[dict[str, Any], dict[str, Any]], None]:
+def _teller(plan: Plan, progress: Progress) -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]:
     """What tells the points of a sweep as they end, as rows of a table."""
     first = "line" if plan.kind == "lines" else "strategy/photos-repeat"
     titles = f"{first:<24}{'accuracy':>9}  {'95 % CI':>13}{'trainable':>14}{'training':>11}"

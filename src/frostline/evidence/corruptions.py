@@ -1,12 +1,16 @@
-"""Photos made worse on purpose, by a cause and at one of five strengths: what a model meets outside the collection it learnt from.
+"""Corruptions of photos at five severities: how a model fares outside the collection that it was trained on.
 
-The operations are torchvision's (`torchvision.transforms.v2.functional`), which frostline needs anyway. Looked at and left: albumentations
-(no longer maintained since June 2025; its successor is under the AGPL and wants OpenCV), imagecorruptions (the reference of Hendrycks and
-Dietterich, ICLR 2019, whose five strengths and choice of causes are followed here; it wants OpenCV and Numba), kornia (another tensor
-library for the same operations). Strengths are given as shares of the photo's side, so that they mean the same at every size.
+A new corruption is a row of `CORRUPTIONS` and the function that it names. robustness.csv, study.json, the report, the
+claims and the progress bar follow. Its `kind` decides whether the tutorial's claim about hard photos counts it.
 
-They act on the prepared photo: the square that the network sees. Each photo has dice of its own (its bytes, the seed and the cause), the
-same at all five strengths: a photo turned to the left at strength 1 is turned further to the left at strength 5.
+The operations are torchvision's (`torchvision.transforms.v2.functional`), which frostline needs anyway. Three libraries
+were looked at and not taken: albumentations (not maintained since June 2025; its successor is under the AGPL and needs
+OpenCV), imagecorruptions (the reference of Hendrycks and Dietterich, ICLR 2019, whose five severities and choice of
+corruptions are followed here; it needs OpenCV and Numba), kornia (another tensor library for the same operations).
+
+They act on the prepared photo: the square that the network sees. Amounts are shares of its side, so that they mean the
+same at every size. Each photo has its own random generator (seeded by its bytes, the run's seed and the corruption), the
+same at all five severities: a photo turned to the left at severity 1 is turned further to the left at severity 5.
 """
 
 from __future__ import annotations
@@ -43,14 +47,14 @@ def _bilinear() -> Any:
     return InterpolationMode.BILINEAR
 
 
-STRENGTHS = 5
+SEVERITIES = 5
 
-Change = Callable[[Tensor, float, np.random.Generator], Tensor]
-"""A photo (3, H, W) uint8, how strong, and its dice, to the changed photo."""
+Operation = Callable[[Tensor, float, np.random.Generator], Tensor]
+"""A photo (3, H, W) uint8, the amount, and its random generator, to the corrupted photo."""
 
 
 @dataclass(frozen=True)
-class Cause:
+class Corruption:
     """One way in which photos get worse."""
 
     name: str
@@ -59,23 +63,24 @@ class Cause:
     kind: str
     """`lighting`, `blur`, `viewing angle`, `occlusion` or `other`: the four that the tutorial blames, and the rest."""
     amounts: tuple[float, float, float, float, float]
-    """How much at strengths 1 to 5, in the unit that `unit` names."""
+    """How much at severities 1 to 5, in the unit that `unit` names."""
     unit: str
-    change: Change
+    change: Operation
 
 
-def corrupt(photo: Pixels, cause: Cause, strength: int, sha256: str, seed: int) -> Pixels:
-    """A prepared photo (H, W, 3) uint8 changed by `cause` at a strength from 1 to 5.
+def corrupt(photo: Pixels, corruption: Corruption, severity: int, sha256: str, seed: int) -> Pixels:
+    """A prepared photo (H, W, 3) uint8 corrupted at a severity from 1 to 5.
 
     Parameters
     ----------
     sha256
-        Of the photo's file: with `seed` and the cause it decides the direction of a rotation, the place of a patch and the like.
+        Of the photo's file. With `seed` and the corruption it decides the direction of a rotation, the place of a
+        patch and the like.
     """
-    digest = hashlib.sha256(f"{seed}:{cause.name}:{sha256}".encode()).digest()
-    dice = np.random.default_rng(int.from_bytes(digest, "big"))
+    digest = hashlib.sha256(f"{seed}:{corruption.name}:{sha256}".encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest, "big"))
     tensor = torch.from_numpy(np.ascontiguousarray(photo.transpose(2, 0, 1)))
-    changed = cause.change(tensor, cause.amounts[strength - 1], dice)
+    changed = corruption.change(tensor, corruption.amounts[severity - 1], rng)
     return np.ascontiguousarray(changed.numpy().transpose(1, 2, 0))
 
 
@@ -90,9 +95,9 @@ def _contrast(photo: Tensor, factor: float, _: np.random.Generator) -> Tensor:
     return cast(Tensor, _tv().adjust_contrast(photo, factor))
 
 
-def _cast(photo: Tensor, amount: float, dice: np.random.Generator) -> Tensor:
+def _cast(photo: Tensor, amount: float, rng: np.random.Generator) -> Tensor:
     """Warm or cold light: red up and blue down, or the other way round (the diagonal model of von Kries)."""
-    warm = amount if dice.random() < 0.5 else -amount
+    warm = amount if rng.random() < 0.5 else -amount
     gains = torch.tensor([1 + warm, 1.0, 1 - warm]).reshape(3, 1, 1)
     return (photo * gains).clamp_(0, 255).round_().to(torch.uint8)
 
@@ -124,9 +129,9 @@ def _defocus(photo: Tensor, share: float, _: np.random.Generator) -> Tensor:
     return _filtered(photo, disc / disc.sum())
 
 
-def _motion(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor:
+def _motion(photo: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """A line in any direction, as a hand that moves makes of a point."""
-    half, angle = share * photo.shape[-1] / 2, dice.uniform(0, math.pi)
+    half, angle = share * photo.shape[-1] / 2, rng.uniform(0, math.pi)
     down, across = _grid(math.ceil(half + 1))
     along = across * math.cos(angle) + down * math.sin(angle)
     beside = down * math.cos(angle) - across * math.sin(angle)
@@ -134,16 +139,16 @@ def _motion(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor:
     return _filtered(photo, line / line.sum())
 
 
-def _rotation(photo: Tensor, degrees: float, dice: np.random.Generator) -> Tensor:
-    angle = degrees if dice.random() < 0.5 else -degrees
+def _rotation(photo: Tensor, degrees: float, rng: np.random.Generator) -> Tensor:
+    angle = degrees if rng.random() < 0.5 else -degrees
     return cast(Tensor, _tv().rotate(photo, angle, interpolation=_bilinear(), fill=_fill(photo)))
 
 
-def _perspective(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor:
+def _perspective(photo: Tensor, share: float, rng: np.random.Generator) -> Tensor:
     """Seen from one side: the corners of that side move towards each other by `share` of the side's length each."""
     size = photo.shape[-1] - 1
     corners = np.array([[0, 0], [size, 0], [size, size], [0, size]])
-    side = int(dice.integers(4))  # between corner `side` and the next one
+    side = int(rng.integers(4))  # between corner `side` and the next one
     moved = corners.astype(float)
     one, other = side, (side + 1) % 4
     step = share * (corners[other] - corners[one])
@@ -158,11 +163,11 @@ def _fill(photo: Tensor) -> list[float]:
     return cast(list[float], photo.float().mean((1, 2)).round().tolist())
 
 
-def _occlusion(photo: Tensor, share: float, dice: np.random.Generator) -> Tensor:
-    """A grey square over `share` of the photo's area, wholly inside it; what strength 1 covers strength 5 covers too."""
+def _occlusion(photo: Tensor, share: float, rng: np.random.Generator) -> Tensor:
+    """A grey square over `share` of the photo's area, wholly inside it; what severity 1 covers severity 5 covers too."""
     size = photo.shape[-1]
     side = round(math.sqrt(share) * size)
-    top, left = (round(float(place) * (size - side)) for place in dice.uniform(0, 1, 2))
+    top, left = (round(float(place) * (size - side)) for place in rng.uniform(0, 1, 2))
     grey = torch.full((3, side, side), 127, dtype=torch.uint8)
     return cast(Tensor, _tv().erase(photo, top, left, side, side, grey))
 
@@ -174,9 +179,12 @@ def _jpeg(photo: Tensor, quality: float, _: np.random.Generator) -> Tensor:
     return torch.from_numpy(np.array(Image.open(stream)).transpose(2, 0, 1).copy())
 
 
-def _noise(photo: Tensor, sigma: float, dice: np.random.Generator) -> Tensor:
-    """Gaussian noise in every channel of every pixel; numpy's, since torchvision's draws from the one generator that all threads share."""
-    noise = torch.from_numpy(dice.standard_normal(tuple(photo.shape), dtype=np.float32))
+def _noise(photo: Tensor, sigma: float, rng: np.random.Generator) -> Tensor:
+    """Gaussian noise in every channel of every pixel.
+
+    numpy's, since torchvision's draws from the one generator that all threads share.
+    """
+    noise = torch.from_numpy(rng.standard_normal(tuple(photo.shape), dtype=np.float32))
     return (photo + 255 * sigma * noise).round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -191,18 +199,19 @@ def _scale(photo: Tensor, factor: float, _: np.random.Generator) -> Tensor:
     return canvas
 
 
-CAUSES: tuple[Cause, ...] = (
-    Cause("dark", "Dark", "lighting", (0.7, 0.5, 0.35, 0.22, 0.12), "times the light", _brightness),
-    Cause("bright", "Bright", "lighting", (1.3, 1.7, 2.2, 3.0, 4.0), "times the light", _brightness),
-    Cause("contrast", "Low contrast", "lighting", (0.7, 0.5, 0.35, 0.22, 0.12), "times the contrast", _contrast),
-    Cause("colour-cast", "Colour cast", "lighting", (0.12, 0.25, 0.4, 0.55, 0.75), "of red against blue", _cast),
-    Cause("defocus", "Out of focus", "blur", (0.005, 0.01, 0.016, 0.024, 0.036), "of the side, radius", _defocus),
-    Cause("motion", "Motion blur", "blur", (0.02, 0.04, 0.07, 0.1, 0.14), "of the side, length", _motion),
-    Cause("rotation", "Rotation", "viewing angle", (10, 20, 35, 60, 90), "degrees", _rotation),
-    Cause("perspective", "Seen from one side", "viewing angle", (0.06, 0.12, 0.2, 0.28, 0.36), "of a side, twice", _perspective),
-    Cause("occlusion", "Partly hidden", "occlusion", (0.06, 0.12, 0.2, 0.32, 0.48), "of the area", _occlusion),
-    Cause("jpeg", "JPEG compression", "other", (40, 25, 15, 9, 5), "quality", _jpeg),
-    Cause("noise", "Noise", "other", (0.04, 0.08, 0.14, 0.22, 0.34), "of the range, standard deviation", _noise),
-    Cause("scale", "Farther away", "other", (0.8, 0.6, 0.45, 0.32, 0.22), "times the size", _scale),
+CORRUPTIONS: tuple[Corruption, ...] = (
+    Corruption("dark", "Dark", "lighting", (0.7, 0.5, 0.35, 0.22, 0.12), "times the light", _brightness),
+    Corruption("bright", "Bright", "lighting", (1.3, 1.7, 2.2, 3.0, 4.0), "times the light", _brightness),
+    Corruption("contrast", "Low contrast", "lighting", (0.7, 0.5, 0.35, 0.22, 0.12), "times the contrast", _contrast),
+    Corruption("colour-cast", "Colour cast", "lighting", (0.12, 0.25, 0.4, 0.55, 0.75), "of red against blue", _cast),
+    Corruption("defocus", "Out of focus", "blur", (0.005, 0.01, 0.016, 0.024, 0.036), "of the side, radius", _defocus),
+    Corruption("motion", "Motion blur", "blur", (0.02, 0.04, 0.07, 0.1, 0.14), "of the side, length", _motion),
+    Corruption("rotation", "Rotation", "viewing angle", (10, 20, 35, 60, 90), "degrees", _rotation),
+    Corruption("perspective", "Seen from one side", "viewing angle", (0.06, 0.12, 0.2, 0.28, 0.36), "of a side, twice",
+               _perspective),
+    Corruption("occlusion", "Partly hidden", "occlusion", (0.06, 0.12, 0.2, 0.32, 0.48), "of the area", _occlusion),
+    Corruption("jpeg", "JPEG compression", "other", (40, 25, 15, 9, 5), "quality", _jpeg),
+    Corruption("noise", "Noise", "other", (0.04, 0.08, 0.14, 0.22, 0.34), "of the range, standard deviation", _noise),
+    Corruption("scale", "Farther away", "other", (0.8, 0.6, 0.45, 0.32, 0.22), "times the size", _scale),
 )  # fmt: skip
-"""Each at five strengths, from what one meets on any day to what a person still recognises with effort."""
+"""Each at five severities, from everyday photos to what a person still recognises with effort."""

@@ -2,7 +2,7 @@
 
 Photos that were drawn at random from one collection can't differ but by chance, so only a test folder (`--test`) or a part that the data
 set gives itself is tested. The test compares what the frozen network makes of both, class by class (Rabanser et al., Failing loudly,
-NeurIPS 2019: tests on a learnt representation find shifts that tests on pixels miss), by permutation within classes: other class shares
+NeurIPS 2019: tests on a trained representation find shifts that tests on pixels miss), by permutation within classes: other class shares
 alone are no finding.
 """
 
@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from frostline.cache.store import Key, Store
+from frostline.documents.study import DomainShift
 from frostline.networks.activations import Tap
 from frostline.parallel import groups
 from frostline.photos.manifest import Photo
 from frostline.training.prepare import Prepared
 
-Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
 LEVEL = 0.01
@@ -29,7 +29,7 @@ _PERMUTATIONS = 999
 _MOST = 3000  # photos of each side: more make no difference to the finding
 
 
-def measure(prepared: Prepared) -> Row | None:
+def measure(prepared: Prepared) -> DomainShift | None:
     """``shift`` of study.json: ``measured`` in words, ``p_value``, ``distance`` and ``verdict``; None where there is nothing to test.
 
     The distance is the mean over classes of how far apart the two sides' means are, in standard deviations of a photo, less what chance
@@ -92,11 +92,11 @@ def difference(
         return 0.0, 1.0
     z = _whitened(both[keep], labels[keep])
     labels, is_away = labels[keep], is_away[keep]
-    dice = np.random.default_rng([seed, 3])
+    rng = np.random.default_rng([seed, 3])
     squares = np.zeros(1 + _PERMUTATIONS)
     for c in shared:
         rows, count = z[labels == c], int(is_away[labels == c].sum())
-        order = dice.random((_PERMUTATIONS, len(rows))).argsort(1)
+        order = rng.random((_PERMUTATIONS, len(rows))).argsort(1)
         picked = np.vstack([is_away[labels == c][None], order < count]).astype(float)  # (1 + permutations, rows)
         means = picked @ rows / count
         rest = (rows.sum(0) - picked @ rows) / (len(rows) - count)

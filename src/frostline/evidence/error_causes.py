@@ -1,13 +1,13 @@
-"""What the photos that a model gets wrong have in common: each reported photo is measured, and wrong ones are held against right ones.
+"""Error causes: what wrongly classified photos have in common. Each reported photo is measured; wrong ones against correct ones.
 
-Corruptions (`frostline.evidence.robustness`) say what would make errors; this says what did. A difference is no proof of a cause.
+Corruptions (`frostline.evidence.robustness`) show what would cause errors; this shows what goes with the errors that were made.
+A difference does not prove a cause.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +15,7 @@ from PIL import Image
 from scipy import ndimage, stats
 
 from frostline.cache.store import Key
+from frostline.documents.study import ErrorCause
 from frostline.files import write_csv
 from frostline.parallel import ahead, groups
 from frostline.photos.decoding import Pixels, Transform
@@ -25,7 +26,6 @@ from frostline.stats import intervals
 from frostline.stats.predictions import Prediction
 from frostline.training.prepare import Prepared
 
-Row = dict[str, Any]
 Floats = npt.NDArray[np.float64]
 
 FILE = "photo_measures.csv"
@@ -56,7 +56,7 @@ def measure(prepared: Prepared, progress: Progress) -> dict[str, Floats]:
     photos = prepared.reported()
     root = (prepared.others or prepared.photos).root
     task = progress.task("Measuring the reported photos", len(photos))
-    rows: list[Row] = []
+    rows: list[dict[str, float]] = []
     for _, row in ahead(lambda photo: _of_file(root / photo.path), photos, depth=32):
         rows.append(row)
         task.advance(1)
@@ -67,14 +67,14 @@ def measure(prepared: Prepared, progress: Progress) -> dict[str, Floats]:
     return {**found, "subject size": size, "off centre": off}
 
 
-def _of_file(path: Path) -> Row:
+def _of_file(path: Path) -> dict[str, float]:
     photo = pixels(path, Transform(SIDE))
     if not isinstance(photo, np.ndarray):
         return {}
     return {**of_pixels(photo), "resolution": _megapixels(path)}
 
 
-def of_pixels(photo: Pixels) -> Row:
+def of_pixels(photo: Pixels) -> dict[str, float]:
     """Brightness, contrast, colour cast, saturation and sharpness of a photo (H, W, 3)."""
     rgb = photo.astype(np.float32) / 255
     grey = rgb @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
@@ -141,12 +141,12 @@ def write(path: Path, photos: Sequence[Photo], found: Mapping[str, Floats]) -> N
 # ---- testing ---------------------------------------------------------------------------------------------------------
 
 
-def tested(found: Mapping[str, Floats], said: Sequence[Prediction]) -> list[Row]:
-    """Wrong photos against right ones, measure by measure: Mann and Whitney's rank test, Holm's correction for the number of measures.
+def tested(found: Mapping[str, Floats], predictions: Sequence[Prediction]) -> list[ErrorCause]:
+    """Wrong photos against correct ones, measure by measure: Mann and Whitney's rank test, with Holm's correction.
 
     ``effect`` is how much oftener the wrong photo of a pair has the larger value, -1 to 1 (rank-biserial correlation; Cureton, 1956).
     """
-    wrong = np.array([p.true != p.predicted for p in said])
+    wrong = np.array([not p.correct for p in predictions])
     rows = []
     for name, values in found.items():
         a, b = (values[side & np.isfinite(values)] for side in (wrong, ~wrong))
@@ -160,25 +160,27 @@ def tested(found: Mapping[str, Floats], said: Sequence[Prediction]) -> list[Row]
     return rows
 
 
-def _row(name: str, wrong: Floats, right: Floats, effect: float, p: float) -> Row:
+def _row(name: str, wrong: Floats, correct: Floats, effect: float, p: float) -> ErrorCause:
     what, blamed, way = MEASURES[name]
-    spread = float(np.sqrt((len(wrong) + len(right) + 1) / (3 * len(wrong) * len(right))))  # as chance alone has it
+    by_chance = float(np.sqrt((len(wrong) + len(correct) + 1) / (3 * len(wrong) * len(correct))))  # standard deviation
     return {
         "measure": name,
         "what": what,
         "blamed": blamed,
         "wrong": len(wrong),
-        "right": len(right),
+        "right": len(correct),
         "wrong_median": float(np.median(wrong)),
-        "right_median": float(np.median(right)),
+        "right_median": float(np.median(correct)),
         "effect": effect,
-        "effect_ci": (max(-1.0, effect - 1.96 * spread), min(1.0, effect + 1.96 * spread)),
+        "effect_ci": (max(-1.0, effect - 1.96 * by_chance), min(1.0, effect + 1.96 * by_chance)),
         "expected": (way == "high" and effect > 0) or (way == "low" and effect < 0),
         "p_value": p,
+        "p_corrected": p,
+        "verdict": NOTHING,
     }
 
 
-def _verdict(row: Row) -> str:
+def _verdict(row: ErrorCause) -> str:
     size = abs(row["effect"])
     much = "much " if size >= 0.474 else "somewhat " if size >= 0.33 else "a little "
     return f"wrong photos have {much}{'more' if row['effect'] > 0 else 'less'} {row['measure']}"

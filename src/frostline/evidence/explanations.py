@@ -49,7 +49,7 @@ def count(config: Config) -> int:
     return USUAL if len(config.strategies) > 1 and config.preset != "fast" else 0
 
 
-def leave(
+def write_missing(
     run: Path,
     config: Config,
     networks: Mapping[str, Backbone],

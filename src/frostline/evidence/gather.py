@@ -1,4 +1,4 @@
-"""What a study measures once its strategies are done: causes of errors, photos made worse, fewer photos. Each step ends on disk.
+"""What a study measures once its strategies are done: causes of errors, robustness, fewer photos. Each step ends on disk.
 
 Only where two pretrained strategies are compared, or where robustness was asked for: a single strategy's run ends with its figures.
 """
@@ -6,12 +6,14 @@ Only where two pretrained strategies are compared, or where robustness was asked
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from frostline.config import Config
+from frostline.documents import Study
+from frostline.documents.study import Claim, DataCurve
 from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted, reliability
@@ -19,7 +21,8 @@ from frostline.stats.predictions import Prediction
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared
 
-Row = dict[str, Any]
+Predictions = Mapping[str, Sequence[Prediction]]
+"""By strategy, on the photos reported on."""
 
 
 def wanted(config: Config) -> bool:
@@ -28,129 +31,129 @@ def wanted(config: Config) -> bool:
     return asked or sum(s.weights == "pretrained" for s in config.strategies) > 1
 
 
-def gather(
-    run: Path,
-    prepared: Prepared,
-    document: Row,
-    predictions: Mapping[str, Sequence[Prediction]],
-    *,
-    progress: Progress,
-    log: Callable[..., None],
-    write: Callable[[], None],
-    photos: int | None = None,
-) -> None:
-    """Measure what `document` lacks, put it in, and measure the claims anew; `write` is called after each step.
+@dataclass(frozen=True)
+class Gathering:
+    """A study whose strategies are finished, and where what else is measured goes."""
+
+    run: Path
+    prepared: Prepared
+    document: Study
+    """study.json: gets what it lacks."""
+    predictions: Predictions
+    progress: Progress
+    log: Callable[..., None]
+    write: Callable[[], None]
+    """Writes `document`; called after each step."""
+
+
+def gather(study: Gathering, photos: int | None = None) -> None:
+    """Measure what the document of a study lacks, put it in, and measure the claims anew.
 
     Parameters
     ----------
-    document
-        A study's, with every strategy finished.
-    predictions
-        What each strategy said of the photos reported on.
     photos
-        How many photos to measure robustness on, anew; None = as the configuration says, if that is not done yet.
+        How many photos to corrupt, anew; None = as the configuration says, if that is not done yet.
 
     Raises
     ------
     RunError, BundleError
         A file is gone, or there is no room.
     """
-    _calibrations(document, predictions)
+    _add_calibrations(study.document, study.predictions)
     steps: tuple[tuple[str, Callable[[], bool]], ...] = (
-        ("error causes", lambda: _causes(run, prepared, document, predictions, progress)),
-        ("robustness", lambda: _robustness(run, prepared, document, photos, progress)),
-        ("fewer photos", lambda: _curve(run, prepared, document, progress, log)),
+        ("error causes", lambda: _add_error_causes(study)),
+        ("robustness", lambda: _add_robustness(study, photos)),
+        ("fewer photos", lambda: _add_learning_curve(study)),
     )
     for name, step in steps:
         if step():
-            document["claims"] = measured(run, document, predictions)
-            write()
-            log("evidence", step=name)
+            study.document["claims"] = measured_claims(study.run, study.document, study.predictions)
+            study.write()
+            study.log("evidence", step=name)
 
 
-def measured(run: Path, document: Row, predictions: Mapping[str, Sequence[Prediction]]) -> list[claims.Claim]:
+def measured_claims(run: Path, document: Study, predictions: Predictions) -> list[Claim]:
     """The seven claims, from what a run folder and its document hold."""
     rows = {row["name"]: row for row in document["strategies"]}
-    said = {name: robustness.read(run / name) for name in rows if "robustness" in rows[name]}
+    read = {name: robustness.read(run / name) for name, row in rows.items() if "robustness" in row}
     known = claims.Evidence(
-        {name: one for name, one in said.items() if one is not None},
+        rows,
+        predictions,
+        {name: results for name, results in read.items() if results is not None},
         document.get("error_causes", {}),
         _known_curve(run, document),
     )
-    return claims.measure(rows, predictions, known)
+    return claims.measure(known)
 
 
-def _known_curve(run: Path, document: Row) -> Row | None:
+def _known_curve(run: Path, document: Study) -> DataCurve | None:
     """The study's own learning curve; where a sweep over numbers of photos was run too, that one's crossing."""
     own = document.get("data_curve")
     swept = learning_curve.from_sweep(run, document)
     if swept is None:
         return own
-    return {
+    fewest: DataCurve = {
         "photos_to_95": {"frozen": {"photos": swept["differences"][0]["photos"], "at_most": True}},
-        **(own or {}),
-        **swept,
     }
+    return {**fewest, **(own or {}), **swept}
 
 
-def _calibrations(document: Row, predictions: Mapping[str, Sequence[Prediction]]) -> None:
+def _add_calibrations(document: Study, predictions: Predictions) -> None:
     """Give the rows of an older run what later ones have from the start."""
     for row in document["strategies"]:
         if "calibration" in row:
             continue
         classes = [c["class"] for c in row["per_class"]]
-        said = predictions[row["name"]]
-        shares = np.clip([[p.probabilities[c] for c in classes] for p in said], 1e-7, 1)
-        labels = np.array([classes.index(p.true) for p in said])
+        own = predictions[row["name"]]
+        shares = np.clip([[p.probabilities[c] for c in classes] for p in own], 1e-7, 1)
+        labels = np.array([classes.index(p.true) for p in own])
         plain = softmax(np.log(shares) * row["temperature"], 1.0)
         fitted = document["reported_on"] == "test"
-        stages = {
-            "before": plain,
-            "after": shares if fitted else cross_fitted(np.log(shares), labels, document["seed"]),
-        }
-        row["calibration"] = {k: calibration(p, labels, document["seed"]) for k, p in stages.items()}
-        row["reliability"] = {k: reliability(p, labels) for k, p in stages.items()}
+        after = shares if fitted else cross_fitted(np.log(shares), labels, document["seed"])
+        before, scaled = (calibration(p, labels, document["seed"]) for p in (plain, after))
+        row["calibration"] = {"before": before, "after": scaled}
+        row["reliability"] = {"before": reliability(plain, labels), "after": reliability(after, labels)}
 
 
-def _causes(
-    run: Path, prepared: Prepared, document: Row, predictions: Mapping[str, Sequence[Prediction]], progress: Progress
-) -> bool:
-    if set(document.get("error_causes", {})) == set(predictions):
+def _add_error_causes(study: Gathering) -> bool:
+    if set(study.document.get("error_causes", {})) == set(study.predictions):
         return False
-    found = error_causes.measure(prepared, progress)
-    error_causes.write(run / error_causes.FILE, prepared.reported(), found)
-    document["error_causes"] = {name: error_causes.tested(found, said) for name, said in predictions.items()}
+    found = error_causes.measure(study.prepared, study.progress)
+    error_causes.write(study.run / error_causes.FILE, study.prepared.reported(), found)
+    study.document["error_causes"] = {n: error_causes.tested(found, own) for n, own in study.predictions.items()}
     return True
 
 
-def _robustness(run: Path, prepared: Prepared, document: Row, photos: int | None, progress: Progress) -> bool:
+def _add_robustness(study: Gathering, photos: int | None) -> bool:
+    prepared = study.prepared
     reported = len(prepared.reported())
     count = robustness.photo_count(prepared.config, reported) if photos is None else min(photos, reported)
-    rows = {row["name"]: row for row in document["strategies"]}
+    rows = {row["name"]: row for row in study.document["strategies"]}
     strategies = [s for s in prepared.config.strategies if s.name in rows]
     done = photos is None and all("robustness" in row for row in rows.values())
     if not count or done:
         return False
-    robustness.run(run, prepared, strategies, count, progress)
-    said = {name: one for name in rows if (one := robustness.read(run / name)) is not None}
-    for name, one in said.items():
-        rows[name]["robustness"] = robustness.row(one)
+    robustness.run(study.run, prepared, strategies, count, study.progress)
+    results = {name: found for name in rows if (found := robustness.read(study.run / name)) is not None}
+    for name, found in results.items():
+        rows[name]["robustness"] = robustness.figures(found)
     pretrained = [s.name for s in reversed(strategies) if s.weights == "pretrained"]
-    document["robustness"] = {
+    study.document["robustness"] = {
         "photos": count,
         "reported": reported,
-        "conditions": 60,
-        "note": "the causes act on the prepared photo, at the size that the network sees",
-        "pairs": [
-            robustness.pair(a, said[a], b, said[b]) for i, a in enumerate(pretrained) for b in pretrained[i + 1 :]
-        ],
+        "conditions": robustness.VERSIONS,
+        "note": "the corruptions act on the prepared photo, at the size that the network sees",
+        "pairs": robustness.pairs(pretrained, results),
     }
     return True
 
 
-def _curve(run: Path, prepared: Prepared, document: Row, progress: Progress, log: Callable[..., None]) -> bool:
-    names = {row["name"] for row in document["strategies"]}
-    if "data_curve" in document or not set(learning_curve.PAIR) <= names:
+def _add_learning_curve(study: Gathering) -> bool:
+    names = {row["name"] for row in study.document["strategies"]}
+    if "data_curve" in study.document or not set(learning_curve.PAIR) <= names:
         return False
-    document["data_curve"] = learning_curve.curve(run, prepared, prepared.config.strategies, progress, log)
+    strategies = study.prepared.config.strategies
+    study.document["data_curve"] = learning_curve.curve(
+        study.run, study.prepared, strategies, study.progress, study.log
+    )
     return True

@@ -1,9 +1,9 @@
-"""What near-twins would have done to a study's figures: measured, by a quick head on features that the study has anyway.
+"""Leakage: what a split that ignores near-duplicates would have shown, measured by a quick head on features at hand.
 
-A naive split keeps only byte-identical photos together, so some photos that are asked about have a near-twin among those that were
-learnt from. Five such splits (80 / 20) are drawn. On each, a ridge classifier learns twice from frozen features: from the whole 80 %, and
-from what is left of it without the near-twins of the other 20 %. Both are asked about the same 20 %: the difference is how much the naive
-split flatters, pair by pair. Takes about a second for 3,500 photos.
+A naive split keeps only byte-identical photos together, so some test photos have a near-duplicate among the training photos.
+Five such splits (80 / 20) are drawn. On each, a ridge classifier is trained twice on frozen features: on the whole 80 %, and
+on what is left of it without the near-duplicates of the other 20 %. Both predict the same 20 %. The difference of their
+accuracies is how much the naive split inflates the figure. It takes about a second for 3,500 photos.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
 from frostline.cache.store import Key
+from frostline.documents.shared import LeakageFigures, NearDuplicates
 from frostline.errors import DataError
 from frostline.parallel import groups
 from frostline.photos.manifest import Manifest
@@ -33,8 +34,8 @@ _WIDTH = 512  # features are projected at random to so many: a fifth of the time
 _ROWS = 4096
 
 
-def near_twins(prepared: Prepared) -> dict[str, Any]:
-    """What study.json says of them under `dataset.near_twins`; `naive` is filled in by `measure`."""
+def near_duplicates(prepared: Prepared) -> NearDuplicates:
+    """``dataset.near_twins`` of study.json; its `naive` is what `measure` returns, later."""
     found = prepared.near_twins
     return {
         "groups": [list(group.paths) for group in found],
@@ -49,10 +50,10 @@ def near_twins(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def measure(prepared: Prepared) -> dict[str, Any] | None:
-    """How much a split that ignores near-twins would have flattered, in shares of photos, with a 95 % CI over photos.
+def measure(prepared: Prepared) -> LeakageFigures | None:
+    """How much a split that ignores near-duplicates would have inflated the accuracy, with a 95 % interval over photos.
 
-    None where there are no near-twins, no features of a pretrained network, or the data set gives its own parts.
+    None where there are no near-duplicates, no features of a pretrained network, or the data set gives its own parts.
     """
     photos = prepared.photos.photos
     if not prepared.near_twins or any(photo.split for photo in photos):
@@ -64,8 +65,8 @@ def measure(prepared: Prepared) -> dict[str, Any] | None:
     places = {name: place for place, name in enumerate(prepared.classes)}
     labels = np.array([places[photo.label] for photo in photos])
     group = np.arange(len(photos))
-    for number, twins in enumerate(prepared.near_twins):
-        group[list(twins.indices)] = len(photos) + number
+    for number, alike in enumerate(prepared.near_twins):
+        group[list(alike.indices)] = len(photos) + number
     ridge = _Ridge(features, labels, len(prepared.classes))
     rows = []
     for repeat in range(_REPEATS):
@@ -73,8 +74,8 @@ def measure(prepared: Prepared) -> dict[str, Any] | None:
             split = make_split(free, "tutorial", prepared.config.seed * _REPEATS + repeat)
         except DataError:  # fewer photos of a class than parts
             return None
-        rows += _asked(ridge, labels, group, split.train, split.validation, repeat)
-    table = np.array(rows, dtype=np.float64)  # group, concerned, right with the twins, right without, repeat
+        rows += _predicted(ridge, labels, group, split.train, split.validation, repeat)
+    table = np.array(rows, dtype=np.float64)  # group, concerned, correct on the naive split, on the safe one, repeat
     if not table[:, 1].any():
         return None
     concerned = table[table[:, 1] == 1]
@@ -93,10 +94,10 @@ def measure(prepared: Prepared) -> dict[str, Any] | None:
     }
 
 
-def sentence(found: dict[str, Any]) -> str:
-    """`dataset.near_twins` in a line: how many photos it concerns, and what a naive split would have flattered."""
+def sentence(found: NearDuplicates) -> str:
+    """`dataset.near_twins` in a line: how many photos it concerns, and how much a naive split would have inflated the accuracy."""
     count, number = found["photos"], len(found["groups"])
-    text = f"Near-twins: {count} photos in {number} {'group' if number == 1 else 'groups'}, each kept on one side of the split"
+    text = f"Near-duplicates: {count} photos in {number} {'group' if number == 1 else 'groups'}, each kept on one side of the split"
     if across := len(found["across_classes"]):
         text += f"; {across} {'stands' if across == 1 else 'stand'} in two classes"
     naive = found["naive"]
@@ -132,48 +133,48 @@ def _narrow(tensors: Sequence[npt.NDArray[Any]]) -> Matrix:
 
 
 class _Ridge:
-    """A least-squares classifier, learnt again and again from all photos but a few: sums over those are taken off the sums over all."""
+    """A least-squares classifier, trained again and again on all photos but a few: sums over those are taken off the sums over all."""
 
     def __init__(self, features: Matrix, labels: npt.NDArray[np.int64], classes: int) -> None:
         self.x = np.concatenate([features, np.ones((len(features), 1), np.float32)], axis=1)
         self.y = (np.eye(classes, dtype=np.float32) * 2 - 1)[labels]
         self.squares, self.products = self.x.T @ self.x, self.x.T @ self.y
 
-    def right(self, without: npt.NDArray[np.intp], asked: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
-        """Which of the `asked` photos a head gets right that learnt from all but `without`."""
+    def correct(self, without: npt.NDArray[np.intp], test: npt.NDArray[np.intp]) -> npt.NDArray[np.bool_]:
+        """Which of the `test` photos are predicted correctly by a head that was trained on all but `without`."""
         x, y = self.x[without], self.y[without]
         squares = self.squares - x.T @ x
         squares[np.diag_indices_from(squares)] += _RIDGE * (len(self.x) - len(without))
         weights = cho_solve(cho_factor(squares, check_finite=False), self.products - x.T @ y, check_finite=False)
-        return np.asarray((self.x[asked] @ weights).argmax(1) == self.y[asked].argmax(1))
+        return np.asarray((self.x[test] @ weights).argmax(1) == self.y[test].argmax(1))
 
 
-def _asked(
+def _predicted(
     ridge: _Ridge,
     labels: npt.NDArray[np.int64],
     group: npt.NDArray[np.int64],
     train: npt.NDArray[np.intp],
-    asked: npt.NDArray[np.intp],
+    test: npt.NDArray[np.intp],
     repeat: int,
 ) -> list[tuple[int, bool, bool, bool, int]]:
-    """A row for each photo asked about: its group, whether it has a near-twin in training, right with those and without."""
-    concerned = np.isin(group[asked], group[train])
-    given_away = train[np.isin(group[train], group[asked])]
-    naive = ridge.right(asked, asked)
+    """A row for each test photo: its group, whether training has a near-duplicate of it, correct with those and without."""
+    concerned = np.isin(group[test], group[train])
+    given_away = train[np.isin(group[train], group[test])]
+    naive = ridge.correct(test, test)
     enough = set(labels[train].tolist()) == set(labels[np.setdiff1d(train, given_away)].tolist())
-    safe = ridge.right(np.concatenate([asked, given_away]), asked) if len(given_away) and enough else naive
-    columns: Sequence[Any] = (group[asked], concerned, naive, safe)
+    safe = ridge.correct(np.concatenate([test, given_away]), test) if len(given_away) and enough else naive
+    columns: Sequence[Any] = (group[test], concerned, naive, safe)
     return [(int(g), bool(c), bool(n), bool(s), repeat) for g, c, n, s in zip(*columns, strict=True)]
 
 
 def _interval(table: npt.NDArray[np.float64], seed: int) -> tuple[float, float]:
-    """95 % CI of the difference: photos are drawn again, groups of twins as one, each with all the times it was asked."""
+    """95 % interval of the difference: photos are resampled, near-duplicates as one, each with all its predictions."""
     sums: defaultdict[int, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for group, _, naive, safe, _ in table:
         sums[int(group)][0] += naive - safe
         sums[int(group)][1] += 1
     values = np.array(list(sums.values()))
-    dice = np.random.default_rng(seed)
-    drawn = dice.multinomial(len(values), np.full(len(values), 1 / len(values)), _RESAMPLES) @ values
+    rng = np.random.default_rng(seed)
+    drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), _RESAMPLES) @ values
     low, high = np.quantile(drawn[:, 0] / drawn[:, 1], [0.025, 0.975])
     return float(low), float(high)

@@ -7,7 +7,6 @@ and repeats.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from frostline.documents import trained_alike
+from frostline import documents
+from frostline.documents import Study, Sweep
+from frostline.documents.study import AgainstBaseline, Crossing, CurveDifference, DataCurve, PhotosNeeded
+from frostline.errors import RunError
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.recipes import Strategy
@@ -25,7 +27,6 @@ from frostline.training.evaluation import evaluate, torch_logits
 from frostline.training.prepare import Prepared
 from frostline.training.stages import TrainedHead, train_strategy
 
-Row = dict[str, Any]
 Log = Callable[..., None]
 
 FOLDER = "learning"
@@ -79,7 +80,7 @@ def share_of(photos: Sequence[Photo], share: float, seed: int) -> list[int]:
 # ---- the curve -------------------------------------------------------------------------------------------------------
 
 
-def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progress: Progress, log: Log) -> Row:
+def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progress: Progress, log: Log) -> DataCurve:
     """``data_curve`` of study.json: accuracies by number of photos, where fine-tuning begins to pay, photos to 95 % of the final accuracy.
 
     What is trained on each share says its predictions to ``learning/``; what is there already is not trained again.
@@ -104,12 +105,12 @@ def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progres
     task.finish()
     joined = len(prepared.split.validation) if prepared.refits and any(s.refit for s in pair) else 0
     counts.append(len(training) + joined)
-    right.append([_right(read_predictions(run / s.name / "predictions.csv")) for s in pair])
+    right.append([_correct(read_predictions(run / s.name / "predictions.csv")) for s in pair])
     grid = sweep_stats.Grid(
         list(PAIR), np.array(counts) / len(prepared.classes), np.array(right).transpose(1, 0, 2)[:, :, None, :]
     )
     baseline = run / "baseline" / "predictions.csv"
-    scratch = _right(read_predictions(baseline)) if baseline.exists() else None
+    scratch = _correct(read_predictions(baseline)) if baseline.exists() else None
     return _figures(grid, counts, scratch, len(training), prepared.config.seed)
 
 
@@ -140,7 +141,7 @@ def _trained(
             write_predictions(
                 file, evaluate(trained, prepared, torch_logits(trained, prepared)).reported, prepared.classes
             )
-        answers.append(_right(read_predictions(file)))
+        answers.append(_correct(read_predictions(file)))
         advance(1)
     return answers
 
@@ -149,36 +150,33 @@ def _unlogged(event: str, **values: Any) -> None:
     """The run's log has the epochs of its own strategies alone."""
 
 
-def _right(said: Sequence[Prediction]) -> list[bool]:
-    return [p.true == p.predicted for p in said]
+def _correct(predictions: Sequence[Prediction]) -> list[bool]:
+    return [p.correct for p in predictions]
 
 
 def _figures(
     grid: sweep_stats.Grid, counts: Sequence[int], scratch: Sequence[bool] | None, scratch_photos: int, seed: int
-) -> Row:
+) -> DataCurve:
     found = sweep_stats.resample(grid, seed)
     classes = counts[-1] / grid.per_class[-1]
     crossing = sweep_stats.crossing(grid, found, 1, 0)
-    rows = sweep_stats.curves(grid, found)
-    for row in rows:
-        row["photos"] = round(row["per_class"] * classes)
-    for gap in crossing["differences"]:
-        gap["photos"] = round(gap["per_class"] * classes)
-    crossing["at_photos"] = None if crossing["at"] is None else crossing["at"] * classes
-    crossing["at_photos_ci"] = [end if isinstance(end, str) else end * classes for end in crossing["at_ci"]]
+    points = sweep_stats.curves(grid, found)
+    for point in points:
+        point["photos"] = round(point["per_class"] * classes)
+    differences = _in_photos(crossing, classes)
     return {
         "source": "study",
         "photos": list(counts),
         "reported": grid.correct.shape[3],
-        "curves": rows,
+        "curves": points,
         "crossing": crossing,
-        "differences": crossing.pop("differences"),
+        "differences": differences,
         "photos_to_95": {name: _to_most(counts, found.mean[i]) for i, name in enumerate(grid.strategies)},
         "against_baseline": None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos),
     }
 
 
-def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> Row:
+def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> PhotosNeeded:
     """Photos to 95 % of the accuracy with all, off a straight line over the logarithm of the number."""
     wanted = 0.95 * accuracies[-1]
     first = int(np.argmax(accuracies >= wanted))
@@ -189,7 +187,7 @@ def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> Row:
     return {"photos": float(np.exp(low + share * (high - low))), "at_most": False}
 
 
-def _against(grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int) -> Row:
+def _against(grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int) -> AgainstBaseline:
     """The frozen strategy on the fewest photos against the network from scratch on all of them."""
     compared = intervals.compare("frozen", grid.correct[0, 0, 0], "baseline", scratch)
     return {
@@ -204,20 +202,30 @@ def _against(grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_p
 # ---- a sweep that was run --------------------------------------------------------------------------------------------
 
 
-def from_sweep(run: Path, study: Row) -> Row | None:
-    """Crossing of frozen and fine-tuned in the sweep over numbers of photos beside `run` (``RUN-photos``), if it is of the same photos."""
-    file = run.with_name(f"{run.name}-photos") / "sweep.json"
+def from_sweep(run: Path, study: Study) -> DataCurve | None:
+    """Crossing of frozen and fine-tuned in the sweep over numbers of photos beside `run` (``RUN-photos``).
+
+    None where there is no such sweep, or it is of other photos or other training.
+    """
+    folder = run.with_name(f"{run.name}-photos")
     try:
-        document = json.loads(file.read_text(encoding="utf-8"))
-        same = document["status"] == "finished" and document["dataset"]["root"] == study["dataset"]["root"]
-        same = same and trained_alike(document, study)
-        found = next((c for c in document["crossings"] if (c["reference"], c["challenger"]) == PAIR), None)
-        classes = len(document["dataset"]["classes"])
-    except (OSError, ValueError, KeyError, TypeError):
+        sweep = documents.read(folder, Sweep)
+        same = sweep["status"] == "finished" and sweep["dataset"]["root"] == study["dataset"]["root"]
+        pairs = {(c["reference"], c["challenger"]): c for c in sweep["crossings"]}
+        if not same or not documents.trained_alike(sweep, study) or PAIR not in pairs:
+            return None
+        crossing = pairs[PAIR]
+        differences = _in_photos(crossing, len(sweep["dataset"]["classes"]))
+    except (RunError, KeyError, TypeError):  # none, or damaged: the study stands without it
         return None
-    if not same or found is None:
-        return None
-    differences = [{**d, "photos": round(d["per_class"] * classes)} for d in found.pop("differences")]
-    found["at_photos"] = None if found["at"] is None else found["at"] * classes
-    found["at_photos_ci"] = [end if isinstance(end, str) else end * classes for end in found["at_ci"]]
-    return {"source": file.parent.name, "crossing": found, "differences": differences}
+    return {"source": folder.name, "crossing": crossing, "differences": differences}
+
+
+def _in_photos(crossing: Crossing, classes: float) -> list[CurveDifference]:
+    """Give a crossing its numbers of photos beside those of a class; takes its differences out of it and returns them."""
+    differences = crossing.pop("differences")
+    for difference in differences:
+        difference["photos"] = round(difference["per_class"] * classes)
+    crossing["at_photos"] = None if crossing["at"] is None else crossing["at"] * classes
+    crossing["at_photos_ci"] = [end if isinstance(end, str) else end * classes for end in crossing["at_ci"]]
+    return differences

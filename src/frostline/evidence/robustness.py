@@ -1,13 +1,13 @@
-"""How a study's models fare when its reported photos get worse: dark, blurred, turned, hidden and so on, each at five strengths.
+"""Robustness: how a study's models fare on corrupted photos, each corruption at five severities.
 
-What lies below the line is run once for all models that share a network: a changed photo goes through the frozen layers, and what comes
-out at each model's line goes to that model, as in the study itself.
+What lies below the freeze line is run once for all models that share a network: a corrupted photo goes through the frozen
+layers, and the activations at each model's line go to that model, as in the study itself.
 """
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import numpy.typing as npt
 
 from frostline.bundles.bundle import Bundle, both_sides, load
 from frostline.config import Config
+from frostline.documents.strategy import CorruptionFigures, RobustnessFigures
+from frostline.documents.study import RobustnessPair
 from frostline.errors import PhotoError, RunError
-from frostline.evidence.corruptions import CAUSES, STRENGTHS, Cause, corrupt
+from frostline.evidence.corruptions import CORRUPTIONS, SEVERITIES, Corruption, corrupt
 from frostline.files import write_csv
 from frostline.networks.activations import Tap, engines, rows_of
 from frostline.networks.freeze_line import one_thread
@@ -32,23 +34,25 @@ from frostline.stats import intervals
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared, network_name
 
-Row = dict[str, Any]
-
 FILE = "robustness.csv"
 CLEAN = "clean"
+VERSIONS = len(CORRUPTIONS) * SEVERITIES
+"""Corrupted versions of each photo."""
 _PHOTOS = {"fast": 24, "balanced": 48, "best": 300}
-"""How many photos a study takes by its preset: 60 changed versions of each."""
+"""How many photos a study takes, by its preset."""
+
+Floats = npt.NDArray[np.float64]
 
 
 def photo_count(config: Config, reported: int) -> int:
-    """How many of the reported photos a study measures robustness on, as its configuration says."""
+    """How many of the reported photos a study corrupts, as its configuration says."""
     if config.robustness == "auto":
         return min(reported, _PHOTOS[config.preset])
     return reported if config.robustness == "all" else min(reported, int(config.robustness))
 
 
 def chosen(photos: Sequence[Photo], count: int, seed: int) -> list[int]:
-    """Ascending places of `count` photos in which each class has its share, drawn at random; fewer are a part of more."""
+    """Ascending places of `count` photos, drawn at random; each class has its share, and fewer photos are a part of more."""
     places: list[tuple[float, int]] = []
     for number, label in enumerate(sorted({p.label for p in photos})):
         members = sorted((i for i, p in enumerate(photos) if p.label == label), key=lambda i: photos[i].sha256)
@@ -70,7 +74,12 @@ class _Subject:
 
 
 def run(folder: Path, prepared: Prepared, strategies: Sequence[Strategy], count: int, progress: Progress) -> None:
-    """Ask the finished `strategies` of a run folder about changed photos; what they say goes to each one's robustness.csv.
+    """Predict corrupted photos with the finished `strategies` of a run folder; writes each one's robustness.csv.
+
+    Parameters
+    ----------
+    count
+        How many of the reported photos to corrupt.
 
     Raises
     ------
@@ -82,20 +91,23 @@ def run(folder: Path, prepared: Prepared, strategies: Sequence[Strategy], count:
     photos = prepared.reported()
     some = [photos[i] for i in chosen(photos, count, prepared.config.seed)]
     root = (prepared.others or prepared.photos).root
-    said: dict[str, list[list[Any]]] = {s.name: [] for s in strategies}
-    task = progress.task("Photos made worse, in 60 ways each", len(some) * len(_looks(prepared, strategies)))
-    for group in _looks(prepared, strategies):
+    lines: dict[str, list[list[str]]] = {s.name: [] for s in strategies}
+    groups = _by_pixels(prepared, strategies)
+    task = progress.task(
+        f"Robustness: {len(CORRUPTIONS)} corruptions at {SEVERITIES} severities", len(some) * len(groups)
+    )
+    for group in groups:
         subjects = [_Subject(s.name, load(folder / s.name / "bundle", prepared.config.engine), t) for s, t in group]
         for photo, answers in _answers(subjects, some, root, prepared):
             for name, probabilities in answers.items():
-                said[name] += _lines(photo, probabilities, prepared.classes)
+                lines[name] += _lines(photo, probabilities, prepared.classes)
             task.advance(1)
     task.finish()
-    for name, lines in said.items():
-        write_csv(folder / name / FILE, _HEADER, lines)
+    for name, own in lines.items():
+        write_csv(folder / name / FILE, _HEADER, own)
 
 
-def _looks(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[tuple[Strategy, Tap]]]:
+def _by_pixels(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[tuple[Strategy, Tap]]]:
     """The strategies with their taps, those that see the same pixels together."""
     groups: dict[Any, list[tuple[Strategy, Tap]]] = {}
     for s in strategies:
@@ -107,14 +119,14 @@ def _looks(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[tupl
 
 def _answers(
     subjects: Sequence[_Subject], photos: Sequence[Photo], root: Path, prepared: Prepared
-) -> Iterator[tuple[Photo, dict[str, npt.NDArray[np.float64]]]]:
-    """For each photo each subject's probabilities (1 + 60, C): of the photo as it is, then of the causes' strengths in order."""
+) -> Iterator[tuple[Photo, dict[str, Floats]]]:
+    """For each photo each subject's probabilities (1 + V, C): of the clean photo, then of `_conditions` in their order."""
     taps = list({id(s.tap): s.tap for s in subjects}.values())
     runs = engines([t for t in taps if t.line], prepared.runtime)
     transform = taps[0].backbone.transform
     mirrored = any(s.model.about.test_views > 1 for s in subjects)
 
-    def work(photo: Photo) -> dict[str, npt.NDArray[np.float64]]:
+    def work(photo: Photo) -> dict[str, Floats]:
         clean = pixels(root / photo.path, transform)
         if isinstance(clean, PhotoError):
             raise RunError(f"{root / photo.path} can't be read any more: {clean}")
@@ -128,16 +140,17 @@ def _answers(
 
 
 def _versions(clean: Pixels, photo: Photo, seed: int) -> Pixels:
-    """The prepared photo and its changed versions, (1 + 60, H, W, 3)."""
-    changed = [corrupt(clean, cause, strength, photo.sha256, seed) for cause, strength in _conditions()]
-    return np.stack([clean, *changed])
+    """The prepared photo and its corrupted versions, (1 + V, H, W, 3)."""
+    corrupted = [corrupt(clean, corruption, severity, photo.sha256, seed) for corruption, severity in _conditions()]
+    return np.stack([clean, *corrupted])
 
 
-def _conditions() -> list[tuple[Cause, int]]:
-    return [(cause, strength) for cause in CAUSES for strength in range(1, STRENGTHS + 1)]
+def _conditions() -> list[tuple[Corruption, int]]:
+    """Every corruption with every severity: the V versions of a photo."""
+    return [(corruption, severity) for corruption in CORRUPTIONS for severity in range(1, SEVERITIES + 1)]
 
 
-def _probabilities(subject: _Subject, views: Sequence[Any]) -> npt.NDArray[np.float64]:
+def _probabilities(subject: _Subject, views: Sequence[Any]) -> Floats:
     logits = [subject.model.outputs_at_line(view).logits for view in views[: subject.model.about.test_views]]
     both = logits[0] if len(logits) == 1 else both_sides(logits[0], logits[1])
     return softmax(both, subject.model.about.temperature)
@@ -148,36 +161,46 @@ def _probabilities(subject: _Subject, views: Sequence[Any]) -> npt.NDArray[np.fl
 _HEADER = ("path", "cause", "strength", "true", "predicted", "confidence")
 
 
-def _lines(photo: Photo, probabilities: npt.NDArray[np.float64], classes: Sequence[str]) -> list[list[Any]]:
-    names = [(CLEAN, 0), *((cause.name, strength) for cause, strength in _conditions())]
+def _lines(photo: Photo, probabilities: Floats, classes: Sequence[str]) -> list[list[str]]:
+    names = [(CLEAN, 0), *((corruption.name, severity) for corruption, severity in _conditions())]
     return [
-        [photo.path, cause, strength, photo.label, classes[int(p.argmax())], f"{p.max():.6f}"]
-        for (cause, strength), p in zip(names, probabilities, strict=True)
+        [photo.path, name, str(severity), photo.label, classes[int(p.argmax())], f"{p.max():.6f}"]
+        for (name, severity), p in zip(names, probabilities, strict=True)
     ]
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a model said of photos and their changed versions."""
+class CorruptionResults:
+    """A model's answers on photos and their corrupted versions."""
 
-    right: npt.NDArray[np.bool_]
-    """(N photos, 1 + 60) as they are, then by cause and strength in the order of `corruptions.CAUSES`."""
-    confidence: npt.NDArray[np.float64]
-    """(N, 1 + 60)."""
+    corruptions: tuple[Corruption, ...]
+    """K of them, in the order of the columns; fewer than `CORRUPTIONS` where an older version measured."""
+    correct: npt.NDArray[np.bool_]
+    """(N photos, 1 + 5 K) whether the answer is the true class: on the clean photo, then by corruption and severity."""
+    confidence: Floats
+    """(N, 1 + 5 K)."""
 
-    def of(self, cause: Cause) -> npt.NDArray[np.float64]:
-        """(N, 5) 1 where the changed photo was right, mild to strong."""
-        first = 1 + STRENGTHS * CAUSES.index(cause)
-        return self.right[:, first : first + STRENGTHS].astype(np.float64)
+    def columns(self, corruption: Corruption) -> slice:
+        """Where the five severities of a corruption stand."""
+        first = 1 + SEVERITIES * self.corruptions.index(corruption)
+        return slice(first, first + SEVERITIES)
+
+    def of(self, corruption: Corruption) -> Floats:
+        """(N, 5) 1 where the corrupted photo was correct, mild to strong."""
+        return self.correct[:, self.columns(corruption)].astype(np.float64)
+
+    def of_kind(self, kind: str) -> list[Floats]:
+        """`of` each corruption of a kind."""
+        return [self.of(corruption) for corruption in self.corruptions if corruption.kind == kind]
 
     @property
-    def clean(self) -> npt.NDArray[np.float64]:
-        """(N,) 1 where the photo as it is was right."""
-        return self.right[:, 0].astype(np.float64)
+    def clean(self) -> Floats:
+        """(N,) 1 where the clean photo was correct."""
+        return self.correct[:, 0].astype(np.float64)
 
 
-def read(folder: Path) -> Said | None:
-    """What a strategy's robustness.csv holds; None where there is none, or it is of other causes.
+def read(folder: Path) -> CorruptionResults | None:
+    """A strategy's robustness.csv; None where there is none, or it names a corruption that this version does not know.
 
     Raises
     ------
@@ -190,12 +213,16 @@ def read(folder: Path) -> Said | None:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
-        each = 1 + len(_conditions())
-        names = [(CLEAN, "0"), *((cause.name, str(strength)) for cause, strength in _conditions())]
-        if not rows or [(r["cause"], r["strength"]) for r in rows] != names * (len(rows) // each):
+        known = {corruption.name: corruption for corruption in CORRUPTIONS}
+        names = list(dict.fromkeys(row["cause"] for row in rows))
+        if names[:1] != [CLEAN] or not known.keys() >= set(names[1:]):
             return None
-        right = np.array([r["true"] == r["predicted"] for r in rows]).reshape(-1, each)
-        return Said(right, np.array([float(r["confidence"]) for r in rows]).reshape(-1, each))
+        order = [(CLEAN, "0"), *((name, str(i)) for name in names[1:] for i in range(1, SEVERITIES + 1))]
+        if [(row["cause"], row["strength"]) for row in rows] != order * (len(rows) // len(order)):
+            return None
+        correct = np.array([row["true"] == row["predicted"] for row in rows]).reshape(-1, len(order))
+        confidence = np.array([float(row["confidence"]) for row in rows]).reshape(-1, len(order))
+        return CorruptionResults(tuple(known[name] for name in names[1:]), correct, confidence)
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}") from error
 
@@ -203,14 +230,14 @@ def read(folder: Path) -> Said | None:
 # ---- figures ---------------------------------------------------------------------------------------------------------
 
 
-def row(said: Said) -> Row:
+def figures(results: CorruptionResults) -> RobustnessFigures:
     """A strategy's ``robustness`` in study.json."""
-    causes = [_cause(said, cause) for cause in CAUSES]
-    drops = said.clean - said.right[:, 1:].mean(1)
+    causes = [_corruption(results, corruption) for corruption in results.corruptions]
+    drops = results.clean - results.correct[:, 1:].mean(1)
     return {
-        "photos": len(said.right),
-        "clean": float(said.clean.mean()),
-        "clean_ci": intervals.mean_interval(said.clean),
+        "photos": len(results.correct),
+        "clean": float(results.clean.mean()),
+        "clean_ci": intervals.mean_interval(results.clean),
         "causes": causes,
         "worst": max(causes, key=lambda c: c["mean_drop"])["cause"],
         "mean_drop": float(drops.mean()),
@@ -218,44 +245,48 @@ def row(said: Said) -> Row:
     }
 
 
-def _cause(said: Said, cause: Cause) -> Row:
-    right = said.of(cause)
-    first = 1 + STRENGTHS * CAUSES.index(cause)
-    drops = said.clean - right.mean(1)
+def _corruption(results: CorruptionResults, corruption: Corruption) -> CorruptionFigures:
+    correct = results.of(corruption)
+    drops = results.clean - correct.mean(1)
     return {
-        "cause": cause.name,
-        "title": cause.title,
-        "kind": cause.kind,
-        "amounts": list(cause.amounts),
-        "unit": cause.unit,
-        "accuracy": right.mean(0).tolist(),
-        "ci": [intervals.mean_interval(column) for column in right.T],
-        "confidence": said.confidence[:, first : first + STRENGTHS].mean(0).tolist(),
+        "cause": corruption.name,
+        "title": corruption.title,
+        "kind": corruption.kind,
+        "amounts": list(corruption.amounts),
+        "unit": corruption.unit,
+        "accuracy": correct.mean(0).tolist(),
+        "ci": [intervals.mean_interval(column) for column in correct.T],
+        "confidence": results.confidence[:, results.columns(corruption)].mean(0).tolist(),
         "mean_drop": float(drops.mean()),
         "mean_drop_ci": intervals.average_interval(drops),
     }
 
 
-def pair(a: str, said_a: Said, b: str, said_b: Said) -> Row:
-    """Two strategies on the same changed photos: the mean over the 60 ways, paired by photo, and cause by cause."""
-    difference = said_a.right[:, 1:].mean(1) - said_b.right[:, 1:].mean(1)
+def pairs(names: Sequence[str], results: Mapping[str, CorruptionResults]) -> list[RobustnessPair]:
+    """Every pair of the named strategies on the same corrupted photos."""
+    return [_pair(a, results[a], b, results[b]) for i, a in enumerate(names) for b in names[i + 1 :]]
+
+
+def _pair(a: str, results_a: CorruptionResults, b: str, results_b: CorruptionResults) -> RobustnessPair:
+    """The mean over all versions, paired by photo, and corruption by corruption."""
+    difference = results_a.correct[:, 1:].mean(1) - results_b.correct[:, 1:].mean(1)
     low, high = intervals.average_interval(difference)
     mean = float(difference.mean())
     first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
     ends = sorted((100 * sign * low, 100 * sign * high))
     sure = "" if low > 0 or high < 0 else ", but that may be chance"
-    by_cause = [said_a.of(c).mean(1) - said_b.of(c).mean(1) for c in CAUSES]
+    differences = [results_a.of(c).mean(1) - results_b.of(c).mean(1) for c in results_a.corruptions]
     return {
         "a": a,
         "b": b,
         "difference": mean,
         "ci": (low, high),
         "verdict": (
-            f"on changed photos {first} is {100 * abs(mean):.1f} points ahead of {second}{sure} "
-            f"(95 % CI {ends[0]:.1f} to {ends[1]:.1f}, {len(difference)} photos in {len(CAUSES) * STRENGTHS} ways)"
+            f"on corrupted photos {first} is {100 * abs(mean):.1f} points ahead of {second}{sure} (95 % CI {ends[0]:.1f} "
+            f"to {ends[1]:.1f}; {len(difference)} photos, {results_a.correct.shape[1] - 1} versions of each)"
         ),
         "causes": [
             {"cause": c.name, "difference": float(d.mean()), "ci": intervals.average_interval(d)}
-            for c, d in zip(CAUSES, by_cause, strict=True)
+            for c, d in zip(results_a.corruptions, differences, strict=True)
         ],
     }

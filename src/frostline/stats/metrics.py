@@ -35,6 +35,8 @@ class Outcomes:
     """(N, C) at the bundle's temperature."""
     calibrated: Probabilities
     """(N, C) at a temperature that never saw these photos' labels."""
+    calibration: CalibrationStages
+    """Calibration figures of `uncalibrated` (before) and `calibrated` (after); costly, so computed once for all."""
 
     @property
     def predicted(self) -> Labels:
@@ -88,10 +90,6 @@ def _macro_f1(found: Outcomes) -> float:
     return float(np.mean(sk.f1_score(found.labels, found.predicted, labels=present, average=None, zero_division=0.0)))
 
 
-def _calibration_error(found: Outcomes) -> float:
-    return calibration_error(found.uncalibrated, found.labels)
-
-
 METRICS: tuple[Metric, ...] = (
     Metric(
         "accuracy",
@@ -118,11 +116,18 @@ METRICS: tuple[Metric, ...] = (
     ),
     # Expected calibration error in equal-count bins. Chance biases it upward; `Figures.calibration` has it without
     # bias.
-    Metric("ece", "Calibration error", _calibration_error, style="percent", better="lower", pages=("report",)),
+    Metric(
+        "ece",
+        "Calibration error",
+        lambda found: found.calibration["before"]["error"],
+        style="percent",
+        better="lower",
+        pages=("report",),
+    ),
     Metric(
         "ece_calibrated",
         "Calibration error after scaling",
-        lambda found: calibration_error(found.calibrated, found.labels),
+        lambda found: found.calibration["after"]["error"],
         style="percent",
         better="lower",
         pages=("report",),
@@ -194,17 +199,19 @@ def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature:
 
     shipped = softmax(logits, temperature or 1.0)
     calibrated = cross_fitted(logits, labels, seed) if temperature is None else shipped
-    found = Outcomes(labels, softmax(logits, 1.0), shipped, calibrated)
+    plain = softmax(logits, 1.0)
+    stages: CalibrationStages = {
+        "before": calibration(plain, labels, seed),
+        "after": calibration(calibrated, labels, seed),
+    }
+    found = Outcomes(labels, plain, shipped, calibrated, stages)
     return Figures(
         metrics={metric.name: metric.function(found) for metric in METRICS},
         intervals={f"{metric.name}_ci": metric.interval(found) for metric in METRICS if metric.interval is not None},
         temperature=temperature or 1.0,
         per_class=_per_class(found, classes),
         confusion=sk.confusion_matrix(labels, found.predicted, labels=list(range(len(classes)))).tolist(),
-        calibration={
-            "before": calibration(found.uncalibrated, labels, seed),
-            "after": calibration(found.calibrated, labels, seed),
-        },
+        calibration=stages,
         reliability={
             "before": reliability(found.uncalibrated, labels),
             "after": reliability(found.calibrated, labels),

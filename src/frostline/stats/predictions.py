@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
 
@@ -40,6 +40,11 @@ class Prediction:
     def correct(self) -> bool:
         """Whether the predicted class is the true one."""
         return self.true == self.predicted
+
+    def as_written(self) -> Self:
+        """The same as predictions.csv gives it back: numbers rounded to `DIGITS`."""
+        rounded = {name: round(p, DIGITS) for name, p in self.probabilities.items()}
+        return replace(self, confidence=round(self.confidence, DIGITS), probabilities=rounded)
 
     @classmethod
     def of(cls, path: str, true: str, classes: Sequence[str], probabilities: npt.NDArray[np.float64]) -> Self:

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import itertools
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 import torch
 
 import frostline
-from frostline import documents, wording
-from frostline.config import Config
+from frostline import wording
+from frostline.documents import Study
+from frostline.documents.shared import Cleaned, Dataset, LeakageFigures
+from frostline.documents.strategy import StrategyRow
+from frostline.documents.study import Comparison
 from frostline.evidence import leakage
 from frostline.networks.engine import processor
 from frostline.parallel import thread_count
@@ -27,7 +30,6 @@ from frostline.stats import decision, intervals
 from frostline.stats.class_balance import unequal
 from frostline.stats.predictions import Prediction
 from frostline.training.prepare import Prepared
-from frostline.training.strategy import Row
 
 
 def files_of(prepared: Prepared) -> dict[str, Path]:
@@ -36,7 +38,7 @@ def files_of(prepared: Prepared) -> dict[str, Path]:
     return {p.path: root / p.path for p in prepared.reported()}
 
 
-def begin(prepared: Prepared) -> dict[str, Any]:
+def begin(prepared: Prepared) -> Study:
     """What a run's document holds before its first figure."""
     return {
         "frostline": frostline.__version__,
@@ -69,7 +71,7 @@ def begin(prepared: Prepared) -> dict[str, Any]:
     }
 
 
-def _dataset(prepared: Prepared) -> dict[str, Any]:
+def _dataset(prepared: Prepared) -> Dataset:
     photos = prepared.photos
     root = photos.root.resolve()
     others = prepared.others
@@ -86,21 +88,23 @@ def _dataset(prepared: Prepared) -> dict[str, Any]:
         "train": len(prepared.split.train),
         "validation": len(prepared.split.validation),
         "test": len(others.photos) if others else len(prepared.split.test),
-        "skipped": [asdict(s) for s in prepared.skipped],
-        "cleaned": prepared.cleaned or None,
+        "skipped": [{"path": s.path, "why": s.why} for s in prepared.skipped],
+        "cleaned": cast(Cleaned, prepared.cleaned) if prepared.cleaned else None,
         "twins": _paths(photos),
-        "near_twins": leakage.near_twins(prepared),
+        "near_twins": leakage.near_duplicates(prepared),
         "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
         "sample": _is_sample(root),
         "test_sample": others is not None and _is_sample(others.root),
     }
 
 
-def say_near_twins(dataset: dict[str, Any], progress: Progress, naive: Callable[[], Any] = lambda: None) -> None:
-    """Say how many there are and, once it is measured, what they would have done to the figures."""
+def report_near_duplicates(
+    dataset: Dataset, progress: Progress, measure: Callable[[], LeakageFigures | None] = lambda: None
+) -> None:
+    """Say how many near-duplicates there are and, once `measure` has measured it, what a split that ignores them would have shown."""
     found = dataset.get("near_twins")  # an older run has none
     if found and found["groups"]:
-        found["naive"] = found["naive"] or naive()
+        found["naive"] = found["naive"] or measure()
         found["words"] = leakage.sentence(found)
         progress.say(found["words"])
 
@@ -113,21 +117,15 @@ def _paths(photos: Manifest) -> list[list[str]]:
     return [[p.path for p in group] for group in photos.duplicates()]
 
 
-def write_document(run: Path, config: Config, document: dict[str, Any], rows: dict[str, Row]) -> None:
-    """study.json; strategies stand in the configured order."""
-    document["strategies"] = [rows[s.name] for s in config.strategies if s.name in rows]
-    documents.write(run, documents.Study, document)
-
-
-def comparisons(predictions: dict[str, list[Prediction]]) -> list[dict[str, Any]]:
+def comparisons(predictions: Mapping[str, Sequence[Prediction]]) -> list[Comparison]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
-    right = {name: np.array([p.true == p.predicted for p in side]) for name, side in predictions.items()}
-    pairs = itertools.combinations(reversed(right), 2)
-    return [asdict(intervals.compare(a, right[a], b, right[b])) for a, b in pairs]
+    correct = {name: np.array([p.correct for p in own]) for name, own in predictions.items()}
+    pairs = itertools.combinations(reversed(correct), 2)
+    return [cast(Comparison, asdict(intervals.compare(a, correct[a], b, correct[b]))) for a, b in pairs]
 
 
-def answer(rows: Sequence[Row], document: dict[str, Any]) -> tuple[str, str]:
-    """The question's answer in a sentence (the strategy that validation prefers, and how sure its figure is), and how it compares."""
+def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
+    """The answer in a sentence (the strategy chosen on the validation set, with its figure and interval), and how it compares."""
     dataset = document["dataset"]
     unlike = dataset.get("unequal", False)  # an older run's rows have no macro recall
     best = decision.best_strategy(rows, unlike)

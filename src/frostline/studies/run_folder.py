@@ -10,14 +10,16 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from filelock import FileLock, Timeout
 
+from frostline import documents
 from frostline.cache import marks, upkeep
 from frostline.cache.folder import cache_dir
 from frostline.config import SAMPLE, Config
+from frostline.documents import Study, Sweep
 from frostline.errors import ConfigError, RunError
 from frostline.files import disk_errors
 from frostline.parallel import thread_count
@@ -27,17 +29,14 @@ from frostline.photos.manifest import Manifest
 from frostline.progress import Progress
 from frostline.training.prepare import Prepared, prepare
 
-DOCUMENT, SWEEP = "study.json", "sweep.json"
-"""What a run folder holds, by kind of run."""
-
-
 Existing = Literal["refuse", "resume", "overwrite"]
+T = TypeVar("T", Study, Sweep)
 
 
 def start(
     run: Path,
     config: Config,
-    old: dict[str, Any] | None,
+    old: Study | Sweep | None,
     progress: Progress,
     head_start: HeadStart | None = None,
     **said: Any,
@@ -92,8 +91,19 @@ def alone(run: Path) -> Iterator[None]:
                 run.rmdir()
 
 
-def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) -> dict[str, Any] | None:
-    """Check that `run` may be written to; returns its document where there is something to resume. Changes nothing of it."""
+def look(run: Path, config: Config, existing: Existing, kind: type[T]) -> T | None:
+    """Check that `run` may be written to; returns its document where there is something to resume. Changes no document.
+
+    Parameters
+    ----------
+    kind
+        `Study` or `Sweep`.
+
+    Raises
+    ------
+    RunError
+        The folder holds other files, another kind of run, a run of another configuration, or one that is not to be touched.
+    """
     if existing not in get_args(Existing):
         raise ConfigError(f"existing is {existing!r}: expected {', '.join(get_args(Existing))}")
     settings = run / "config.toml"
@@ -103,7 +113,8 @@ def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) ->
         raise RunError(f"{run} holds other files and no frostline run: choose another --out")
     if not settings.exists() or existing == "overwrite":
         return None
-    if other := next((n for n in (DOCUMENT, SWEEP) if n != name and (run / n).exists()), None):
+    name, other = ("study.json", "sweep.json") if kind is Study else ("sweep.json", "study.json")
+    if (run / other).exists():
         raise RunError(f"{run} holds another kind of run ({other}): choose another --out, or --overwrite it")
     differing = _differences(Config.from_toml(settings), config)
     if differing:
@@ -114,7 +125,7 @@ def look(run: Path, config: Config, existing: Existing, name: str = DOCUMENT) ->
     if existing == "refuse":
         raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
     tidy(run)
-    return read(run, name) if (run / name).exists() else None  # None: stopped before its first figure
+    return documents.read(run, kind) if (run / name).exists() else None  # None: stopped before its first figure
 
 
 def tidy(run: Path) -> None:
@@ -135,12 +146,12 @@ def _empty(run: Path) -> None:
             path.unlink()
 
 
-def finished(run: Path, config: Config) -> dict[str, Any] | None:
+def finished(run: Path, config: Config) -> Study | None:
     """The study.json of a run of this very configuration that came to its end; None: there is none, or more is to be done."""
     settings = run / "config.toml"
     if not settings.exists() or _differences(Config.from_toml(settings), config) or not (run / "study.json").exists():
         return None
-    document = read(run)
+    document = documents.read(run, Study)
     return document if document["status"] == "finished" else None
 
 
@@ -154,25 +165,7 @@ def _differences(a: Config, b: Config) -> list[str]:
     return [name for name in one if one[name] != other[name]]
 
 
-def read(run: Path, name: str = DOCUMENT) -> dict[str, Any]:
-    """The study.json (or sweep.json) of a run folder.
-
-    Raises
-    ------
-    RunError
-        There is none, or it is damaged.
-    """
-    file = Path(run) / name
-    try:
-        document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise RunError(f"{run} holds no {name}: give the folder that was the --out of a {Path(name).stem}") from None
-    except (ValueError, OSError) as error:
-        raise RunError(f"{file} can't be read: {error}") from error
-    return document
-
-
-def _settle_manifest(run: Path, prepared: Prepared, old: dict[str, Any] | None) -> None:
+def _settle_manifest(run: Path, prepared: Prepared, old: Study | Sweep | None) -> None:
     """Write manifest.csv (photos of a test folder last), or hold the photos against the one that the run began with."""
     file = run / "manifest.csv"
     fresh = run / ".manifest.csv"

@@ -14,13 +14,15 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import numpy as np
 
 import frostline
 from frostline import documents, wording
 from frostline.config import Config, configured
+from frostline.documents import Seeds, Study
+from frostline.documents.seeds import SeedRun, SeedsComparison, SeedsRow, SeedStrategy
 from frostline.errors import ConfigError, RunError
 from frostline.fields import path_of
 from frostline.files import write_csv, write_text
@@ -30,10 +32,7 @@ from frostline.stats import across_seeds, decision
 from frostline.stats.predictions import read_predictions
 from frostline.studies.document import advice
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
-from frostline.studies.run_folder import read as read_study
 from frostline.studies.study import OnRow, study
-
-Document = dict[str, Any]
 
 MOST = 100
 
@@ -47,7 +46,7 @@ def several(
     quiet: bool = True,
     progress: Progress | None = None,
     on_row: OnRow | None = None,
-) -> Document:
+) -> Seeds:
     """Run a study with each of `count` seeds from `config.seed` on, and return what their seeds.json holds.
 
     Parameters
@@ -77,13 +76,13 @@ def several(
         wanted = list(range(config.seed, config.seed + count))
         old = _look(folder, config, wanted, existing)
         document = _begin(wanted, old)
-        with _told(folder, document, fresh=old is None):
+        with _kept_up_to_date(folder, document, fresh=old is None):
             return _run(folder, config, document, progress, on_row)
 
 
-def _run(folder: Path, config: Config, document: Document, progress: Progress, on_row: OnRow | None) -> Document:
+def _run(folder: Path, config: Config, document: Seeds, progress: Progress, on_row: OnRow | None) -> Seeds:
     """One seed after the other; what there is to say together is written after each from the second on."""
-    ended: list[Document] = []
+    ended: list[Study] = []
     seeds = document["seeds"]
     for seed in seeds:
         own, run = replace(config, seed=seed), _folder(folder, seed)
@@ -99,8 +98,8 @@ def _run(folder: Path, config: Config, document: Document, progress: Progress, o
             _clear(folder, document)
         last = len(ended) == len(seeds)
         if last or (len(ended) > 1 and not kept):
-            _write(folder, {**document, **_together(folder, ended)}, done=last)
-    return cast(Document, read(folder))
+            _write(folder, cast(Seeds, {**document, **_together(folder, ended)}), done=last)
+    return read(folder)
 
 
 # ---- the folder ------------------------------------------------------------------------------------------------------
@@ -115,7 +114,7 @@ def settings(folder: Path) -> Path:
     return _folder(folder, read(folder)["seeds"][0]) / "config.toml"
 
 
-def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existing) -> Document | None:
+def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existing) -> Seeds | None:
     """Check that `folder` may be written to; returns its seeds.json where there is something to resume. Changes nothing of it."""
     if not (folder / FILE).exists():
         if any(p.name != ".lock" for p in folder.iterdir()):
@@ -128,7 +127,7 @@ def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existin
         raise RunError(
             f"{folder} holds a study over several seeds already: --resume it, --overwrite it, or choose another --out"
         )
-    old = cast(Document, read(folder))
+    old = read(folder)
     had = old["seeds"]
     if had != list(wanted[: len(had)]):
         raise RunError(
@@ -136,12 +135,12 @@ def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existin
             f"--seeds {len(had)} or more, or choose another --out"
         )
     if _is_current(first := _folder(folder, had[0]), old):
-        look(first, config, "resume")
+        look(first, config, "resume", Study)
     tidy(folder)
     return old
 
 
-def _begin(wanted: list[int], old: Document | None) -> Document:
+def _begin(wanted: list[int], old: Seeds | None) -> Seeds:
     if old is not None:
         return {**old, "status": "running", "seeds": wanted}
     return {
@@ -157,7 +156,7 @@ def _begin(wanted: list[int], old: Document | None) -> Document:
 
 
 @contextmanager
-def _told(folder: Path, document: Document, fresh: bool) -> Iterator[None]:
+def _kept_up_to_date(folder: Path, document: Seeds, fresh: bool) -> Iterator[None]:
     """Say in seeds.json what is going on, so that it can be resumed; where a `fresh` study can't even begin, all is as before."""
     file = folder / FILE
     before = file.read_text(encoding="utf-8") if file.exists() else None
@@ -170,12 +169,12 @@ def _told(folder: Path, document: Document, fresh: bool) -> Iterator[None]:
         raise
 
 
-def _is_current(run: Path, document: Document) -> bool:
+def _is_current(run: Path, document: Seeds) -> bool:
     """Whether a seed's run belongs to this study, and is not what an overwritten one left."""
-    return (run / "study.json").exists() and str(read_study(run)["created"]) >= document["created"]
+    return (run / "study.json").exists() and documents.read(run, Study)["created"] >= document["created"]
 
 
-def _clear(folder: Path, document: Document) -> None:
+def _clear(folder: Path, document: Seeds) -> None:
     """Once a study's first seed is there: remove what is left of the one that it overwrites."""
     for run in folder.glob("seed-*"):
         if (run / "config.toml").exists() and not _is_current(run, document):
@@ -209,43 +208,28 @@ def _check_photos(folder: Path, config: Config, first: int, seed: int) -> None:
 
 
 class _Answers(NamedTuple):
-    """What was right, photo by photo and seed by seed: (N photos, S seeds) each. Byte-identical photos are one."""
+    """Correct answers, photo by photo and seed by seed: (N photos, S seeds) each. Byte-identical photos are one."""
 
-    right: dict[str, np.ndarray]
-    """By strategy: how many answers were right."""
+    correct: dict[str, np.ndarray]
+    """By strategy: how many answers were correct."""
     counts: np.ndarray
     """How many there were."""
 
 
-def _together(folder: Path, ended: Sequence[Document]) -> Document:
+def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
     """The figures over the seeds that have ended."""
     names = [row["name"] for row in ended[0]["strategies"]]
     answers = _answers(folder, names, ended)
     seed = ended[0]["seed"]
     rows = [_row(name, answers, ended, seed) for name in names]
     pairs = itertools.combinations(reversed(names), 2)
-    comparisons = [
-        asdict(across_seeds.compare_across(a, answers.right[a], b, answers.right[b], answers.counts, seed))
-        for a, b in pairs
-    ]
+    comparisons = [_compared(a, b, answers, seed) for a, b in pairs]
     text, detail = _answer(rows, comparisons, answers.counts, ended)
-    kept = (
-        "name",
-        "root",
-        "test_root",
-        "source",
-        "test_source",
-        "photos",
-        "classes",
-        "sample",
-        "test_sample",
-        "skipped",
-    )
     asked = (answers.counts > 0).sum(1)
     tested = {"photos": len(asked), "answers": int(answers.counts.sum()), "shared": int((asked > 1).sum())}
     return {
-        **{name: ended[0][name] for name in ("protocol", "preset", "reported_on", "machine")},
-        "dataset": {name: ended[0]["dataset"][name] for name in kept if name in ended[0]["dataset"]},
+        **{name: value for name, value in ended[0].items() if name in ("protocol", "preset", "reported_on", "machine")},
+        "dataset": {name: value for name, value in ended[0]["dataset"].items() if name in _DATASET},
         "tested": tested,
         "strategies": rows,
         "comparisons": comparisons,
@@ -256,52 +240,64 @@ def _together(folder: Path, ended: Sequence[Document]) -> Document:
     }
 
 
-def _about(document: Document) -> Document:
+def _compared(a: str, b: str, answers: _Answers, seed: int) -> SeedsComparison:
+    found = across_seeds.compare_across(a, answers.correct[a], b, answers.correct[b], answers.counts, seed)
+    return cast(SeedsComparison, asdict(found))
+
+
+_DATASET = (
+    "name", "root", "test_root", "source", "test_source", "photos", "classes", "sample", "test_sample", "skipped",
+)  # fmt: skip
+"""What seeds.json holds of the photos."""
+
+
+def _about(document: Study) -> SeedRun:
     """One seed's study, for the list of them."""
     figures = ("name", "accuracy", "accuracy_ci", "validation_accuracy", "macro_f1", "log_loss", "ece_shipped")
     return {
         "seed": document["seed"],
         "folder": f"seed-{document['seed']}",
         "seconds": document["seconds"],
-        "strategies": [{k: row[k] for k in figures} for row in document["strategies"]],
+        "strategies": [
+            cast(SeedStrategy, {k: v for k, v in row.items() if k in figures}) for row in document["strategies"]
+        ],
     }
 
 
-def _answers(folder: Path, names: Sequence[str], ended: Sequence[Document]) -> _Answers:
+def _answers(folder: Path, names: Sequence[str], ended: Sequence[Study]) -> _Answers:
     digests = []
     for document in ended:
         rows = _manifest(_folder(folder, document["seed"]))
         digests.append({row["path"]: row["sha256"] for row in rows if row["split"] == document["reported_on"]})
     place = {digest: i for i, digest in enumerate(dict.fromkeys(d for seed in digests for d in seed.values()))}
     shape = (len(place), len(ended))
-    right, counts = {name: np.zeros(shape) for name in names}, np.zeros(shape)
+    correct, counts = {name: np.zeros(shape) for name in names}, np.zeros(shape)
     for column, (document, digest) in enumerate(zip(ended, digests, strict=True)):
         np.add.at(counts, ([place[d] for d in digest.values()], column), 1)
         for name in names:
-            said = read_predictions(_folder(folder, document["seed"]) / name / "predictions.csv")
-            np.add.at(
-                right[name], ([place[digest[p.path]] for p in said], column), [p.true == p.predicted for p in said]
-            )
-    return _Answers(right, counts)
+            own = read_predictions(_folder(folder, document["seed"]) / name / "predictions.csv")
+            np.add.at(correct[name], ([place[digest[p.path]] for p in own], column), [p.correct for p in own])
+    return _Answers(correct, counts)
 
 
-def _row(name: str, answers: _Answers, ended: Sequence[Document], seed: int) -> Document:
+def _row(name: str, answers: _Answers, ended: Sequence[Study], seed: int) -> SeedsRow:
     """A strategy over the seeds."""
     rows = [next(row for row in document["strategies"] if row["name"] == name) for document in ended]
     as_given = [row["accuracy_as_given"] for row in rows if "accuracy_as_given" in row]
-    return {
+    row = {
         "name": name,
         **({"as_given_mean": float(np.mean(as_given))} if as_given else {}),
-        **{key: rows[0][key] for key in ("backbone", "freeze_line", "layers", "parameters")},
-        **asdict(across_seeds.mean_across(answers.right[name], answers.counts, seed)),
+        **{k: v for k, v in rows[0].items() if k in ("backbone", "freeze_line", "layers", "parameters")},
+        **asdict(across_seeds.mean_across(answers.correct[name], answers.counts, seed)),
         "validation_mean": float(np.mean([row["validation_accuracy"] for row in rows])),
         "macro_f1_mean": float(np.mean([row["macro_f1"] for row in rows])),
         "seconds_mean": float(np.mean([row["seconds"]["total"] for row in rows])),
     }
+    return cast(SeedsRow, row)
 
 
 def _answer(
-    rows: Sequence[Document], comparisons: Sequence[Document], counts: np.ndarray, ended: Sequence[Document]
+    rows: Sequence[SeedsRow], comparisons: Sequence[SeedsComparison], counts: np.ndarray, ended: Sequence[Study]
 ) -> tuple[str, str]:
     """The answer in a sentence, and how its strategy compares."""
     best = decision.best_over_seeds(rows)
@@ -319,16 +315,16 @@ def _answer(
 # ---- table, picture, page --------------------------------------------------------------------------------------------
 
 
-def _write(folder: Path, document: Document, done: bool) -> None:
+def _write(folder: Path, document: Seeds, done: bool) -> None:
     """seeds.json last: what it says is finished is there."""
     columns = ("accuracy", "low", "high", "validation_accuracy", "macro_f1", "log_loss", "ece_shipped")
     write_csv(folder / TABLE, ["seed", "strategy", *columns], _rows(document, columns))
     document = {**document, "status": "finished" if done else "running"}
-    draw(folder, cast(documents.Seeds, document))
+    draw(folder, document)
     documents.write(folder, documents.Seeds, document)
 
 
-def _rows(document: Document, columns: Sequence[str]) -> Iterator[list[object]]:
+def _rows(document: Seeds, columns: Sequence[str]) -> Iterator[list[object]]:
     """The rows of seeds.csv: one for each seed and strategy."""
     for run in document["runs"]:
         for row in run["strategies"]:

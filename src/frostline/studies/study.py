@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from threadpoolctl import threadpool_limits
 
@@ -16,6 +15,9 @@ from frostline import documents
 from frostline.cache.store import Store
 from frostline.checks import check
 from frostline.config import Config, configured
+from frostline.documents import Study
+from frostline.documents.shared import QuickCheck
+from frostline.documents.strategy import StrategyRow
 from frostline.errors import RunError
 from frostline.evidence import domain_shift, explanations, gather, leakage
 from frostline.fields import path_of
@@ -24,16 +26,15 @@ from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
-from frostline.studies.document import answer, begin, comparisons, files_of, say_near_twins, write_document
-from frostline.studies.run_folder import Existing, held, look, read, start
+from frostline.studies.document import answer, begin, comparisons, files_of, report_near_duplicates
+from frostline.studies.run_folder import Existing, held, look, start
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import discard_checkpoints
-from frostline.training.strategy import Row, fit
+from frostline.training.strategy import fit
 
-OnRow = Callable[[Row, dict[str, Any]], None]
-
-
-OnAnswer = Callable[[dict[str, Any]], None]
+OnRow = Callable[[StrategyRow, Study], None]
+OnAnswer = Callable[[Study], None]
+Log = Callable[..., None]
 
 
 def study(
@@ -46,7 +47,7 @@ def study(
     on_row: OnRow | None = None,
     on_answer: OnAnswer | None = None,
     head_start: HeadStart | None = None,
-) -> dict[str, Any]:
+) -> Study:
     """Run a study and return what its study.json holds.
 
     Parameters
@@ -74,42 +75,36 @@ def study(
     """
     config, run = configured(config), path_of(out, "out")
     with open_progress(progress, quiet) as progress, held(run):
-        old = look(run, config, existing)
+        old = look(run, config, existing, Study)
         return _run(run, config, old, head_start, progress, on_row, on_answer)
 
 
 def _run(
     run: Path,
     config: Config,
-    old: dict[str, Any] | None,
+    old: Study | None,
     head_start: HeadStart | None,
     progress: Progress,
     on_row: OnRow | None,
     on_answer: OnAnswer | None,
-) -> dict[str, Any]:
+) -> Study:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     started = time.perf_counter()
+
+    # ---- the photos: listed, decoded, split, and run through the frozen layers
     prepared, log = start(run, config, old, progress, head_start, frostline=frostline.__version__)
     document = old or begin(prepared)
     document["status"] = "running"
-    say_near_twins(document["dataset"], progress)
-    checked = _quick_check(document, prepared, progress)
-    rows: dict[str, Row] = {row["name"]: row for row in document["strategies"]}
-    log(
-        "photos",
-        usable=len(prepared.photos.photos),
-        skipped=len(prepared.skipped),
-        seconds=round(prepared.prefix_seconds, 3),
-    )
-    spent = document["seconds"] - started
-
-    def write() -> None:
-        document["seconds"] = round(spent + time.perf_counter(), 3)
-        write_document(run, config, document, rows)
-
+    report_near_duplicates(document["dataset"], progress)
+    wait_for_check = _quick_check(document, prepared, progress)
+    photos, skipped = len(prepared.photos.photos), len(prepared.skipped)
+    log("photos", usable=photos, skipped=skipped, seconds=round(prepared.prefix_seconds, 3))
+    write = _writer(run, document, started)
     write()
 
-    # ---- the strategies, the quick ones first
+    # ---- the strategies, the quick ones first: train, evaluate, compare
+    rows = {row["name"]: row for row in document["strategies"]}
+    predictions = _read_predictions(run, config, rows)
     for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
         if s.name in rows:
             progress.say(f"{s.name}: finished before, kept")
@@ -118,62 +113,96 @@ def _run(
             study_page.build(run)  # what there is so far; its last form is built at the end
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
-        rows[s.name] = fit(s, prepared, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
-        checked()
-        log("finished", strategy=s.name, accuracy=rows[s.name]["accuracy"], seconds=rows[s.name]["seconds"]["total"])
-        predictions = _predictions(run, config, rows)
-        document["comparisons"] = comparisons(predictions)
-        document["strategies"] = list(rows.values())
-        document["claims"] = gather.measured(run, document, predictions)
-        document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
+        head = head_from(s, config, rows)
+        row, own, _ = fit(s, prepared, run / s.name, head_from=head, progress=progress, log=log)
+        rows[s.name], predictions[s.name] = row, [p.as_written() for p in own]
+        wait_for_check()
+        log("finished", strategy=s.name, accuracy=row["accuracy"], seconds=row["seconds"]["total"])
+        _conclude(run, config, document, rows, predictions)
         write()
         discard_checkpoints(run / s.name)
         if on_row is not None:
-            on_row(rows[s.name], document)
+            on_row(row, document)
 
-    # ---- done
-    checked()
+    # ---- the answer: from here on the study may be stopped, and is finished
+    wait_for_check()
     document["status"] = "finished"
-    if "shift" not in document and (found := domain_shift.measure(prepared)) is not None:
-        document["shift"] = found
+    if "shift" not in document and (shift := domain_shift.measure(prepared)) is not None:
+        document["shift"] = shift
     write()
     if on_answer is not None:
         on_answer(document)
-    try:  # the study is finished: from here on it may be stopped
+
+    # ---- the evidence: heat maps, near-duplicates, causes of errors, robustness, fewer photos; then the report
+    try:
         networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
-        explanations.leave(run, config, networks, files_of(prepared), progress, log)
+        explanations.write_missing(run, config, networks, files_of(prepared), progress, log)
         if gather.wanted(config):
-            say_near_twins(document["dataset"], progress, partial(leakage.measure, prepared))
+            report_near_duplicates(document["dataset"], progress, partial(leakage.measure, prepared))
             write()
-            _measure_more(run, prepared, document, progress, log)
+            _gather(run, prepared, document, predictions, progress, log)
     finally:
         study_page.build(run)
     log("end", seconds=document["seconds"])
-    return read(run)
+    return documents.read(run, Study)
 
 
-def _measure_more(
+def _writer(run: Path, document: Study, started: float) -> Callable[[], None]:
+    """What writes study.json with the time spent so far, that before a resume included."""
+    spent = document["seconds"] - started
+
+    def write() -> None:
+        document["seconds"] = round(spent + time.perf_counter(), 3)
+        documents.write(run, Study, document)
+
+    return write
+
+
+def _conclude(
+    run: Path,
+    config: Config,
+    document: Study,
+    rows: dict[str, StrategyRow],
+    predictions: dict[str, list[Prediction]],
+) -> None:
+    """Put into `document` what follows from the strategies that have ended; they stand in the configured order."""
+    names = [s.name for s in config.strategies if s.name in rows]
+    by_name = {name: predictions[name] for name in names}
+    document["strategies"] = [rows[name] for name in names]
+    document["comparisons"] = comparisons(by_name)
+    document["claims"] = gather.measured_claims(run, document, by_name)
+    document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
+
+
+def _read_predictions(run: Path, config: Config, rows: dict[str, StrategyRow]) -> dict[str, list[Prediction]]:
+    """What an earlier run left of each finished strategy, in the configured order: predictions of the photos reported on."""
+    names = [s.name for s in config.strategies if s.name in rows]
+    return {name: read_predictions(run / name / "predictions.csv") for name in names}
+
+
+def _gather(
     run: Path,
     prepared: Prepared,
-    document: dict[str, Any],
+    document: Study,
+    predictions: dict[str, list[Prediction]],
     progress: Progress,
-    log: Callable[..., None],
+    log: Log,
     photos: int | None = None,
 ) -> None:
-    """What `frostline.evidence.gather` adds to a finished study; each step that is done is on disk."""
+    """Measure what `frostline.evidence.gather` adds to a finished study; each step that is done is on disk."""
     spent = document.get("evidence_seconds", 0.0) - time.perf_counter()
 
     def write() -> None:
         document["evidence_seconds"] = round(spent + time.perf_counter(), 3)
-        documents.write(run, documents.Study, document)
+        documents.write(run, Study, document)
 
-    predictions = _predictions(run, prepared.config, {row["name"]: row for row in document["strategies"]})
-    gather.gather(run, prepared, document, predictions, progress=progress, log=log, write=write, photos=photos)
+    by_name = {s.name: predictions[s.name] for s in prepared.config.strategies if s.name in predictions}
+    gather.gather(gather.Gathering(run, prepared, document, by_name, progress, log, write), photos)
 
 
 def robustness(
     run: str | Path, photos: int | None = None, *, quiet: bool = True, progress: Progress | None = None
-) -> dict[str, Any]:
+) -> Study:
     """Measure on a finished study's models what its run did not, or on more photos; returns what its study.json holds then.
 
     Parameters
@@ -181,7 +210,7 @@ def robustness(
     run
         The run folder; its study.json and report are renewed.
     photos
-        How many reported photos to make worse; None = as the run's configuration says, where it has not been done.
+        How many reported photos to corrupt; None = as the run's configuration says, where it has not been done.
 
     Raises
     ------
@@ -189,39 +218,41 @@ def robustness(
         The run is not finished, its photos are gone, or the like; its text is one line.
     """
     folder = Path(run)
-    document = read(folder)
+    document = documents.read(folder, Study)
     if document["status"] != "finished":
         raise RunError(f"{folder} is not finished: go on with it by frostline study --out {folder} --resume")
     with open_progress(progress, quiet) as progress, held(folder):
         config = Config.from_toml(folder / "config.toml")
         prepared, log = start(folder, config, document, progress, robustness=photos)
         try:
-            _measure_more(folder, prepared, document, progress, log, photos)
+            rows = {row["name"]: row for row in document["strategies"]}
+            predictions = _read_predictions(folder, config, rows)
+            _gather(folder, prepared, document, predictions, progress, log, photos)
         finally:
             study_page.build(folder)
-    return read(folder)
+    return documents.read(folder, Study)
 
 
-def _quick_check(document: dict[str, Any], prepared: Prepared, progress: Progress) -> Callable[[], None]:
-    """Say what the photos' files and the frozen network tell of them for nothing, in three lines; once in a run.
+def _quick_check(document: Study, prepared: Prepared, progress: Progress) -> Callable[[], None]:
+    """Start `frostline check`'s quick part, once in a run: it needs nothing but the files and the activations at hand.
 
-    On the side, while the first strategy learns: a second or two. What is returned waits for it and puts it into the document. The thread
-    holds nobody up who stops the study, and the study stands without its lines.
+    It takes a second or two, beside the training of the first strategy. Returns a function that waits for it and puts its findings into
+    the document. The thread keeps nobody from stopping the study, and the study stands without its lines.
     """
     dataset = document["dataset"]
     if "check" in dataset:
         return lambda: None
 
-    found: dict[str, Any] = {}
+    found: list[QuickCheck] = []
 
     def look() -> None:
         try:
-            # the other core learns; threads that wait for each other would take turns with it
+            # the other core trains; threads that wait for each other would take turns with it
             with threadpool_limits(1):
                 seen = check.quick(prepared.photos, _at_the_top(prepared), prepared.near_twins, prepared.config.seed)
             for line in seen["lines"]:
                 progress.say(line)
-            found["check"] = seen
+            found.append(seen)
         except Exception as error:  # the answer is worth more than these lines
             progress.say(
                 f"The photos were not checked on the way ({type(error).__name__}: {error}); frostline check does it"
@@ -232,13 +263,14 @@ def _quick_check(document: dict[str, Any], prepared: Prepared, progress: Progres
 
     def wait() -> None:
         looking.join()
-        dataset.update(found)
+        if found:
+            dataset["check"] = found[0]
 
     return wait
 
 
 def _at_the_top(prepared: Prepared) -> Store | None:
-    """What a pretrained network of the run makes of the photos, its head aside; None: none of them is tapped there."""
+    """The photos' activations at the top of a pretrained network of the run; None where the run has none."""
     for s in prepared.config.strategies:
         network = prepared.backbones[network_name(s)]
         place = (network_name(s), network.layer_count)
@@ -253,18 +285,13 @@ def order(s: Strategy, prepared: Prepared) -> int:
     return network.layer_count - resolve(s.line, network.layer_count)
 
 
-def head_from(s: Strategy, config: Config, rows: dict[str, Row]) -> Row | None:
+def head_from(s: Strategy, config: Config, rows: Mapping[str, StrategyRow]) -> StrategyRow | None:
     """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same recipe.
 
-    A head that has learnt from validation photos too is none: what starts from it could not be judged on those.
+    A head that was trained on validation photos too is none: what starts from it could not be judged on those.
     """
     for other in config.strategies:
         same = (other.backbone, other.weights, other.recipe) == (s.backbone, s.weights, s.head_recipe)
         if same and other.line == "top" and s.head_first and "refit" not in rows.get(other.name, {"refit": None}):
             return rows[other.name]
     return None
-
-
-def _predictions(run: Path, config: Config, rows: dict[str, Row]) -> dict[str, list[Prediction]]:
-    """What each finished strategy said of the photos reported on, in the configured order."""
-    return {s.name: read_predictions(run / s.name / "predictions.csv") for s in config.strategies if s.name in rows}

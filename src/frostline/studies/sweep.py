@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -17,7 +17,9 @@ import numpy as np
 
 from frostline import documents
 from frostline.config import Config, configure
-from frostline.documents.sweep import Recommendation
+from frostline.documents import Sweep
+from frostline.documents.strategy import StrategyRow
+from frostline.documents.sweep import LineRow, PhotosRow, PlanFigures, Recommendation
 from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
 from frostline.files import write_csv
@@ -32,12 +34,12 @@ from frostline.stats import sweep_stats
 from frostline.stats.decision import LineOnValidation, recommended_line
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.studies.document import begin
-from frostline.studies.run_folder import SWEEP, Existing, held, look, read, start
+from frostline.studies.run_folder import Existing, held, look, start
 from frostline.studies.study import head_from, order
 from frostline.training.evaluation import evaluate, torch_logits
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import TrainedHead, discard_checkpoints, train_strategy
-from frostline.training.strategy import Row, fit, training_seconds
+from frostline.training.strategy import fit, training_seconds
 
 ALL = "all"
 AUTO = "auto"
@@ -46,7 +48,7 @@ REPEATS = 3
 LINES = 9
 """How many lines `auto` aims at."""
 
-OnPoint = Callable[[Row, dict[str, Any]], None]
+OnPoint = Callable[[LineRow | PhotosRow, Sweep], None]
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,9 @@ class Plan:
     repeats: int = 1
     """Trainings at each number of photos, with other photos and another seed each time."""
 
-    def to_dict(self) -> Row:
+    def to_dict(self) -> PlanFigures:
         """The JSON form."""
-        return {**asdict(self), "photos": list(self.photos)}
+        return {"kind": self.kind, "photos": list(self.photos), "repeats": self.repeats}
 
     @classmethod
     def of(cls, run: Path) -> Plan:
@@ -72,9 +74,9 @@ class Plan:
         RunError
             It holds no sweep, or a damaged one.
         """
-        found = read(run, SWEEP).get("plan")
+        found = documents.read(run, Sweep).get("plan")
         if not isinstance(found, dict) or set(found) != {"kind", "photos", "repeats"}:
-            raise RunError(f"{run / SWEEP} holds no plan: begin the sweep again with another --out")
+            raise RunError(f"{run / 'sweep.json'} holds no plan: begin the sweep again with another --out")
         return cls(found["kind"], tuple(found["photos"]), found["repeats"])
 
 
@@ -238,7 +240,7 @@ def sweep(
     quiet: bool = True,
     progress: Progress | None = None,
     on_point: OnPoint | None = None,
-) -> dict[str, Any]:
+) -> Sweep:
     """Run a sweep and return what its sweep.json holds.
 
     Parameters
@@ -261,15 +263,15 @@ def sweep(
     """
     run = Path(out)
     with open_progress(progress, quiet) as progress, held(run):
-        old = look(run, config, existing, SWEEP)
+        old = look(run, config, existing, Sweep)
         if old is not None and old.get("plan") != plan.to_dict():
             raise RunError(f"{run} holds a sweep of another plan: choose another --out, or --overwrite it")
         return _run(run, config, plan, old, progress, on_point)
 
 
 def _run(
-    run: Path, config: Config, plan: Plan, old: dict[str, Any] | None, progress: Progress, on_point: OnPoint | None
-) -> dict[str, Any]:
+    run: Path, config: Config, plan: Plan, old: Sweep | None, progress: Progress, on_point: OnPoint | None
+) -> Sweep:
     """The stages of a sweep, in order; finished points of an `old` document are kept as they are."""
     started = time.perf_counter()
     prepared, log = start(run, config, old, progress, sweep=plan.kind)
@@ -282,8 +284,12 @@ def _run(
         documents.write(run, documents.Sweep, document)
 
     write()
-    points = _lines if plan.kind == "lines" else _photos
-    for row in points(run, prepared, plan, document, progress, log):
+    points: Iterator[LineRow] | Iterator[PhotosRow]
+    if plan.kind == "lines":
+        points = _lines(run, prepared, document, progress, log)
+    else:
+        points = _photos(run, prepared, plan, document, progress, log)
+    for row in points:
         log("finished", point=row["name"], accuracy=row["accuracy"], seconds=row["seconds"]["total"])
         conclude(run, document)
         write()
@@ -296,41 +302,41 @@ def _run(
     write()
     sweep_page.build(run)
     log("end", seconds=document["seconds"])
-    return read(run, SWEEP)
+    return documents.read(run, Sweep)
 
 
-def _begin(prepared: Prepared, plan: Plan) -> dict[str, Any]:
-    document = begin(prepared)
-    for name in ("strategies", "comparisons", "claims"):
-        del document[name]
-    return {**document, "plan": plan.to_dict(), "prefix_seconds": round(prepared.prefix_seconds, 3), plan.kind: []}
+def _begin(prepared: Prepared, plan: Plan) -> Sweep:
+    shared = {k: v for k, v in begin(prepared).items() if k not in ("strategies", "comparisons", "claims")}
+    own = {"plan": plan.to_dict(), "prefix_seconds": round(prepared.prefix_seconds, 3), plan.kind: []}
+    return cast(Sweep, {**shared, **own})
 
 
 Log = Callable[..., None]
+Cells = dict[str, str | int | float]
+"""A row of a CSV."""
 
 
 # ---- over lines ------------------------------------------------------------------------------------------------------
 
 
-def _lines(
-    run: Path, prepared: Prepared, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
-) -> Iterator[Row]:
+def _lines(run: Path, prepared: Prepared, document: Sweep, progress: Progress, log: Log) -> Iterator[LineRow]:
     """Fit the lines from the top down; yields each finished one's row, which then stands in `document`."""
     config = prepared.config
-    rows: dict[str, Row] = {row["name"]: row for row in document[plan.kind]}
+    rows = {row["name"]: row for row in document["lines"]}
     task = progress.task("Freeze lines", len(config.strategies))
     for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
         if s.name not in rows:
             log("line", line=s.name)
             (run / s.name).mkdir(exist_ok=True)
-            row = fit(s, prepared, run / s.name, head_from=head_from(s, config, rows), progress=progress, log=log)
-            rows[s.name] = {**row, **_about(s, prepared)}
-            document[plan.kind] = [rows[x.name] for x in config.strategies if x.name in rows]
+            head = head_from(s, config, rows)
+            row = fit(s, prepared, run / s.name, head_from=head, progress=progress, log=log).row
+            rows[s.name] = cast(LineRow, {**row, **_about(s, prepared)})
+            document["lines"] = [rows[x.name] for x in config.strategies if x.name in rows]
             yield rows[s.name]
         task.advance(1)
 
 
-def _about(strategy: Strategy, prepared: Prepared) -> Row:
+def _about(strategy: Strategy, prepared: Prepared) -> dict[str, str | int]:
     """What a line means in this network: the first layer that is trained, and what a photo takes on the disk."""
     network = prepared.backbones[network_name(strategy)]
     names = freeze_line.layers(network.traced)
@@ -340,7 +346,7 @@ def _about(strategy: Strategy, prepared: Prepared) -> Row:
 
 
 def recommendation(run: Path, names: Sequence[str], seed: int) -> Recommendation:
-    """What `decision.recommended_line` chooses of these lines of a run folder, from what they said of validation photos alone."""
+    """The line that `decision.recommended_line` chooses of these lines of a run folder, by their predictions of validation photos."""
     lines = []
     for name in names:
         file = run / name / "validation.csv"  # where there is none, the reported photos are the validation photos
@@ -353,14 +359,14 @@ def recommendation(run: Path, names: Sequence[str], seed: int) -> Recommendation
 
 
 def _photos(
-    run: Path, prepared: Prepared, plan: Plan, document: dict[str, Any], progress: Progress, log: Log
-) -> Iterator[Row]:
+    run: Path, prepared: Prepared, plan: Plan, document: Sweep, progress: Progress, log: Log
+) -> Iterator[PhotosRow]:
     """Train every strategy on every subset, one repeat after the other; yields each point's row, which then stands in `document`."""
     config = prepared.config
     training = prepared.part(prepared.split.train.tolist())
     labels = [p.label for p in training]
     sizes = _sizes(plan.photos, labels, progress)
-    done = {row["name"] for row in document[plan.kind]}
+    done = {row["name"] for row in document["photos"]}
     counts = {size: sum(min(size, labels.count(c)) for c in prepared.classes) for size in sizes}
     cost = {
         size: count + len(prepared.split.validation) for size, count in counts.items()
@@ -372,7 +378,7 @@ def _photos(
             split = replace(prepared.split, train=prepared.split.train[places[size]])
             some = replace(prepared, split=split, training_seed=config.seed + repeat)
             heads: dict[str, TrainedHead] = {}
-            rows: dict[str, Row] = {}
+            rows: dict[str, StrategyRow] = {}
             for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
                 point = f"{s.name}/{name}-{repeat}"
                 if point not in done:
@@ -380,8 +386,8 @@ def _photos(
                     first = head_from(s, config, rows)
                     head = heads[first["name"]] if first else None
                     rows[s.name], heads[s.name] = _point(s, some, run / f"{point}.csv", head, progress, log)
-                    row = _told(rows[s.name], point, name, repeat, counts[size], len(prepared.classes))
-                    document[plan.kind].append(row)
+                    row = _point_row(rows[s.name], point, name, repeat, counts[size], len(prepared.classes))
+                    document["photos"].append(row)
                     yield row
                 task.advance(cost[size])
 
@@ -406,7 +412,7 @@ def _sizes(photos: Sequence[int | str], labels: Sequence[str], progress: Progres
 
 def _point(
     s: Strategy, prepared: Prepared, file: Path, head: TrainedHead | None, progress: Progress, log: Log
-) -> tuple[Row, TrainedHead]:
+) -> tuple[StrategyRow, TrainedHead]:
     """Train and measure one strategy on some of the photos; what it says of those reported on goes to `file`."""
     started = time.perf_counter()
     prepared.fill_views(s, progress)
@@ -415,24 +421,29 @@ def _point(
     row, reported, _ = evaluate(trained, prepared, torch_logits(trained, prepared))
     write_predictions(file, reported, prepared.classes)
     ended = time.perf_counter()
-    seconds = {"train": training_seconds(row), "evaluate": ended - trained_at, "total": ended - started}
-    row["seconds"] = {k: round(v, 3) for k, v in seconds.items()}
+    row["seconds"] = {
+        "train": round(training_seconds(row), 3),
+        "evaluate": round(ended - trained_at, 3),
+        "total": round(ended - started, 3),
+    }
     return row, trained.head
 
 
-_TOLD = (
+_SHARED = (
     "accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped", "temperature", "validation_accuracy", "best_epoch",
     "parameters", "freeze_line", "seconds",
 )  # fmt: skip
+"""What a point's row has in common with a strategy's."""
 
 
-def _told(row: Row, point: str, photos: int | str, repeat: int, count: int, classes: int) -> Row:
+def _point_row(row: StrategyRow, point: str, photos: int | str, repeat: int, count: int, classes: int) -> PhotosRow:
     """A point's row of sweep.json."""
     place = {"name": point, "strategy": row["name"], "photos": photos, "repeat": repeat}
-    return {**place, "train": count, "per_class": count / classes, **{key: row[key] for key in _TOLD}}
+    shared = {key: value for key, value in row.items() if key in _SHARED}
+    return cast(PhotosRow, {**place, "train": count, "per_class": count / classes, **shared})
 
 
-def grid(run: Path, document: dict[str, Any]) -> sweep_stats.Grid | None:
+def grid(run: Path, document: Sweep) -> sweep_stats.Grid | None:
     """The points that are done, as far as they fill a grid: the repeats in which every strategy has every size."""
     rows = document["photos"]
     strategies = list(dict.fromkeys(row["strategy"] for row in rows))
@@ -446,20 +457,20 @@ def grid(run: Path, document: dict[str, Any]) -> sweep_stats.Grid | None:
     if not whole or len(sizes) < 2:
         return None
     right = [
-        [[_right(read_predictions(run / f"{by_place[s, size, r]}.csv")) for r in whole] for size in sizes]
+        [[_correct(read_predictions(run / f"{by_place[s, size, r]}.csv")) for r in whole] for size in sizes]
         for s in strategies
     ]
     return sweep_stats.Grid(strategies, np.array(sizes, dtype=float), np.array(right))
 
 
-def _right(said: Sequence[Prediction]) -> list[bool]:
-    return [p.true == p.predicted for p in said]
+def _correct(predictions: Sequence[Prediction]) -> list[bool]:
+    return [p.correct for p in predictions]
 
 
 # ---- what it comes to ------------------------------------------------------------------------------------------------
 
 
-def conclude(run: Path, document: dict[str, Any], *, whole: bool = False) -> None:
+def conclude(run: Path, document: Sweep, *, whole: bool = False) -> None:
     """Put into `document` what the points so far come to, and write the table of points beside it.
 
     Over photos that is only done at the end (`whole`): half a grid says nothing.
@@ -468,17 +479,17 @@ def conclude(run: Path, document: dict[str, Any], *, whole: bool = False) -> Non
     if document["plan"]["kind"] == "lines":
         rows = document["lines"]
         document["recommendation"] = recommendation(run, [row["name"] for row in rows], seed)
-        document["answer"], document["answer_detail"] = sweep_page.line_answer(cast(documents.Sweep, document))
+        document["answer"], document["answer_detail"] = sweep_page.line_answer(document)
         _write_table(run / "lines.csv", [_line_cells(row, document) for row in rows])
         return
     _write_table(run / "photos.csv", [_photo_cells(row) for row in document["photos"]])
     points = grid(run, document) if whole else None
     if points is not None:
-        document |= _learning(points, document["photos"], seed)
-        document["answer"], document["answer_detail"] = sweep_page.photo_answer(cast(documents.Sweep, document))
+        document.update(cast(Sweep, _learning(points, document["photos"], seed)))
+        document["answer"], document["answer_detail"] = sweep_page.photo_answer(document)
 
 
-def _learning(points: sweep_stats.Grid, rows: Sequence[Row], seed: int) -> Row:
+def _learning(points: sweep_stats.Grid, rows: Sequence[PhotosRow], seed: int) -> dict[str, object]:
     """Curves, crossing points and forecasts of a whole grid."""
     found = sweep_stats.resample(points, seed)
     trainable = {row["strategy"]: row["parameters"]["trainable"] for row in rows}
@@ -494,7 +505,7 @@ def _learning(points: sweep_stats.Grid, rows: Sequence[Row], seed: int) -> Row:
     }
 
 
-def _line_cells(row: Row, document: dict[str, Any]) -> Row:
+def _line_cells(row: LineRow, document: Sweep) -> Cells:
     judged = next(r for r in document["recommendation"]["lines"] if r["name"] == row["name"])
     return {
         "line": row["name"], "frozen_layers": row["freeze_line"], "first_trained": row["first_trained"],
@@ -507,7 +518,7 @@ def _line_cells(row: Row, document: dict[str, Any]) -> Row:
     }  # fmt: skip
 
 
-def _photo_cells(row: Row) -> Row:
+def _photo_cells(row: PhotosRow) -> Cells:
     return {
         "strategy": row["strategy"], "photos": row["photos"], "per_class": row["per_class"], "train": row["train"],
         "repeat": row["repeat"], "accuracy": row["accuracy"], "accuracy_low": row["accuracy_ci"][0],
@@ -517,7 +528,7 @@ def _photo_cells(row: Row) -> Row:
     }  # fmt: skip
 
 
-def _write_table(path: Path, rows: Sequence[Row]) -> None:
+def _write_table(path: Path, rows: Sequence[Cells]) -> None:
     """Rows of the same keys as CSV; fractions and seconds to six digits."""
     cells = ([f"{v:.6f}" if isinstance(v, float) else v for v in row.values()] for row in rows)
     write_csv(path, rows[0] if rows else [], cells)

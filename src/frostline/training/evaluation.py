@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from frostline.bundles import bundle
 from frostline.cache.store import Store
+from frostline.documents.strategy import StrategyRow
 from frostline.networks import freeze_line
 from frostline.parallel import ahead, groups
 from frostline.photos.manifest import Photo
@@ -31,7 +32,7 @@ Row = dict[str, Any]
 class Evaluation(NamedTuple):
     """The figures and predictions of a trained strategy."""
 
-    row: Row
+    row: StrategyRow
     """Its row of study.json, without times and memory."""
     reported: list[Prediction]
     """For the photos reported on."""
@@ -71,7 +72,7 @@ def evaluate(
         "head_history": trained.head_history,
         **_before_corrections(model, store, prepared),
     }
-    return Evaluation(row, measured.reported, measured.validation)
+    return Evaluation(cast(StrategyRow, row), measured.reported, measured.validation)
 
 
 class _Measured(NamedTuple):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -179,7 +179,7 @@ class Prepared:
         return self.photos.classes
 
     @property
-    def reported_on(self) -> str:
+    def reported_on(self) -> Literal["test", "validation"]:
         """Which part the figures are of: `test` or `validation`."""
         return "test" if self.others is not None or len(self.split.test) else "validation"
 

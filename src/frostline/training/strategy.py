@@ -13,18 +13,19 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 
 from frostline.bundles import bundle, card, neighbours
 from frostline.bundles.about import About
 from frostline.documents.bundle import BundleFigures, NeighboursFile
+from frostline.documents.strategy import Seconds, StrategyRow
 from frostline.progress import Progress
 from frostline.recipes import Strategy
 from frostline.stats import metrics, thresholds
 from frostline.stats.predictions import write_predictions
-from frostline.training.evaluation import class_shares, compiled_logits, evaluate, outputs_of, torch_logits
+from frostline.training.evaluation import Evaluation, class_shares, compiled_logits, evaluate, outputs_of, torch_logits
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import (
     Log,
@@ -37,13 +38,11 @@ from frostline.training.stages import (
     write_history,
 )
 
-Row = dict[str, Any]
-
 
 def fit(
-    strategy: Strategy, prepared: Prepared, folder: Path, *, head_from: Row | None, progress: Progress, log: Log
-) -> Row:
-    """Train, evaluate and write one strategy; returns its row of study.json.
+    strategy: Strategy, prepared: Prepared, folder: Path, *, head_from: StrategyRow | None, progress: Progress, log: Log
+) -> Evaluation:
+    """Train, evaluate and write one strategy; returns its row of study.json, with its predictions.
 
     Parameters
     ----------
@@ -96,12 +95,12 @@ def fit(
     bundle.save(folder / "bundle", about, trained.parts, text, known)
     evaluating = time.perf_counter() - trained_at
     spent = {"prefix": prepared.prefix_seconds, "train": training_seconds(row), "evaluate": evaluating}
-    row["seconds"] = {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()}
+    row["seconds"] = cast(Seconds, {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()})
     row["peak_rss_mb"] = peak_memory_mb()
-    return row
+    return Evaluation(row, reported, validation)
 
 
-def _head_of(row: Row, run: Path) -> TrainedHead:
+def _head_of(row: StrategyRow, run: Path) -> TrainedHead:
     """The head of a strategy that is finished."""
     return TrainedHead(bundle.head_of(run / row["name"] / "bundle"), row["history"], row["best_epoch"])
 
@@ -138,7 +137,7 @@ def _training_photos(
     return known, neighbours.describe(known, len(photos))
 
 
-def _headline(row: Row, prepared: Prepared) -> BundleFigures:
+def _headline(row: StrategyRow, prepared: Prepared) -> BundleFigures:
     """The figures that a bundle carries: the metrics that its card shows."""
     shown = [metric for metric in metrics.METRICS if "card" in metric.pages]
     names = [name for metric in shown for name in (metric.name, f"{metric.name}_ci") if name in row]
@@ -148,16 +147,16 @@ def _headline(row: Row, prepared: Prepared) -> BundleFigures:
         "rendered": prepared.rendered,
         "refit": "refit" in row,
     }
-    return cast(BundleFigures, {**about, **{n: row[n] for n in names}})
+    return cast(BundleFigures, {**about, **{name: value for name, value in row.items() if name in names}})
 
 
-def training_seconds(row: Row) -> float:
+def training_seconds(row: StrategyRow) -> float:
     """Seconds in training, the head's own stage included.
 
     Added up over epochs and not by this process's clock: part of a resumed run was trained before.
     """
     once = sum(epoch["seconds"] for epoch in [*row["head_history"], *row["history"]])
-    return float(once + row.get("refit", {}).get("seconds", 0.0))
+    return float(once + (row["refit"]["seconds"] if "refit" in row else 0.0))
 
 
 def peak_memory_mb() -> float:
