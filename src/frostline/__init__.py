@@ -1,4 +1,4 @@
-"""frostline: train from scratch, freeze a pretrained network, or fine-tune its upper layers? Measured on your own photos.
+"""frostline: train from scratch, freeze a pretrained network, or fine-tune its upper layers? Measured on your photos.
 
 Read `frostline.training.strategy` first (one strategy, from photos to bundle), then `frostline.networks.freeze_line`
 (where the line cuts). Nothing heavy is imported until it is used.

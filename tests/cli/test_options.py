@@ -1,4 +1,4 @@
-"""The options of the commands: said once, in the configuration; the same checks wherever a command takes one of them."""
+"""The options of the commands: said once, in the configuration, and checked alike by every command that has one."""
 
 from __future__ import annotations
 

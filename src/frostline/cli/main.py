@@ -76,7 +76,7 @@ STOPPED = 130
 def run() -> None:
     """`main` for a process of its own.
 
-    Python looks through all objects that are left at its end, which takes a second after a study: `gc.freeze` avoids it.
+    At its end Python looks through all objects that are left, a second after a study: `gc.freeze` avoids it.
     """
     try:
         main()

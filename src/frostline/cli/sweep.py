@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,7 +25,7 @@ from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
     from frostline.progress import Progress
-    from frostline.studies.sweep import Plan
+    from frostline.studies.sweep import OnPoint, Plan
 
 
 @run_options("explain", "robustness")
@@ -88,7 +88,7 @@ def _sweep(config: Config, plan: Plan, asked: RunOptions) -> None:
     show(document, asked.as_json, asked.quiet, in_words)
 
 
-def _teller(plan: Plan, progress: Progress) -> Callable[[Mapping[str, Any], Mapping[str, Any]], None]:
+def _teller(plan: Plan, progress: Progress) -> OnPoint:
     """What tells the points of a sweep as they end, as rows of a table."""
     first = "line" if plan.kind == "lines" else "strategy/photos-repeat"
     titles = f"{first:<24}{'accuracy':>9}  {'95 % CI':>13}{'trainable':>14}{'training':>11}"
