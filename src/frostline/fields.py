@@ -94,10 +94,21 @@ def path_of(value: object, name: str) -> Path:
     ConfigError
         It is neither text nor a path.
     """
+    return Path(path_text(value, name))
+
+
+def path_text(value: object, name: str) -> str:
+    """The same as it was given: "./a.jpg" stays that, and empty text does not become the current folder.
+
+    Raises
+    ------
+    ConfigError
+        It is neither text nor a path.
+    """
     path = fspath(value) if isinstance(value, PathLike) else value
     if not isinstance(path, str):
         raise ConfigError(f"{name} is {_SHORT.repr(value)} ({type(value).__name__}): expected a path")
-    return Path(path)
+    return path
 
 
 def unknown(names: Iterable[str], known: Iterable[str]) -> Iterator[str]:

@@ -15,6 +15,7 @@ import pytest
 import frostline
 from frostline.networks.engine import MANY
 from frostline.photos.decoding import MAX_BYTES
+from frostline.photos.manifest import Skip
 from support.commands import call, document, must, ordinary_user, table
 from support.photos import BROKEN, photo, write_broken
 from support.runs import CLASSES, Run
@@ -125,6 +126,19 @@ def test_names_that_are_not_utf8_are_classified_and_written_escaped(run: Run, tm
     assert r"skipped /none/\xff.jpg: no such file" in said.err
     assert r"skipped /nul\x00.jpg: unreadable" in said.err
     assert [p.path for p in frostline.predict(bundle, given)] == given  # as the system knows them
+
+
+def test_paths_are_written_as_they_were_given(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(photo(1))
+    monkeypatch.chdir(tmp_path)
+    bundle = run.out / "baseline" / "bundle"
+    given = ["./a.jpg", ".//a.jpg", ""]  # as `find .` lists them; no text is no folder
+    listed, doubled, empty = frostline.predict(bundle, given)
+    assert [listed.path, doubled.path, empty.path] == given
+    assert isinstance(empty, Skip)
+    must("predict", bundle, given[0], "--out", "p.csv")
+    kept = json.loads(must("predict", bundle, given[0], "--out", "p.csv", "--resume", "--json").out)
+    assert (kept["classified"], kept["kept"]) == (0, 1)
 
 
 def test_a_huge_file_is_refused_before_it_is_read(run: Run, tmp_path: Path) -> None:

@@ -112,3 +112,8 @@ def test_any_table_is_taken(case: tuple[list[int], list[int]], seed: int) -> Non
     found = shortcuts.find(measures(len(labels), seed), labels, groups)
     assert all(0 <= s.low <= s.accuracy <= 1 and s.index in labels for s in found)
     assert [s.accuracy for s in found] == sorted((s.accuracy for s in found), reverse=True)
+
+
+def test_photos_of_a_single_group_have_no_shortcut() -> None:
+    labels = np.repeat([0, 1], 2 * LEAST)
+    assert shortcuts.find(measures(4 * LEAST), labels, np.zeros(4 * LEAST, np.int64)) == []

@@ -13,7 +13,7 @@ import numpy as np
 
 from frostline.bundles.bundle import Bundle, load
 from frostline.errors import DataError, PhotoError, nearest
-from frostline.fields import path_of
+from frostline.fields import path_text
 from frostline.networks.engine import MANY, SEVERAL
 from frostline.parallel import ahead, groups
 from frostline.photos import names, scan
@@ -77,7 +77,7 @@ def predict(
     if isinstance(paths, str | PathLike):
         paths = [paths]
     if not isinstance(paths, Iterable) or isinstance(paths, bytes):
-        path_of(paths, "paths")
+        path_text(paths, "paths")
     model = bundle if isinstance(bundle, Bundle) else load(bundle)
     results = _counted(_logits(model, (f for f in _files(paths, model.classes) if f.path not in known)), on_photo)
     shares = _given(model, prior)
@@ -150,7 +150,7 @@ def _classified(model: Bundle, file: File, logits: np.ndarray) -> Prediction:
 
 
 def _files(paths: Iterable[str | Path], classes: Sequence[str]) -> Iterator[File]:
-    for path in (str(path_of(p, "a photo")) for p in paths):
+    for path in (path_text(p, "a photo") for p in paths):
         # not Path.is_dir, which raises when the name is too long or a folder above may not be entered
         yield from _inside(path, classes) if os.path.isdir(path) else (File(path),)  # noqa: PTH112
 

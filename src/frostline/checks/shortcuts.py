@@ -77,6 +77,8 @@ def find(table: Table, labels: Indices, groups: Indices, seed: int = 0) -> list[
     if len(labels) < 2 * LEAST or len(np.unique(labels)) < 2:
         return []
     folds = deal_folds(labels, groups, rng)
+    if len(np.unique(folds)) < 2:  # all photos are one group: none is left to train a tree on
+        return []
     found: list[Shortcut] = []
     for trait, columns in zip(_TRAITS, _columns(table).values(), strict=True):
         if not (columns != columns[0]).any():
