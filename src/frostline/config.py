@@ -132,7 +132,7 @@ class Config:
     robustness: Annotated[
         str,
         Option(
-            "Measure robustness to corruptions (12, at 5 severities) on so many reported photos at the end: a number, "
+            "Measure robustness to corruptions (at 5 severities each) on so many reported photos at the end: a number, "
             "0, all, or auto (24, 48 or 300 by preset where two pretrained strategies are compared)."
         ),
         _ROBUSTNESS,

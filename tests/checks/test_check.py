@@ -11,6 +11,7 @@ import pytest
 from PIL import Image, ImageFilter
 
 from frostline.checks.check import SURE
+from frostline.checks.kinds import KINDS
 from frostline.photos.corrections import clean, read
 from frostline.photos.scan import scan
 from support.commands import call, document, must, table
@@ -80,6 +81,19 @@ def test_what_is_written(faulty: tuple[Path, dict[str, Any], Path]) -> None:
     assert set(excluded) & paths(document, "conflict")
     assert set(excluded.values()) == {"exclude"}
     assert not set(excluded) & (paths(document, "twins") | paths(document, "dark"))
+
+
+def test_the_page_shows_confidence_beside_estimates_and_none_beside_facts(
+    faulty: tuple[Path, dict[str, Any], Path],
+) -> None:
+    _, document, base = faulty
+    page = (base / "out" / "check.html").read_text(encoding="utf-8")
+    told = {finding["kind"] for finding in document["findings"]}
+    assert {"conflict", "unreadable", "twins", "dark"} <= told
+    for kind in told:
+        section = page.partition(f'<section id="{kind.replace(" ", "-")}"')[2].partition("</section>")[0]
+        assert section
+        assert ('title="confidence"' in section) == (not KINDS[kind].certain)
 
 
 def test_the_folder_stays_as_it_was(tmp_path: Path, pretrained: Path) -> None:

@@ -46,7 +46,7 @@ def test_a_study_measures_robustness_on_what_its_models_really_say(run: Run) -> 
         said = {p["path"]: p["predicted"] for p in table(run.out / row["name"] / "predictions.csv")}
         lines = table(run.out / row["name"] / "robustness.csv")
         clean = [line for line in lines if line["cause"] == "clean"]
-        assert len(lines) == 61 * len(clean)
+        assert len(lines) == (1 + robustness.VERSIONS) * len(clean)
         assert [line["predicted"] for line in clean] == [said[line["path"]] for line in clean]
         found = row["robustness"]
         assert found["photos"] == len(clean)

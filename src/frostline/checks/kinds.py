@@ -75,6 +75,8 @@ class Kind:
     """The line of the summary that counts or tells these findings."""
     counted: tuple[str, str] | None
     """One finding and several, in words; None: the line gives the first findings' details."""
+    certain: bool = False
+    """A finding is a fact: the page shows no confidence beside it."""
 
 
 def find(examined: Examined) -> list[Finding]:
@@ -209,6 +211,7 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         partial(_duplicates, kind="leak"),
         "Files",
         _IN_TWO_PARTS,
+        certain=True,
     ),
     "near leak": Kind(
         "Nearly the same photo in two parts",
@@ -223,6 +226,7 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         partial(_duplicates, kind="conflict"),
         "Files",
         _IN_TWO_CLASSES,
+        certain=True,
     ),
     "near conflict": Kind(
         "Nearly the same photo in two classes",
@@ -258,6 +262,7 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         _unreadable,
         "Files",
         ("file that can't be read", "files that can't be read"),
+        certain=True,
     ),
     "empty": Kind(
         "Nearly empty photos",
@@ -300,6 +305,7 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         partial(_duplicates, kind="twins"),
         "Files",
         _MORE_THAN_ONCE,
+        certain=True,
     ),
     "near twins": Kind(
         "Nearly the same photo more than once",
@@ -314,6 +320,7 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         _unequal,
         "Photos",
         None,
+        certain=True,
     ),
     "extension": Kind(
         "Files whose name tells another format",
@@ -321,5 +328,6 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         _misnamed,
         "Files",
         ("file named as another format", "files named as another format"),
+        certain=True,
     ),
 }

@@ -62,7 +62,7 @@ def check(
             seed=seed,
             progress=progress,
         )
-        write(folder, document, [(kind, about.title, about.advice) for kind, about in KINDS.items()])
+        write(folder, document, KINDS)
     upkeep.trim()
     if save:
         write_list(Path(save), [Decision(**row) for row in document["decisions"]])

@@ -21,7 +21,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -49,6 +49,8 @@ def _bilinear() -> Any:
 
 SEVERITIES = 5
 
+Kind = Literal["lighting", "blur", "viewing angle", "occlusion", "other"]
+"""The four that the tutorial blames for errors, and the rest."""
 Operation = Callable[[Tensor, float, np.random.Generator], Tensor]
 """A photo (3, H, W) uint8, the amount, and its random generator, to the corrupted photo."""
 
@@ -60,8 +62,7 @@ class Corruption:
     name: str
     title: str
     """For people."""
-    kind: str
-    """`lighting`, `blur`, `viewing angle`, `occlusion` or `other`: the four that the tutorial blames, and the rest."""
+    kind: Kind
     amounts: tuple[float, float, float, float, float]
     """How much at severities 1 to 5, in the unit that `unit` names."""
     unit: str

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 from typing import TypedDict
@@ -10,6 +10,7 @@ from typing import TypedDict
 from markupsafe import Markup
 
 from frostline import documents
+from frostline.checks.kinds import Kind
 from frostline.documents import Check
 from frostline.documents.shared import Finding
 from frostline.files import write_csv
@@ -34,10 +35,10 @@ class _Card(Finding):
     more: int
 
 
-def write(out: Path, document: Check, kinds: Sequence[tuple[str, str, str]]) -> None:
+def write(out: Path, document: Check, kinds: Mapping[str, Kind]) -> None:
     """Write check.json, check.csv and check.html into `out`.
 
-    `kinds`: (kind, title, advice) in order. About 4 ms for each photo that the page draws.
+    `kinds`: in the page's order (`frostline.checks.kinds.KINDS`). About 4 ms for each photo that the page draws.
 
     Raises
     ------
@@ -58,19 +59,19 @@ def _rows(findings: Sequence[Finding]) -> Iterator[list[object]]:
             yield [number, f["kind"], path, label, f["suggested"] or "", f["confidence"], f["advice"], f["detail"]]
 
 
-def _page(document: Check, kinds: Sequence[tuple[str, str, str]]) -> str:
+def _page(document: Check, kinds: Mapping[str, Kind]) -> str:
     sections = []
     pictures, root = Pictures(), Path(document["root"])
     by_kind = {kind: list(rows) for kind, rows in groupby(document["findings"], key=lambda f: f["kind"])}
-    for kind, title, advice in kinds:
+    for kind, told in kinds.items():
         if rows := by_kind.get(kind):
             shown = rows[: SHOWN_LABELS if kind == "label" else SHOWN]
             if kind != "unreadable":
                 pictures.add(root, [path for row in shown for path in row["paths"][:BESIDE]])
             cards = [_card(row, pictures, root) for row in shown]
             drawn = any(tile["picture"] for card in cards for tile in card["tiles"])
-            about = {"kind": kind, "anchor": kind.replace(" ", "-"), "title": title, "advice": advice}
-            sections.append({**about, "cards": cards, "total": len(rows), "drawn": drawn})
+            about = {"kind": kind, "anchor": kind.replace(" ", "-"), "cards": cards, "total": len(rows), "drawn": drawn}
+            sections.append({**about, "title": told.title, "advice": told.advice, "certain": told.certain})
     script = (TEMPLATES / "check.js").read_text(encoding="utf-8")
     own_style = (TEMPLATES / "check.css").read_text(encoding="utf-8")
     return template("check.html.j2").render(

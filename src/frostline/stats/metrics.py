@@ -1,7 +1,9 @@
 """The metrics of a model: one table, `METRICS`.
 
-A new metric is a row of `METRICS` and the function that it names. study.json, the report, the Markdown report,
-`frostline compare` and the model card loop over the table, so nothing else needs an edit.
+A new metric is a row of `METRICS` and the function that it names; the order of rows is that of columns. study.json, the
+report, the Markdown report, the page and the JSON of `frostline compare` and the model card loop over the table, so
+nothing else needs an edit. The tables in the terminal, and the pages of a sweep and of several seeds, show a few fixed
+metrics.
 """
 
 from __future__ import annotations
@@ -65,7 +67,7 @@ class Metric:
     pages: tuple[Page, ...] = ("report", "card")
     """Where it is shown: the report (also as Markdown, and in comparisons of runs), the model card."""
     hub_type: str = ""
-    """The Hugging Face Hub's name of it, where that is another than `name`."""
+    """The Hugging Face Hub's name of it, in the model card, where that is another than `name`."""
 
     def text(self, row: Mapping[str, Any]) -> str:
         """The figure of a row of study.json as people read it; a dash where the row has none."""

@@ -10,11 +10,12 @@ import numpy as np
 from frostline import wording
 from frostline.documents.study import ErrorCause
 from frostline.evidence.claims.evidence import FAILS, HOLDS, PHOTOS, UNMEASURED, Evidence, Finding
+from frostline.evidence.corruptions import Kind
 from frostline.evidence.error_causes import NOTHING
 from frostline.evidence.robustness import CorruptionResults
 from frostline.stats import intervals
 
-BLAMED = ("lighting", "blur", "viewing angle", "occlusion")
+BLAMED: tuple[Kind, ...] = ("lighting", "blur", "viewing angle", "occlusion")
 """The kinds of corruption that the tutorial blames for errors."""
 MEDIUM = 0.33
 """A rank-biserial correlation below that is small (Romano et al., 2006)."""
