@@ -9,8 +9,8 @@ OpenCV), imagecorruptions (the reference of Hendrycks and Dietterich, ICLR 2019,
 corruptions are followed here; it needs OpenCV and Numba), kornia (another tensor library for the same operations).
 
 They act on the prepared photo: the square that the network sees. Amounts are shares of its side, so that they mean the
-same at every size. Each photo has its own random generator (seeded by its bytes, the run's seed and the corruption), the
-same at all five severities: a photo turned to the left at severity 1 is turned further to the left at severity 5.
+same at every size. Each photo has its own random generator (seeded by its bytes, the run's seed and the corruption),
+the same at all five severities: a photo turned to the left at severity 1 is turned further to the left at severity 5.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ def _fill(photo: Tensor) -> list[float]:
 
 
 def _occlusion(photo: Tensor, share: float, rng: np.random.Generator) -> Tensor:
-    """A grey square over `share` of the photo's area, wholly inside it; what severity 1 covers severity 5 covers too."""
+    """A grey square over `share` of the area, wholly inside the photo; severity 5 covers what severity 1 does."""
     size = photo.shape[-1]
     side = round(math.sqrt(share) * size)
     top, left = (round(float(place) * (size - side)) for place in rng.uniform(0, 1, 2))
