@@ -146,7 +146,8 @@ def interval_lines() -> Iterator[Line]:
         for low, high in ((0.65, 0.75), (0.88, 0.92), (0.94, 0.96), (0.985, 0.995)):
             yield "accuracy", f"{photos} photos, {low} to {high}", accuracy(photos, low, high), 0.93, 0.97
     for counts, recalls in (
-        ((138,) * 5, (0.95, 0.96, 0.85, 0.95, 0.88)), ((20, 20, 20), (0.9, 0.8, 0.7)), ((50,) * 5, (0.97, 0.96, 0.95, 0.97, 0.96)),
+        ((138,) * 5, (0.95, 0.96, 0.85, 0.95, 0.88)), ((20, 20, 20), (0.9, 0.8, 0.7)),
+        ((50,) * 5, (0.97, 0.96, 0.95, 0.97, 0.96)),
         ((100, 60, 30, 20), (0.93, 0.9, 0.8, 0.7)), ((12,) * 10, (0.9,) * 10), ((200, 20), (0.95, 0.85)),
     ):  # fmt: skip
         of = f"{len(counts)} classes of {', '.join(map(str, dict.fromkeys(counts)))} photos"
@@ -192,7 +193,8 @@ def main() -> None:
         good = least - chance <= share <= most + chance
         off += not good
         rows.append(
-            f"| {what} | {of} | {100 * share:.1f} % | {100 * least:.0f} to {100 * most:.0f} % | {'' if good else 'off'} |"
+            f"| {what} | {of} | {100 * share:.1f} % | {100 * least:.0f} to {100 * most:.0f} % | "
+            f"{'' if good else 'off'} |"
         )
         print(rows[-1], flush=True)
     if options.out:

@@ -37,7 +37,8 @@ def main() -> None:
     write_json(arguments.out, turns)
     for row in turns[0]["lines"]:
         print(
-            f"line {row['line']:>3}: sweep {100 * row['sweep']:.1f} %, alone {100 * row['alone']:.1f} %, {row['seconds']:.0f} s alone"
+            f"line {row['line']:>3}: sweep {100 * row['sweep']:.1f} %, alone {100 * row['alone']:.1f} %, "
+            f"{row['seconds']:.0f} s alone"
         )
     together, apart = ([t[side] for t in turns] for side in ("together", "apart"))
     ratio = statistics.median(a / t for a, t in zip(apart, together, strict=True))

@@ -97,8 +97,8 @@ def measure(out: Path, sets: list[str], presets: list[str], backbone: str, seeds
                 rows.append(row)
                 low, high = (100 * end for end in row["ci"])
                 print(
-                    f"{name:9} {preset:9} {row['strategy']:10} {100 * row['accuracy']:5.1f} % ({low:.1f} to {high:.1f}) "
-                    f"{row['photos']} photos, {row['seconds']:.0f} s",
+                    f"{name:9} {preset:9} {row['strategy']:10} {100 * row['accuracy']:5.1f} % ({low:.1f} to "
+                    f"{high:.1f}) {row['photos']} photos, {row['seconds']:.0f} s",
                     flush=True,
                 )
             write_json(out / "others.json", rows)

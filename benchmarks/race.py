@@ -126,8 +126,15 @@ def watch(
     child.returncode = os.waitstatus_to_exitcode(status)
     unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB here
     return Watched(
-        seconds, child.returncode, used.ru_maxrss * unit / 1e6, used.ru_utime + used.ru_stime, spawned, load, lines, stopped
-    )  # fmt: skip
+        seconds,
+        child.returncode,
+        used.ru_maxrss * unit / 1e6,
+        used.ru_utime + used.ru_stime,
+        spawned,
+        load,
+        lines,
+        stopped,
+    )
 
 
 def record(seen: Watched) -> Record:
@@ -479,8 +486,10 @@ def notes(document: Record, rows: list[Row]) -> Iterator[str]:
     settings, on = document["settings"], document["machine"]
     runs = sorted({len(side) for row in rows for side in (row.ours, row.theirs)})
     yield (
-        f"{settings['photos']:,} photos in {settings['classes']} classes, {settings['epochs']} epochs; start-up to exit, median (smallest "
-        f"to largest) of {' to '.join(map(str, runs)) or 0} runs in turns; ratio of medians (of pairs). {on['cpu']}, {on['cores']} cores, "
+        f"{settings['photos']:,} photos in {settings['classes']} classes, {settings['epochs']} epochs; start-up to "
+        "exit, median (smallest "
+        f"to largest) of {' to '.join(map(str, runs)) or 0} runs in turns; ratio of medians (of pairs). {on['cpu']}, "
+        f"{on['cores']} cores, "
         f"{on['memory_gb']} GB, {on['system']}; {', '.join(sorted({r['date'][:10] for r in document['runs']}))}."
     )
     if any(row.reckoned for row in rows):
@@ -522,7 +531,8 @@ def first_answer(document: Record, rows: list[Row]) -> Iterator[str]:
     seconds = (f"{name} {number(statistics.median(a[name] for a in answers if name in a))} s" for name in names)
     keras = next((row for row in rows if row.race.name == "frozen against keras"), None)
     against = (
-        f" One frozen run of {document['settings']['epochs']} epochs in Keras: {number(middle(keras.theirs, 'seconds'))} s."
+        f" One frozen run of {document['settings']['epochs']} epochs in Keras: "
+        f"{number(middle(keras.theirs, 'seconds'))} s."
         if keras
         else ""
     )

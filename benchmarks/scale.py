@@ -269,8 +269,10 @@ def check_room(sources: Sources, counts: Sequence[int], row_bytes: float, folder
     photos, rows, free = set_bytes(sources, most), most * row_bytes, shutil.disk_usage(folder).free
     needed = photos + rows + SPARE
     text = (
-        f"{most:,} photos need {photos / 1e9:.2f} GB for themselves and {rows / 1e9:.2f} GB for their rows in the cache, "
-        f"with {SPARE / 1e9:.1f} GB to spare {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB are free in the temporary folder"
+        f"{most:,} photos need {photos / 1e9:.2f} GB for themselves and {rows / 1e9:.2f} GB for their rows in the "
+        "cache, "
+        f"with {SPARE / 1e9:.1f} GB to spare {needed / 1e9:.2f} GB; {free / 1e9:.1f} GB are free in the temporary "
+        "folder"
     )
     if needed > free:
         raise SystemExit(f"{text}: set TMPDIR to a folder on a larger disk, or ask for fewer --photos")

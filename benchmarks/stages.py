@@ -180,7 +180,8 @@ def main() -> None:
         }
         rates = measure(stages, arguments.repeats)
     print(
-        f"{platform.processor() or platform.machine()}, {thread_count()} cores, torch {torch.__version__}, {len(photos.photos)} photos"
+        f"{platform.processor() or platform.machine()}, {thread_count()} cores, torch {torch.__version__}, "
+        f"{len(photos.photos)} photos"
     )
     print("| stage | images/s | spread |\n| --- | --- | --- |")
     for name, values in rates.items():

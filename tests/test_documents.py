@@ -1,4 +1,6 @@
-"""The types of study.json and its kin: what is written fits them, the published schemas are theirs, damage is one line."""
+"""The types of study.json and its kin: what is written fits them, the published schemas are theirs, damage is one
+line.
+"""
 
 from __future__ import annotations
 

@@ -2,8 +2,8 @@
 
     python fastai_learner.py fine_tune DATA --epochs N [--out FILE]
 
-DATA is a folder of class folders. `fine_tune(N)` trains the new head for one epoch, then the whole network for N. The architecture alone
-is used, without published weights: time does not depend on them.
+DATA is a folder of class folders. `fine_tune(N)` trains the new head for one epoch, then the whole network for N. The
+architecture alone is used, without published weights: time does not depend on them.
 """
 
 from __future__ import annotations

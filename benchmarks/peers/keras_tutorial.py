@@ -2,7 +2,8 @@
 
     python keras_tutorial.py {frozen,fine-tuned,baseline,study} DATA --epochs N [--out FOLDER]
 
-DATA is a folder of class folders. The architecture alone is used, without published weights: time does not depend on them.
+DATA is a folder of class folders. The architecture alone is used, without published weights: time does not depend on
+them.
 """
 
 from __future__ import annotations

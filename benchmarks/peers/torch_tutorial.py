@@ -2,8 +2,9 @@
 
     python torch_tutorial.py {whole,predict} DATA --epochs N [--out FILE]
 
-DATA is a folder of class folders. `whole` trains every layer of MobileNetV2 in each epoch, as the tutorial does (batches of 32, where
-the tutorial, with far fewer photos, takes 4). The architecture alone is used, without published weights: time does not depend on them.
+DATA is a folder of class folders. `whole` trains every layer of MobileNetV2 in each epoch, as the tutorial does
+(batches of 32, where the tutorial, with far fewer photos, takes 4). The architecture alone is used, without published
+weights: time does not depend on them.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def new_model(classes: int) -> nn.Module:
 
 
 def train_model(model: nn.Module, loaders: dict[str, Any], epochs: int, out: Path) -> float:
-    """The tutorial's loop: train and validate in each epoch, keep the best weights in a file. Returns their accuracy."""
+    """The tutorial's loop: train and validate in each epoch, keep the best weights. Returns their accuracy."""
     criterion = nn.CrossEntropyLoss()
     optimizer = optim.SGD(model.parameters(), lr=0.001, momentum=0.9)
     scheduler = lr_scheduler.StepLR(optimizer, step_size=7, gamma=0.1)

@@ -20,7 +20,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def four(cache: Path) -> list[Path]:
-    """Stores of 400, 300, 200 and 100 bytes, last used 1, 9, 5 and 20 days ago; an engine (50, 7 days), weights (50)."""
+    """Stores of 400, 300, 200 and 100 bytes, used 1, 9, 5 and 20 days ago; an engine (50, 7 days); weights (50)."""
     for name in ("weights/own.pth", "engines/e0.onnx"):
         (cache / name).parent.mkdir(parents=True)
         (cache / name).write_bytes(bytes(50))

@@ -1,4 +1,6 @@
-"""What a study measures beside its strategies: robustness, causes of errors, fewer photos, shift; planted truths and the command."""
+"""What a study measures beside its strategies: robustness, causes of errors, fewer photos, shift; planted truths and
+the command.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The report in a real browser: what can be pointed at, opened, filtered, reached by keyboard, read aloud and printed."""
+"""The report in a real browser: what can be pointed at, opened, filtered, reached by keyboard, read aloud and
+printed.
+"""
 
 from __future__ import annotations
 
@@ -31,17 +33,21 @@ def full_run(folder: Path, **changes: Any) -> Path:
         row["robustness"] = {
             "photos": 40, "clean": row["accuracy"], "worst": "noise",
             "causes": [
-                {"cause": cause, "title": title, "accuracy": [0.8, 0.7, 0.6, 0.5, 0.4], "ci": [[0.3, 0.9]] * 5, "mean_drop": drop}
+                {
+                    "cause": cause, "title": title, "mean_drop": drop,
+                    "accuracy": [0.8, 0.7, 0.6, 0.5, 0.4], "ci": [[0.3, 0.9]] * 5,
+                }
                 for cause, title, drop in (("dark", "Darkness", 0.1), ("noise", "Noise", 0.31))
             ],
         }  # fmt: skip
     measured = {"wrong_median": 0.2, "right_median": 0.5, "effect": -0.4}
+    darker = {"p_value": 0.001, "p_corrected": 0.004, "verdict": "wrong photos are darker"}
     study["error_causes"] = {
         "fine-tuned": [
-            {"measure": "brightness", **measured, "p_value": 0.001, "p_corrected": 0.004, "verdict": "wrong photos are darker"},
+            {"measure": "brightness", **measured, **darker},
             {"measure": "sharpness", **measured, "p_value": 0.4, "verdict": "no difference shown"},
         ]
-    }  # fmt: skip
+    }
     study["dataset"]["check"] = {"lines": ["3 labels look doubtful.", "2 near-twins.", "Classes are even."]}
     rows = table(run / "frozen" / "predictions.csv")
     places = [{"path": row["path"], "class": row["true"]} for row in rows[3:5]]
@@ -72,10 +78,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_optional_parts_appear_when_they_are_there(tmp_path: Path, page: Path) -> None:
     told, plain = read(page), read(study_page.build(make_run(tmp_path)))
     for sentence in (
-        "Calibration: does confidence match accuracy?", "What do the real errors have in common?", "wrong photos are darker",
+        "Calibration: does confidence match accuracy?", "What do the real errors have in common?",
+        "wrong photos are darker",
         "fine-tuned none 8.1 % 5.0 to 11.5 p = 0.008 underconfident 86.1 % 49.0 %",
         "HiResCAM at features.18. 3 of 3 photos.", "random areas 0.550; lower is better", "3 labels look doubtful.",
-        "Near-duplicates: 1", "Largest loss under corruption: noise With this corruption fine-tuned loses 31 points", "Photo is",
+        "Near-duplicates: 1", "Largest loss under corruption: noise With this corruption fine-tuned loses 31 points",
+        "Photo is",
     ):  # fmt: skip
         assert sentence in told, sentence
     for sentence in ("Calibration: does", "What do the real errors", "Heat maps", "Near-duplicates", "Largest loss"):

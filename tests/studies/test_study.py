@@ -1,4 +1,6 @@
-"""The study through the command line: what it leaves, what it counts, and that neither a kill nor a repeat changes a figure."""
+"""The study through the command line: what it leaves, what it counts, and that neither a kill nor a repeat changes a
+figure.
+"""
 
 from __future__ import annotations
 
@@ -184,7 +186,7 @@ def test_the_run_folder_holds_the_whole_configuration(run: Run) -> None:
     assert all(s["recipe"]["epochs"] == EPOCHS for s in settings["strategies"])
 
 
-# ---- photos that are none, twins, and photos in two classes -----------------------------------------------------------
+# ---- photos that are none, twins, and photos in two classes ----------------------------------------------------------
 
 
 def test_broken_photos_are_listed_everywhere_and_counted_nowhere(run: Run) -> None:
@@ -302,7 +304,7 @@ def test_a_finished_run_resumes_to_itself(run: Run, tmp_path: Path) -> None:
     assert [e["event"] for e in events(out)][-3:] == ["start", "photos", "end"]
 
 
-# ---- parts that the data set gives, and other folders to report on -----------------------------------------------------
+# ---- parts that the data set gives, and other folders to report on ---------------------------------------------------
 
 
 def test_another_folder_is_reported_on_less_the_twins_of_photos_trained_on(tested: Run) -> None:

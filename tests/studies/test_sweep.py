@@ -1,4 +1,6 @@
-"""Sweeps through the command line: what they leave, what they recommend and by which photos, and that a stop loses nothing."""
+"""Sweeps through the command line: what they leave, what they recommend and by which photos, and that a stop loses
+nothing.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Frostline's command line for tests: in this process (`call`, quick) or as a process of its own (`spawn`, to be killed)."""
+"""Frostline's command line for tests: in this process (`call`, quick) or as a process of its own (`spawn`, to be
+killed).
+"""
 
 from __future__ import annotations
 

@@ -41,7 +41,9 @@ def scene(seed: int, side: int = 160) -> Image.Image:
 
 
 def textured(kind: int, seed: int, side: int = 64) -> Image.Image:
-    """A grating in noise; kinds differ in its direction alone, and each picture's own direction strays: neighbours look alike."""
+    """A grating in noise; kinds differ in its direction alone, and each picture's own direction strays: neighbours
+    look alike.
+    """
     rng = np.random.default_rng(seed)
     angle = np.deg2rad(14 * kind + rng.normal(0, 8))
     down, across = np.mgrid[:side, :side] * (2 * np.pi / 12)

@@ -29,7 +29,9 @@ class Run:
 
 @functools.cache
 def tangled(base: Path) -> Run:
-    """The tutorial's study on good photos, every kind of broken one, two twins, and a photo that stands in two classes."""
+    """The tutorial's study on good photos, every kind of broken one, two twins, and a photo that stands in two
+    classes.
+    """
     data = write_folder(base / "tangled", CLASSES, EACH)
     broken = [p.relative_to(data).as_posix() for p in write_broken(data / "class 2")]
     shutil.copy(data / "class 10" / "class 10 1.jpeg", data / "class 10" / "twin.jpg")

@@ -372,11 +372,17 @@ def test_equal_classes_keep_accuracy_first(run: Any) -> None:
 def test_the_answer_goes_by_macro_recall_on_validation_photos() -> None:
     from frostline.studies.document import answer
 
-    row = {"accuracy": 0.9, "accuracy_ci": [0.8, 0.95], "balanced_accuracy": 0.7, "balanced_accuracy_ci": [0.6, 0.8]}
+    row: dict[str, Any] = {
+        "accuracy": 0.9,
+        "accuracy_ci": [0.8, 0.95],
+        "balanced_accuracy": 0.7,
+        "balanced_accuracy_ci": [0.6, 0.8],
+    }
+    row["parameters"] = {"trainable": 1}
     rows = [
-        {**row, "name": name, "parameters": {"trainable": 1}, "validation_accuracy": plain, "validation_balanced_accuracy": macro}
+        {**row, "name": name, "validation_accuracy": plain, "validation_balanced_accuracy": macro}
         for name, plain, macro in (("frozen", 0.95, 0.6), ("fine-tuned", 0.9, 0.8))
-    ]  # fmt: skip
+    ]
     dataset = {"test": 40, "test_root": None, "sample": False}
     rest = {"reported_on": "test", "comparisons": [{"a": "frozen", "b": "fine-tuned", "verdict": "frozen is ahead"}]}
     for unequal, said in (

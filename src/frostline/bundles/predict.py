@@ -51,7 +51,8 @@ def predict(
     on_photo: Callable[[], None] | None = None,
     known: Container[str] = (),
 ) -> Iterator[Prediction | Skip]:
-    """Classify photos one after the other, as many as there are: files, or folders (all photos in them); one path may stand alone.
+    """Classify photos one after the other, as many as there are: files, or folders (all photos in them); one path may
+    stand alone.
 
     Yields a `Prediction` for each photo in the order given, or a `Skip` with the reason for a file that is no
     readable photo.

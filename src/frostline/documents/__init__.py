@@ -7,11 +7,13 @@
     bundle.json  `Bundle`   a model ready to use             docs/bundle.schema.json
     export.json  `Export`   an exported model and its proof  docs/export.schema.json
 
-A required key is one that this version always writes; documents of older versions may lack it, so readers ask with ``get`` for
-what came later. Keys are only ever added. ``python -m frostline.documents FOLDER`` writes the JSON schemas. Where the environment
-has FROSTLINE_CHECK_DOCUMENTS, `write` holds each document against its type first: the test suite runs like that.
+A required key is one that this version always writes; documents of older versions may lack it, so readers ask with
+``get`` for what came later. Keys are only ever added. ``python -m frostline.documents FOLDER`` writes the JSON
+schemas. Where the environment has FROSTLINE_CHECK_DOCUMENTS, `write` holds each document against its type first: the
+test suite runs like that.
 
-Units: shares and accuracies are fractions of 1, losses are nats, times are seconds, an `Interval` is the 95 % CI [low, high].
+Units: shares and accuracies are fractions of 1, losses are nats, times are seconds, an `Interval` is the 95 % CI
+[low, high].
 """
 
 from frostline.documents.bundle import Bundle, Export

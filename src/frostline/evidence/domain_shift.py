@@ -1,9 +1,10 @@
-"""Whether the photos reported on are of another kind than those trained on: another camera, another season, another place.
+"""Whether the photos reported on are of another kind than those trained on: another camera, another season, another
+place.
 
-Photos that were drawn at random from one collection can't differ but by chance, so only a test folder (`--test`) or a part that the data
-set gives itself is tested. The test compares what the frozen network makes of both, class by class (Rabanser et al., Failing loudly,
-NeurIPS 2019: tests on a trained representation find shifts that tests on pixels miss), by permutation within classes: other class shares
-alone are no finding.
+Photos that were drawn at random from one collection can't differ but by chance, so only a test folder (`--test`) or a
+part that the data set gives itself is tested. The test compares what the frozen network makes of both, class by class
+(Rabanser et al., Failing loudly, NeurIPS 2019: tests on a trained representation find shifts that tests on pixels
+miss), by permutation within classes: other class shares alone are no finding.
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ _MOST = 3000  # photos of each side: more make no difference to the finding
 
 
 def measure(prepared: Prepared) -> DomainShift | None:
-    """``shift`` of study.json: ``measured`` in words, ``p_value``, ``distance`` and ``verdict``; None where there is nothing to test.
+    """``shift`` of study.json: ``measured`` in words, ``p_value``, ``distance`` and ``verdict``; None where there is
+    nothing to test.
 
-    The distance is the mean over classes of how far apart the two sides' means are, in standard deviations of a photo, less what chance
-    makes of it.
+    The distance is the mean over classes of how far apart the two sides' means are, in standard deviations of a
+    photo, less what chance makes of it.
     """
     given = prepared.others is not None or any(p.split for p in prepared.photos.photos)
     tap = _representation(prepared)

@@ -1,7 +1,8 @@
-"""Error causes: what wrongly classified photos have in common. Each reported photo is measured; wrong ones against correct ones.
+"""Error causes: what wrongly classified photos have in common. Each reported photo is measured; wrong ones against
+correct ones.
 
-Corruptions (`frostline.evidence.robustness`) show what would cause errors; this shows what goes with the errors that were made.
-A difference does not prove a cause.
+Corruptions (`frostline.evidence.robustness`) show what would cause errors; this shows what goes with the errors that
+were made. A difference does not prove a cause.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ SIDE = 224
 NOTHING = "no difference shown"
 
 MEASURES: dict[str, tuple[str, str, str]] = {
-    # name: (what it is, which of the tutorial's causes it stands for, which way that would go: "low", "high" or neither)
+    # name: (what it is, which of the tutorial's causes it stands for, which way that would go: "low", "high" or
+    # neither)
     "brightness": ("mean grey value, 0 to 1", "", ""),
     "extreme lighting": ("distance of the brightness from the middle one of all photos", "lighting", "high"),
     "contrast": ("standard deviation of grey values", "lighting", "low"),
@@ -98,10 +100,11 @@ def _megapixels(path: Path) -> float:
 
 
 def _subjects(prepared: Prepared, photos: Sequence[Photo]) -> tuple[Floats, Floats]:
-    """Size and distance from the middle of what the network looks at in each photo, from the activations that the cache has.
+    """Size and distance from the middle of what the network looks at in each photo, from the activations that the
+    cache has.
 
-    The mask is that of SCDA (Wei et al., IEEE Transactions on Image Processing, 2017): where the sum of a late layer's activations is
-    above its mean, the largest connected piece. NaN where no line of the run has maps.
+    The mask is that of SCDA (Wei et al., IEEE Transactions on Image Processing, 2017): where the sum of a late
+    layer's activations is above its mean, the largest connected piece. NaN where no line of the run has maps.
     """
     none = np.full(len(photos), np.nan)
     maps = [
@@ -117,7 +120,9 @@ def _subjects(prepared: Prepared, photos: Sequence[Photo]) -> tuple[Floats, Floa
 
 
 def subject(energy: npt.NDArray[np.float32]) -> tuple[float, float]:
-    """(share of the area, distance from the middle in half sides) of the largest piece of a map (h, w) that is above its mean."""
+    """(share of the area, distance from the middle in half sides) of the largest piece of a map (h, w) that is above
+    its mean.
+    """
     pieces, count = ndimage.label(energy > energy.mean())
     if not count:
         return 1.0, 0.0
@@ -144,7 +149,8 @@ def write(path: Path, photos: Sequence[Photo], found: Mapping[str, Floats]) -> N
 def tested(found: Mapping[str, Floats], predictions: Sequence[Prediction]) -> list[ErrorCause]:
     """Wrong photos against correct ones, measure by measure: Mann and Whitney's rank test, with Holm's correction.
 
-    ``effect`` is how much oftener the wrong photo of a pair has the larger value, -1 to 1 (rank-biserial correlation; Cureton, 1956).
+    ``effect`` is how much oftener the wrong photo of a pair has the larger value, -1 to 1 (rank-biserial correlation;
+    Cureton, 1956).
     """
     wrong = np.array([not p.correct for p in predictions])
     rows = []

@@ -1,4 +1,5 @@
-"""What a study leaves to be looked at: heat maps of chosen photos, and how far they can be trusted. <strategy>/explanations.json
+"""What a study leaves to be looked at: heat maps of chosen photos, and how far they can be trusted.
+<strategy>/explanations.json
 
 Photos are chosen from those reported on, after all figures stand, and shape none of them.
 """
@@ -43,7 +44,9 @@ Document = dict[str, Any]
 
 
 def count(config: Config) -> int:
-    """How many photos of each strategy to explain: as asked; else `USUAL`, where there is something to compare and time for it."""
+    """How many photos of each strategy to explain: as asked; else `USUAL`, where there is something to compare and
+    time for it.
+    """
     if config.explain >= 0:
         return config.explain
     return USUAL if len(config.strategies) > 1 and config.preset != "fast" else 0
@@ -57,7 +60,8 @@ def write_missing(
     progress: Progress,
     log: Callable[..., None],
 ) -> None:
-    """Write explanations.json for each strategy that has none yet. What can't be explained is said in there, and stops nothing.
+    """Write explanations.json for each strategy that has none yet. What can't be explained is said in there, and
+    stops nothing.
 
     Parameters
     ----------
@@ -125,8 +129,8 @@ def explained(
 def pictures(model: bundle.Bundle, paths: Iterable[str], out: Path, name: str, progress: Progress) -> Document:
     """Lay the maps of any photos over them: PNGs in `out`, and explanations.json, whose content is returned.
 
-    Of each photo the predicted class, and the true one where the photo lies in a folder named after a class and it is another; or the
-    class `name` alone.
+    Of each photo the predicted class, and the true one where the photo lies in a folder named after a class and it is
+    another; or the class `name` alone.
 
     Raises
     ------
@@ -199,7 +203,9 @@ def _whole(path: Path, transform: Transform, seen: Pixels) -> Pixels:
 
 
 def chosen(predictions: Sequence[Prediction], photos: int, classes: Sequence[str]) -> list[Prediction]:
-    """The surest wrong ones (three quarters of `photos`, or as many as there are), then the surest right one of each class in turn."""
+    """The surest wrong ones (three quarters of `photos`, or as many as there are), then the surest right one of each
+    class in turn.
+    """
     wrong = sorted((p for p in predictions if p.true != p.predicted), key=lambda p: (-p.confidence, p.path))
     right = sorted((p for p in predictions if p.true == p.predicted), key=lambda p: (-p.confidence, p.path))
     rank: dict[str, int] = defaultdict(int)

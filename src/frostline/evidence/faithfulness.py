@@ -1,4 +1,5 @@
-"""Whether a heat map tells the truth: what becomes of the answer when the places it names are taken away, or shown alone.
+"""Whether a heat map tells the truth: what becomes of the answer when the places it names are taken away, or shown
+alone.
 
 Deletion and insertion (Petsiuk, Das and Saenko, RISE, BMVC 2018, arXiv:1806.07421). Deletion: the hottest parts of
 the photo are painted over with its mean colour, a share at a time; the probability of the class falls early if the

@@ -1,6 +1,8 @@
-"""What a study measures once its strategies are done: causes of errors, robustness, fewer photos. Each step ends on disk.
+"""What a study measures once its strategies are done: causes of errors, robustness, fewer photos. Each step ends on
+disk.
 
-Only where two pretrained strategies are compared, or where robustness was asked for: a single strategy's run ends with its figures.
+Only where two pretrained strategies are compared, or where robustness was asked for: a single strategy's run ends
+with its figures.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Leakage: what a split that ignores near-duplicates would have shown, measured by a quick head on features at hand.
 
-A naive split keeps only byte-identical photos together, so some test photos have a near-duplicate among the training photos.
-Five such splits (80 / 20) are drawn. On each, a ridge classifier is trained twice on frozen features: on the whole 80 %, and
-on what is left of it without the near-duplicates of the other 20 %. Both predict the same 20 %. The difference of their
-accuracies is how much the naive split inflates the figure. It takes about a second for 3,500 photos.
+A naive split keeps only byte-identical photos together, so some test photos have a near-duplicate among the training
+photos. Five such splits (80 / 20) are drawn. On each, a ridge classifier is trained twice on frozen features: on the
+whole 80 %, and on what is left of it without the near-duplicates of the other 20 %. Both predict the same 20 %. The
+difference of their accuracies is how much the naive split inflates the figure. It takes about a second for 3,500
+photos.
 """
 
 from __future__ import annotations
@@ -95,9 +96,12 @@ def measure(prepared: Prepared) -> LeakageFigures | None:
 
 
 def sentence(found: NearDuplicates) -> str:
-    """`dataset.near_twins` in a line: how many photos it concerns, and how much a naive split would have inflated the accuracy."""
+    """`dataset.near_twins` in a line: how many photos it concerns, and how much a naive split would have inflated the
+    accuracy.
+    """
     count, number = found["photos"], len(found["groups"])
-    text = f"Near-duplicates: {count} photos in {number} {'group' if number == 1 else 'groups'}, each kept on one side of the split"
+    groups = "group" if number == 1 else "groups"
+    text = f"Near-duplicates: {count} photos in {number} {groups}, each kept on one side of the split"
     if across := len(found["across_classes"]):
         text += f"; {across} {'stands' if across == 1 else 'stand'} in two classes"
     naive = found["naive"]
@@ -105,13 +109,15 @@ def sentence(found: NearDuplicates) -> str:
         return f"{text}."
     low, high = (100 * bound for bound in naive["ci"])
     return (
-        f"{text}. A split that ignores them would have shown {100 * naive['difference']:.2f} points more (95 % CI {low:.2f} to "
-        f"{high:.2f}; a quick head, {naive['repeats']} splits)."
+        f"{text}. A split that ignores them would have shown {100 * naive['difference']:.2f} points more (95 % CI "
+        f"{low:.2f} to {high:.2f}; a quick head, {naive['repeats']} splits)."
     )
 
 
 def _features(prepared: Prepared) -> tuple[str, Matrix | None]:
-    """Clean features (N, D) of a pretrained network at its top, of spread 1, and its name; None where the run has none."""
+    """Clean features (N, D) of a pretrained network at its top, of spread 1, and its name; None where the run has
+    none.
+    """
     for s in prepared.config.strategies:
         network = prepared.backbones[network_name(s)]
         tap = prepared.taps.get((network_name(s), network.layer_count))
@@ -133,7 +139,9 @@ def _narrow(tensors: Sequence[npt.NDArray[Any]]) -> Matrix:
 
 
 class _Ridge:
-    """A least-squares classifier, trained again and again on all photos but a few: sums over those are taken off the sums over all."""
+    """A least-squares classifier, trained again and again on all photos but a few: sums over those are taken off the
+    sums over all.
+    """
 
     def __init__(self, features: Matrix, labels: npt.NDArray[np.int64], classes: int) -> None:
         self.x = np.concatenate([features, np.ones((len(features), 1), np.float32)], axis=1)
@@ -157,7 +165,9 @@ def _predicted(
     test: npt.NDArray[np.intp],
     repeat: int,
 ) -> list[tuple[int, bool, bool, bool, int]]:
-    """A row for each test photo: its group, whether training has a near-duplicate of it, correct with those and without."""
+    """A row for each test photo: its group, whether training has a near-duplicate of it, correct with those and
+    without.
+    """
     concerned = np.isin(group[test], group[train])
     given_away = train[np.isin(group[train], group[test])]
     naive = ridge.correct(test, test)

@@ -1,8 +1,9 @@
-"""How accuracy grows with the number of photos, in small: measured beside a study, to say from how many on fine-tuning pays.
+"""How accuracy grows with the number of photos, in small: measured beside a study, to say from how many on
+fine-tuning pays.
 
-The frozen and the fine-tuned strategy are trained again on nested shares of the training photos, on the activations that the cache holds;
-all photos were trained on already. One repeat: the intervals are over the photos reported on. `frostline sweep --photos` has more sizes
-and repeats.
+The frozen and the fine-tuned strategy are trained again on nested shares of the training photos, on the activations
+that the cache holds; all photos were trained on already. One repeat: the intervals are over the photos reported on.
+`frostline sweep --photos` has more sizes and repeats.
 """
 
 from __future__ import annotations
@@ -32,15 +33,18 @@ Log = Callable[..., None]
 FOLDER = "learning"
 PAIR = ("frozen", "fine-tuned")
 SHARES = (1 / 16, 1 / 4)
-"""Of the training photos; the last point is what the study itself trained on (with the validation photos, where those joined in)."""
+"""Of the training photos; the last point is what the study itself trained on (with the validation photos, where those
+joined in).
+"""
 
 _LEAST = 4  # photos of a class, in the mean
 _STEPS = 100  # few photos get as many epochs as make so many steps, where the study itself may take more
 
 
 def drawn(labels: Sequence[str], digests: Sequence[str], seed: int, repeat: int) -> dict[str, list[int]]:
-    """Places of the photos of each class in an order drawn at random; it depends on seed, repeat and the photos' bytes, not on their
-    names."""
+    """Places of the photos of each class in an order drawn at random; it depends on seed, repeat and the photos'
+    bytes, not on their names.
+    """
     order = {}
     for number, label in enumerate(sorted(set(labels))):
         members = sorted((i for i, one in enumerate(labels) if one == label), key=lambda i: digests[i])
@@ -72,7 +76,9 @@ def subsets(
 
 
 def share_of(photos: Sequence[Photo], share: float, seed: int) -> list[int]:
-    """Ascending places of a share of the photos in which each class has its own, at least one; smaller shares are parts of larger ones."""
+    """Ascending places of a share of the photos in which each class has its own, at least one; smaller shares are
+    parts of larger ones.
+    """
     order = drawn([p.label for p in photos], [p.sha256 for p in photos], seed, 0)
     return sorted(place for places in order.values() for place in places[: max(1, round(share * len(places)))])
 
@@ -81,7 +87,8 @@ def share_of(photos: Sequence[Photo], share: float, seed: int) -> list[int]:
 
 
 def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progress: Progress, log: Log) -> DataCurve:
-    """``data_curve`` of study.json: accuracies by number of photos, where fine-tuning begins to pay, photos to 95 % of the final accuracy.
+    """``data_curve`` of study.json: accuracies by number of photos, where fine-tuning begins to pay, photos to 95 %
+    of the final accuracy.
 
     What is trained on each share says its predictions to ``learning/``; what is there already is not trained again.
 
@@ -115,7 +122,7 @@ def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progres
 
 
 def _some(prepared: Prepared, share: float) -> Prepared:
-    """The same study with a share of the photos to train on, and to validate on where those aren't the ones reported."""
+    """The same study with a share of the photos to train on, and to validate on where those aren't reported on."""
     train = prepared.split.train[share_of(prepared.part(prepared.split.train.tolist()), share, prepared.config.seed)]
     validation = prepared.split.validation
     if not prepared.validation_is_reported:
@@ -222,7 +229,9 @@ def from_sweep(run: Path, study: Study) -> DataCurve | None:
 
 
 def _in_photos(crossing: Crossing, classes: float) -> list[CurveDifference]:
-    """Give a crossing its numbers of photos beside those of a class; takes its differences out of it and returns them."""
+    """Give a crossing its numbers of photos beside those of a class; takes its differences out of it and returns
+    them.
+    """
     differences = crossing.pop("differences")
     for difference in differences:
         difference["photos"] = round(difference["per_class"] * classes)

@@ -1,7 +1,7 @@
 """Robustness: how a study's models fare on corrupted photos, each corruption at five severities.
 
-What lies below the freeze line is run once for all models that share a network: a corrupted photo goes through the frozen
-layers, and the activations at each model's line go to that model, as in the study itself.
+What lies below the freeze line is run once for all models that share a network: a corrupted photo goes through the
+frozen layers, and the activations at each model's line go to that model, as in the study itself.
 """
 
 from __future__ import annotations
@@ -52,7 +52,9 @@ def photo_count(config: Config, reported: int) -> int:
 
 
 def chosen(photos: Sequence[Photo], count: int, seed: int) -> list[int]:
-    """Ascending places of `count` photos, drawn at random; each class has its share, and fewer photos are a part of more."""
+    """Ascending places of `count` photos, drawn at random; each class has its share, and fewer photos are a part of
+    more.
+    """
     places: list[tuple[float, int]] = []
     for number, label in enumerate(sorted({p.label for p in photos})):
         members = sorted((i for i, p in enumerate(photos) if p.label == label), key=lambda i: photos[i].sha256)
@@ -120,7 +122,9 @@ def _by_pixels(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[
 def _answers(
     subjects: Sequence[_Subject], photos: Sequence[Photo], root: Path, prepared: Prepared
 ) -> Iterator[tuple[Photo, dict[str, Floats]]]:
-    """For each photo each subject's probabilities (1 + V, C): of the clean photo, then of `_conditions` in their order."""
+    """For each photo each subject's probabilities (1 + V, C): of the clean photo, then of `_conditions` in their
+    order.
+    """
     taps = list({id(s.tap): s.tap for s in subjects}.values())
     runs = engines([t for t in taps if t.line], prepared.runtime)
     transform = taps[0].backbone.transform
@@ -282,8 +286,9 @@ def _pair(a: str, results_a: CorruptionResults, b: str, results_b: CorruptionRes
         "difference": mean,
         "ci": (low, high),
         "verdict": (
-            f"on corrupted photos {first} is {100 * abs(mean):.1f} points ahead of {second}{sure} (95 % CI {ends[0]:.1f} "
-            f"to {ends[1]:.1f}; {len(difference)} photos, {results_a.correct.shape[1] - 1} versions of each)"
+            f"on corrupted photos {first} is {100 * abs(mean):.1f} points ahead of {second}{sure} (95 % CI "
+            f"{ends[0]:.1f} to {ends[1]:.1f}; {len(difference)} photos, {results_a.correct.shape[1] - 1} versions of "
+            "each)"
         ),
         "causes": [
             {"cause": c.name, "difference": float(d.mean()), "ci": intervals.average_interval(d)}

@@ -101,7 +101,9 @@ def _dataset(prepared: Prepared) -> Dataset:
 def report_near_duplicates(
     dataset: Dataset, progress: Progress, measure: Callable[[], LeakageFigures | None] = lambda: None
 ) -> None:
-    """Say how many near-duplicates there are and, once `measure` has measured it, what a split that ignores them would have shown."""
+    """Say how many near-duplicates there are and, once `measure` has measured it, what a split that ignores them
+    would have shown.
+    """
     found = dataset.get("near_twins")  # an older run has none
     if found and found["groups"]:
         found["naive"] = found["naive"] or measure()
@@ -125,7 +127,9 @@ def comparisons(predictions: Mapping[str, Sequence[Prediction]]) -> list[Compari
 
 
 def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
-    """The answer in a sentence (the strategy chosen on the validation set, with its figure and interval), and how it compares."""
+    """The answer in a sentence (the strategy chosen on the validation set, with its figure and interval), and how it
+    compares.
+    """
     dataset = document["dataset"]
     unlike = dataset.get("unequal", False)  # an older run's rows have no macro recall
     best = decision.best_strategy(rows, unlike)
@@ -139,8 +143,8 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
     if "accuracy_as_given" in best:
         low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
         detail += (
-            f" On all photos with their original labels: accuracy {100 * best['accuracy_as_given']:.1f} % (95 % CI {low:.1f} to "
-            f"{high:.1f}) on {best['photos_as_given']:,}."
+            f" On all photos with their original labels: accuracy {100 * best['accuracy_as_given']:.1f} % (95 % CI "
+            f"{low:.1f} to {high:.1f}) on {best['photos_as_given']:,}."
         )
     return text, detail.strip()
 

@@ -102,7 +102,8 @@ def look(run: Path, config: Config, existing: Existing, kind: type[T]) -> T | No
     Raises
     ------
     RunError
-        The folder holds other files, another kind of run, a run of another configuration, or one that is not to be touched.
+        The folder holds other files, another kind of run, a run of another configuration, or one that is not to be
+        touched.
     """
     if existing not in get_args(Existing):
         raise ConfigError(f"existing is {existing!r}: expected {', '.join(get_args(Existing))}")
@@ -119,8 +120,8 @@ def look(run: Path, config: Config, existing: Existing, kind: type[T]) -> T | No
     differing = _differences(Config.from_toml(settings), config)
     if differing:
         raise RunError(
-            f"{run} holds a run of another configuration (differs in {', '.join(differing)}): --resume it without naming the "
-            "photos and options again, choose another --out, or --overwrite it"
+            f"{run} holds a run of another configuration (differs in {', '.join(differing)}): --resume it without "
+            "naming the photos and options again, choose another --out, or --overwrite it"
         )
     if existing == "refuse":
         raise RunError(f"{run} holds a run already: --resume it, --overwrite it, or choose another --out")
@@ -147,7 +148,9 @@ def _empty(run: Path) -> None:
 
 
 def finished(run: Path, config: Config) -> Study | None:
-    """The study.json of a run of this very configuration that came to its end; None: there is none, or more is to be done."""
+    """The study.json of a run of this very configuration that came to its end; None: there is none, or more is to be
+    done.
+    """
     settings = run / "config.toml"
     if not settings.exists() or _differences(Config.from_toml(settings), config) or not (run / "study.json").exists():
         return None
@@ -195,7 +198,7 @@ def _logger(path: Path) -> Callable[..., None]:
 
 
 def _with_sample(config: Config, progress: Progress) -> Config:
-    """The configuration with the built-in sample's folder in place of its name; renders it where it is not there yet."""
+    """The configuration with the built-in sample's folder in place of its name; renders it where it is missing."""
     if config.data != SAMPLE:
         return config
     folder = cache_dir() / "sample"
@@ -212,9 +215,11 @@ def _with_sample(config: Config, progress: Progress) -> Config:
 
 
 def settle_torch() -> None:
-    """Set PyTorch and the allocator up for a run: the same seed gives the same bits, and as many threads as there are cores.
+    """Set PyTorch and the allocator up for a run: the same seed gives the same bits, and as many threads as there are
+    cores.
 
-    The kernels used here on CPUs are deterministic anyway; asking for it would import PyTorch's compiler (1 s) and blank all new memory.
+    The kernels used here on CPUs are deterministic anyway; asking for it would import PyTorch's compiler (1 s) and
+    blank all new memory.
     """
     _keep_freed_memory()
     torch.set_num_threads(thread_count())
@@ -223,7 +228,8 @@ def settle_torch() -> None:
 
 
 def _keep_freed_memory() -> None:
-    """Let glibc reuse the large blocks that each training step frees, instead of fetching zeroed pages anew for the next.
+    """Let glibc reuse the large blocks that each training step frees, instead of fetching zeroed pages anew for the
+    next.
 
     A step of the small CNN touches 500 MB of such blocks. On other C libraries nothing changes.
     """

@@ -1,7 +1,8 @@
 """A study over several seeds: whole studies side by side, and what they say together.
 
-Each seed has its own split, starting weights and order of photos, and an ordinary run folder, so one seed's figure tells nothing of
-how much of it was luck. The mean over seeds does, with an interval over photos and seeds (`metrics.mean_across`).
+Each seed has its own split, starting weights and order of photos, and an ordinary run folder, so one seed's figure
+tells nothing of how much of it was luck. The mean over seeds does, with an interval over photos and seeds
+(`metrics.mean_across`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ def several(
     config
         As for `frostline.study`.
     out
-        The folder: `seed-0`, `seed-1`, ... are ordinary run folders; seeds.json, seeds.csv, seeds.svg and report.html stand beside them.
+        The folder: `seed-0`, `seed-1`, ... are ordinary run folders; seeds.json, seeds.csv, seeds.svg and report.html
+        stand beside them.
     count
         2 or more. A folder with fewer seeds may be resumed with more.
     existing
@@ -115,7 +117,9 @@ def settings(folder: Path) -> Path:
 
 
 def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existing) -> Seeds | None:
-    """Check that `folder` may be written to; returns its seeds.json where there is something to resume. Changes nothing of it."""
+    """Check that `folder` may be written to; returns its seeds.json where there is something to resume. Changes
+    nothing of it.
+    """
     if not (folder / FILE).exists():
         if any(p.name != ".lock" for p in folder.iterdir()):
             what = "a run of one seed" if (folder / "config.toml").exists() else "other files"
@@ -131,8 +135,8 @@ def _look(folder: Path, config: Config, wanted: Sequence[int], existing: Existin
     had = old["seeds"]
     if had != list(wanted[: len(had)]):
         raise RunError(
-            f"{folder} holds the seeds {had[0]} to {had[-1]}, not {wanted[0]} to {wanted[-1]}: go on with --seed {had[0]} and "
-            f"--seeds {len(had)} or more, or choose another --out"
+            f"{folder} holds the seeds {had[0]} to {had[-1]}, not {wanted[0]} to {wanted[-1]}: go on with --seed "
+            f"{had[0]} and --seeds {len(had)} or more, or choose another --out"
         )
     if _is_current(first := _folder(folder, had[0]), old):
         look(first, config, "resume", Study)
@@ -157,7 +161,9 @@ def _begin(wanted: list[int], old: Seeds | None) -> Seeds:
 
 @contextmanager
 def _kept_up_to_date(folder: Path, document: Seeds, fresh: bool) -> Iterator[None]:
-    """Say in seeds.json what is going on, so that it can be resumed; where a `fresh` study can't even begin, all is as before."""
+    """Say in seeds.json what is going on, so that it can be resumed; where a `fresh` study can't even begin, all is
+    as before.
+    """
     file = folder / FILE
     before = file.read_text(encoding="utf-8") if file.exists() else None
     documents.write(folder, documents.Seeds, document)

@@ -1,4 +1,6 @@
-"""The main job: train the strategies, compare them, leave a run folder. Every step that is done is on disk, so a run resumes."""
+"""The main job: train the strategies, compare them, leave a run folder. Every step that is done is on disk, so a run
+resumes.
+"""
 
 from __future__ import annotations
 
@@ -63,8 +65,8 @@ def study(
     on_row
         Called as each strategy ends, with its row and the document so far.
     on_answer
-        Called with the document when all strategies are done, before what else there is to measure (`frostline.evidence.gather`):
-        from then on the study may be stopped, and is finished.
+        Called with the document when all strategies are done, before what else there is to measure
+        (`frostline.evidence.gather`): from then on the study may be stopped, and is finished.
     head_start
         What `frostline.photos.head_start.begin` began before this module was imported.
 
@@ -133,16 +135,8 @@ def _run(
     if on_answer is not None:
         on_answer(document)
 
-    # ---- the evidence: heat maps, near-duplicates, causes of errors, robustness, fewer photos; then the report
-    try:
-        networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
-        explanations.write_missing(run, config, networks, files_of(prepared), progress, log)
-        if gather.wanted(config):
-            report_near_duplicates(document["dataset"], progress, partial(leakage.measure, prepared))
-            write()
-            _gather(run, prepared, document, predictions, progress, log)
-    finally:
-        study_page.build(run)
+    # ---- the evidence and the report
+    _measure_evidence(run, prepared, document, predictions, progress, log, write)
     log("end", seconds=document["seconds"])
     return documents.read(run, Study)
 
@@ -175,9 +169,35 @@ def _conclude(
 
 
 def _read_predictions(run: Path, config: Config, rows: dict[str, StrategyRow]) -> dict[str, list[Prediction]]:
-    """What an earlier run left of each finished strategy, in the configured order: predictions of the photos reported on."""
+    """What an earlier run left of each finished strategy, in the configured order: predictions of the photos reported
+    on.
+    """
     names = [s.name for s in config.strategies if s.name in rows]
     return {name: read_predictions(run / name / "predictions.csv") for name in names}
+
+
+def _measure_evidence(
+    run: Path,
+    prepared: Prepared,
+    document: Study,
+    predictions: dict[str, list[Prediction]],
+    progress: Progress,
+    log: Log,
+    write: Callable[[], None],
+) -> None:
+    """Heat maps, near-duplicates, causes of errors, robustness, fewer photos: as far as the configuration asks
+    for them; the report is built whatever happens.
+    """
+    config = prepared.config
+    try:
+        networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
+        explanations.write_missing(run, config, networks, files_of(prepared), progress, log)
+        if gather.wanted(config):
+            report_near_duplicates(document["dataset"], progress, partial(leakage.measure, prepared))
+            write()
+            _gather(run, prepared, document, predictions, progress, log)
+    finally:
+        study_page.build(run)
 
 
 def _gather(
@@ -203,7 +223,8 @@ def _gather(
 def robustness(
     run: str | Path, photos: int | None = None, *, quiet: bool = True, progress: Progress | None = None
 ) -> Study:
-    """Measure on a finished study's models what its run did not, or on more photos; returns what its study.json holds then.
+    """Measure on a finished study's models what its run did not, or on more photos; returns what its study.json holds
+    then.
 
     Parameters
     ----------
@@ -236,8 +257,9 @@ def robustness(
 def _quick_check(document: Study, prepared: Prepared, progress: Progress) -> Callable[[], None]:
     """Start `frostline check`'s quick part, once in a run: it needs nothing but the files and the activations at hand.
 
-    It takes a second or two, beside the training of the first strategy. Returns a function that waits for it and puts its findings into
-    the document. The thread keeps nobody from stopping the study, and the study stands without its lines.
+    It takes a second or two, beside the training of the first strategy. Returns a function that waits for it and puts
+    its findings into the document. The thread keeps nobody from stopping the study, and the study stands without its
+    lines.
     """
     dataset = document["dataset"]
     if "check" in dataset:
@@ -280,13 +302,16 @@ def _at_the_top(prepared: Prepared) -> Store | None:
 
 
 def order(s: Strategy, prepared: Prepared) -> int:
-    """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is quick."""
+    """Frozen before fine-tuned (which starts from its head), those that read whole photos last: the first answer is
+    quick.
+    """
     network = prepared.backbones[network_name(s)]
     return network.layer_count - resolve(s.line, network.layer_count)
 
 
 def head_from(s: Strategy, config: Config, rows: Mapping[str, StrategyRow]) -> StrategyRow | None:
-    """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same recipe.
+    """The finished strategy whose head is the one that `s` would train first: same network, line at the top, same
+    recipe.
 
     A head that was trained on validation photos too is none: what starts from it could not be judged on those.
     """

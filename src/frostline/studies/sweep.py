@@ -89,8 +89,8 @@ def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, 
     Parameters
     ----------
     lines
-        ``auto``, or lines as the command line takes them: ``0,60,top-6``. The top is always among them: its head is what the others
-        start from.
+        ``auto``, or lines as the command line takes them: ``0,60,top-6``. The top is always among them: its head is
+        what the others start from.
     line
         The fine-tuned strategy's line, where it is not the usual one; `auto` has it among its lines.
     options
@@ -178,10 +178,12 @@ def _named(lines: str, count: int) -> list[str]:
 
 
 def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
-    """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and narrow places evenly between.
+    """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and narrow places evenly
+    between.
 
-    A narrow place is one where a single tensor is live (of each network) and holds no more numbers than the photo: mostly the end of a
-    block. What it holds is written for every photo and read in every epoch. Evenly means by depth and by trainable parameters, half each.
+    A narrow place is one where a single tensor is live (of each network) and holds no more numbers than the photo:
+    mostly the end of a block. What it holds is written for every photo and read in every epoch. Evenly means by depth
+    and by trainable parameters, half each.
     """
     top = network.layer_count
     upper = resolve(thawed, top)
@@ -202,7 +204,9 @@ def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
 
 
 def _places(network: Backbone) -> list[float]:
-    """Where each line lies between the photos (0) and the top (1): half by the layers below it, half by their parameters."""
+    """Where each line lies between the photos (0) and the top (1): half by the layers below it, half by their
+    parameters.
+    """
     counts: dict[str, int] = {}
     sums = [0]
     for name in freeze_line.layers(network.traced):
@@ -346,7 +350,9 @@ def _about(strategy: Strategy, prepared: Prepared) -> dict[str, str | int]:
 
 
 def recommendation(run: Path, names: Sequence[str], seed: int) -> Recommendation:
-    """The line that `decision.recommended_line` chooses of these lines of a run folder, by their predictions of validation photos."""
+    """The line that `decision.recommended_line` chooses of these lines of a run folder, by their predictions of
+    validation photos.
+    """
     lines = []
     for name in names:
         file = run / name / "validation.csv"  # where there is none, the reported photos are the validation photos
@@ -361,7 +367,9 @@ def recommendation(run: Path, names: Sequence[str], seed: int) -> Recommendation
 def _photos(
     run: Path, prepared: Prepared, plan: Plan, document: Sweep, progress: Progress, log: Log
 ) -> Iterator[PhotosRow]:
-    """Train every strategy on every subset, one repeat after the other; yields each point's row, which then stands in `document`."""
+    """Train every strategy on every subset, one repeat after the other; yields each point's row, which then stands in
+    `document`.
+    """
     config = prepared.config
     training = prepared.part(prepared.split.train.tolist())
     labels = [p.label for p in training]
@@ -430,8 +438,8 @@ def _point(
 
 
 _SHARED = (
-    "accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped", "temperature", "validation_accuracy", "best_epoch",
-    "parameters", "freeze_line", "seconds",
+    "accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped", "temperature", "validation_accuracy",
+    "best_epoch", "parameters", "freeze_line", "seconds",
 )  # fmt: skip
 """What a point's row has in common with a strategy's."""
 

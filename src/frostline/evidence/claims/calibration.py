@@ -35,10 +35,11 @@ def measure(evidence: Evidence) -> Finding:
     after = _error_change(frozen["after"], tuned["after"])
     low, high = before["ci"]
     measured = (
-        f"calibration error, without the bias of chance and before any temperature: {_error_words(frozen['before'])} frozen, "
-        f"{_error_words(tuned['before'])} fine-tuned (change {before['difference']:+.3f}, 95 % CI {low:+.3f} to {high:+.3f}); "
-        f"mean confidence {_confidences(frozen['before'])} frozen, {_confidences(tuned['before'])} fine-tuned; with a temperature "
-        f"from other photos {frozen['after']['debiased']:.3f} and {tuned['after']['debiased']:.3f}"
+        f"calibration error, without the bias of chance and before any temperature: {_error_words(frozen['before'])} "
+        f"frozen, {_error_words(tuned['before'])} fine-tuned (change {before['difference']:+.3f}, 95 % CI {low:+.3f} "
+        f"to {high:+.3f}); mean confidence {_confidences(frozen['before'])} frozen, "
+        f"{_confidences(tuned['before'])} fine-tuned; with a temperature from other photos "
+        f"{frozen['after']['debiased']:.3f} and {tuned['after']['debiased']:.3f}"
     )
     figures = {
         "strategies": stages,

@@ -1,4 +1,6 @@
-"""Claim 2: the frozen model's curves stay together, and it needs fewer epochs and less data than training from scratch."""
+"""Claim 2: the frozen model's curves stay together, and it needs fewer epochs and less data than training from
+scratch.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,9 @@ def measure(evidence: Evidence) -> Finding:
         "against_baseline": less,
     }
     measured = (
-        f"95 % of the final validation accuracy after {_epochs(epochs['frozen'])} frozen, {_epochs(epochs['baseline'])} from "
-        f"scratch; frozen validation loss {min(losses):.2f} at its lowest, {losses[-1]:.2f} at the end"
+        f"95 % of the final validation accuracy after {_epochs(epochs['frozen'])} frozen, "
+        f"{_epochs(epochs['baseline'])} from scratch; frozen validation loss {min(losses):.2f} at its lowest, "
+        f"{losses[-1]:.2f} at the end"
     )
     if curve:
         measured += f"; {_data_words(curve, less)}"
@@ -58,6 +61,6 @@ def _data_words(curve: DataCurve, less: AgainstBaseline | None) -> str:
     if not less:
         return text
     return (
-        f"{text}, and trained on {less['photos']:,} it is {wording.points(less['difference'])} points from the network trained "
-        f"from scratch on {less['baseline_photos']:,} ({wording.interval(less['ci'])})"
+        f"{text}, and trained on {less['photos']:,} it is {wording.points(less['difference'])} points from the "
+        f"network trained from scratch on {less['baseline_photos']:,} ({wording.interval(less['ci'])})"
     )

@@ -17,7 +17,10 @@ def measure(evidence: Evidence) -> Finding:
     found = curve["crossing"]
     low, high = found["difference_ci"]
     sizes = ", ".join(f"{wording.points(d['difference'])} with {d['photos']:,}" for d in curve["differences"])
-    measured = f"fine-tuned less frozen, points: {sizes} photos ({wording.interval((low, high))} of the last); {_from_how_many(found)}"
+    measured = (
+        f"fine-tuned less frozen, points: {sizes} photos ({wording.interval((low, high))} of the last); "
+        f"{_from_how_many(found)}"
+    )
     figures = {"source": curve["source"], **found, "differences": curve["differences"]}
     return Finding(measured, above_zero(low, high), figures)
 

@@ -11,8 +11,8 @@ def measure(evidence: Evidence) -> Finding:
     frozen, baseline = evidence.rows["frozen"], evidence.rows["baseline"]
     result = intervals.compare("frozen", evidence.correct("frozen"), "baseline", evidence.correct("baseline"))
     measured = (
-        f"{result.verdict}; {frozen['parameters']['trainable']:,} against {baseline['parameters']['trainable']:,} trainable "
-        f"parameters, {frozen['parameters']['total']:,} against {baseline['parameters']['total']:,} in all"
+        f"{result.verdict}; {frozen['parameters']['trainable']:,} against {baseline['parameters']['trainable']:,} "
+        f"trainable parameters, {frozen['parameters']['total']:,} against {baseline['parameters']['total']:,} in all"
     )
     fewer = frozen["parameters"]["total"] < baseline["parameters"]["total"]
     verdict = PHOTOS if result.p_value >= 0.05 else HOLDS if result.difference > 0 and fewer else FAILS

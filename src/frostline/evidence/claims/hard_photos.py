@@ -1,4 +1,4 @@
-"""Claim 5: errors come from lighting, blur, viewing angle and occlusion, and the fine-tuned model handles most of it."""
+"""Claim 5: errors come from lighting, blur, angle and occlusion, and the fine-tuned model handles most of it."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ class _KindRow(TypedDict):
 def measure(evidence: Evidence) -> Finding:
     """Two halves: the blamed kinds make errors, and the fine-tuned model stays correct on most photos under them.
 
-    "Most" means more than half of the photos that it gets right uncorrupted, over all severities, and fewer errors than the frozen one.
+    "Most" means more than half of the photos that it gets right uncorrupted, over all severities, and fewer errors
+    than the frozen one.
     """
     frozen, tuned = (evidence.robustness.get(name) for name in ("frozen", "fine-tuned"))
     if frozen is None or tuned is None:
@@ -53,10 +54,11 @@ def measure(evidence: Evidence) -> Finding:
     worst = max(kinds, key=lambda row: row["fine_tuned_drop"])
     measured = (
         f"on {len(tuned.clean)} photos corrupted in lighting, blur, angle or occlusion the accuracy is "
-        f"{wording.percent(float(after.mean()))} fine-tuned (uncorrupted {wording.percent(float(tuned.clean.mean()))}) and "
-        f"{wording.percent(float(before.mean()))} frozen (difference {wording.points(float((after - before).mean()))} points, "
-        f"{wording.interval(gain_ci)}); {worst['kind']} costs the fine-tuned model most ({100 * worst['fine_tuned_drop']:.1f} "
-        f"points); {_real_words(real, explained)}"
+        f"{wording.percent(float(after.mean()))} fine-tuned "
+        f"(uncorrupted {wording.percent(float(tuned.clean.mean()))}) and "
+        f"{wording.percent(float(before.mean()))} frozen (difference {wording.points(float((after - before).mean()))} "
+        f"points, {wording.interval(gain_ci)}); {worst['kind']} costs the fine-tuned model most "
+        f"({100 * worst['fine_tuned_drop']:.1f} points); {_real_words(real, explained)}"
     )
     figures = {
         "photos": len(tuned.clean),

@@ -71,9 +71,9 @@ def measure(evidence: Evidence) -> Finding:
     named = " and ".join("/".join(sorted(pair)) for pair in alike)
     most = max(per_class, key=lambda row: row["difference"])
     measured = (
-        f"{named}: {int(before.sum())} confusions frozen, {int(after.sum())} fine-tuned (McNemar's mid-p test, {wording.p_value(p)}); "
-        f"recall rose in {sum(row['difference'] > 0 for row in per_class)} of {len(classes)} classes, most in {most['class']} "
-        f"({100 * most['difference']:+.1f} points, {wording.interval(most['ci'])})"
+        f"{named}: {int(before.sum())} confusions frozen, {int(after.sum())} fine-tuned (McNemar's mid-p test, "
+        f"{wording.p_value(p)}); recall rose in {sum(row['difference'] > 0 for row in per_class)} of {len(classes)} "
+        f"classes, most in {most['class']} ({100 * most['difference']:+.1f} points, {wording.interval(most['ci'])})"
     )
     figures = {
         "look_alikes": [sorted(pair) for pair in alike],
@@ -89,8 +89,8 @@ def measure(evidence: Evidence) -> Finding:
 def _most_confused(row: StrategyRow) -> list[set[str]]:
     """The two pairs of classes that the baseline confuses most.
 
-    The frozen model's own errors would find an improvement in pure chance: a count that was picked for being high falls when it is
-    taken again.
+    The frozen model's own errors would find an improvement in pure chance: a count that was picked for being high
+    falls when it is taken again.
     """
     classes = [entry["class"] for entry in row["per_class"]]
     confusion = np.array(row["confusion"])

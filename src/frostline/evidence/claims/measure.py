@@ -35,7 +35,8 @@ CLAIMS: tuple[TutorialClaim, ...] = (
         overfitting.measure,
     ),
     TutorialClaim(
-        "The frozen model's curves stay together, and it converges in fewer epochs and with less data than training from scratch.",
+        "The frozen model's curves stay together, and it converges in fewer epochs and with less data than training "
+        "from scratch.",
         ("baseline", "frozen"),
         convergence.measure,
     ),
@@ -50,7 +51,8 @@ CLAIMS: tuple[TutorialClaim, ...] = (
         calibration.measure,
     ),
     TutorialClaim(
-        "Errors come from extreme lighting, blur, unusual viewing angles and occlusion; the fine-tuned model handles most of it.",
+        "Errors come from extreme lighting, blur, unusual viewing angles and occlusion; the fine-tuned model handles "
+        "most of it.",
         ("frozen", "fine-tuned"),
         hard_photos.measure,
     ),

@@ -19,8 +19,8 @@ def measure(evidence: Evidence) -> Finding:
     }
     measured = (
         f"validation loss lowest in epoch {lowest['epoch']} of {len(history)} ({lowest['val_loss']:.2f}), at the end "
-        f"{last['val_loss']:.2f}; training loss {lowest['train_loss']:.2f} then, {last['train_loss']:.2f} at the end: the gap "
-        f"between them {_gap(lowest):+.2f}, then {_gap(last):+.2f}"
+        f"{last['val_loss']:.2f}; training loss {lowest['train_loss']:.2f} then, {last['train_loss']:.2f} at the end: "
+        f"the gap between them {_gap(lowest):+.2f}, then {_gap(last):+.2f}"
     )
     if len(history) < FEWEST_EPOCHS:
         return Finding(measured, EPOCHS, figures)
