@@ -21,6 +21,7 @@ from frostline.photos.scan import scan
 from frostline.photos.split import leaks, make_split, overlap, together
 from support import photos
 from support.commands import SMALL, call, document, must, table
+from support.prepared import prepared_run
 
 CLASSES = ("ash", "birch")
 
@@ -269,10 +270,10 @@ def test_twins_bytes_lets_near_duplicates_part(tmp_path: Path) -> None:
     data = scenes(tmp_path / "photos", 8)
     for i in range(8):
         write(data, f"ash/copy {i}.jpg", COPIES["quality 40"](photos.scene(i)))
-    must("study", data, "--out", tmp_path / "run", "--twins", "bytes", *QUICK)
-    part = {row["path"]: row["split"] for row in table(tmp_path / "run" / "manifest.csv")}
+    run = prepared_run(data, tmp_path / "run", "frozen", twins="bytes")
+    part = run.split
     assert any(part[f"ash/{i}.jpg"] != part[f"ash/copy {i}.jpg"] for i in range(8))
-    assert document(tmp_path / "run")["dataset"]["near_twins"]["groups"] == []
+    assert run.dataset["near_twins"]["groups"] == []
     assert "unknown twins 'close'" in call("study", data, "--out", tmp_path / "other", "--twins", "close", *QUICK).error
 
 
@@ -282,9 +283,8 @@ def test_near_duplicates_of_reported_photos_are_left_out_of_training(tmp_path: P
     write(tmp_path / "photos", "train/ash/leak.jpg", COPIES["cropped, middle"](photos.scene(51)))
     scenes(tmp_path / "new", 3, first=80)
     write(tmp_path / "new", "birch/known.jpg", COPIES["mirrored"](photos.scene(5)))
-    must("study", tmp_path / "photos", "--out", tmp_path / "run", "--test", tmp_path / "new", *QUICK)
-    skipped = {Path(s["path"]).name: s["why"] for s in document(tmp_path / "run")["dataset"]["skipped"]}
-    assert skipped == {
+    run = prepared_run(tmp_path / "photos", tmp_path / "run", "frozen", test=tmp_path / "new")
+    assert {Path(path).name: why for path, why in run.why.items()} == {
         "leak.jpg": "a near-duplicate of it stands in test: test/ash/51.jpg",
         "known.jpg": "a near-duplicate of it is trained on: train/ash/5.jpg",
     }

@@ -17,6 +17,8 @@ from frostline.photos import head_start
 from frostline.photos.decoding import Transform, prepare
 from frostline.photos.head_start import HeadStart
 from frostline.photos.scan import scan
+from frostline.progress import Progress
+from frostline.training.prepare import prepare as prepare_run
 from support.commands import call
 from support.photos import write_broken, write_folder
 
@@ -97,7 +99,7 @@ def test_photos_are_decoded_as_the_pass_decodes_them(data: Path) -> None:
 
 def test_what_the_cache_holds_is_not_decoded_again(data: Path, tmp_path: Path) -> None:
     config = small(data)
-    frostline.study(config, tmp_path / "run")
+    prepare_run(config, Progress(quiet=True))
     write_folder(data, ["cedar"], 3, first_seed=500)
     with head_start.begin(config) as start:
         found = taken(ended(start), Transform(64))

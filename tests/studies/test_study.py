@@ -20,6 +20,7 @@ from sklearn import metrics as sk
 
 from support.commands import SMALL, call, document, events, figures, must, spawn, stop_when, table
 from support.photos import photo, write_folder
+from support.prepared import prepared_run
 from support.runs import CLASSES, EACH, EPOCHS, Run
 
 STRATEGIES = ["baseline", "frozen", "fine-tuned"]
@@ -330,11 +331,10 @@ def test_train_validation_and_test_folders_are_used_as_they_are(tmp_path: Path) 
     data = tmp_path / "parts"
     for number, (part, each) in enumerate({"train": 9, "val": 3, "test": 4}.items()):
         write_folder(data / part, ["rose", "tulip"], each, first_seed=100 * number)
-    must("study", data, "--out", tmp_path / "run", *QUICK)
-    found = document(tmp_path / "run")
-    assert [found["dataset"][part] for part in ("train", "validation", "test")] == [18, 6, 8]
-    assert found["reported_on"] == "test"
-    reported = [p["path"] for p in table(tmp_path / "run" / "baseline" / "predictions.csv")]
+    run = prepared_run(data, tmp_path / "run")
+    assert [run.dataset["train"], run.dataset["validation"], run.dataset["test"]] == [18, 6, 8]
+    assert run.prepared.reported_on == "test"
+    reported = [p.path for p in run.prepared.reported()]
     assert len(reported) == 8
     assert {path.split("/")[0] for path in reported} == {"test"}
 
@@ -345,9 +345,8 @@ def test_a_csv_with_splits_is_used_as_it_is(tmp_path: Path) -> None:
     split = ["train"] * 10 + ["val"] * 4 + ["test"] * 4
     lines = [f"pool/a/{p.name},{['yes', 'no'][i % 2]},{split[i]}" for i, p in enumerate(paths)]
     (tmp_path / "photos.csv").write_text("\n".join(["path,label,split", *lines]), encoding="utf-8")
-    must("study", tmp_path / "photos.csv", "--out", tmp_path / "run", *QUICK)
-    dataset = document(tmp_path / "run")["dataset"]
-    assert [dataset[part] for part in ("train", "validation", "test")] == [10, 4, 4]
+    dataset = prepared_run(tmp_path / "photos.csv", tmp_path / "run").dataset
+    assert [dataset["train"], dataset["validation"], dataset["test"]] == [10, 4, 4]
     assert dataset["counts"] == {"no": 9, "yes": 9}
 
 
@@ -403,10 +402,9 @@ def test_a_given_test_photo_is_not_trained_on(tmp_path: Path) -> None:
     tested = next((data / "test" / "a").iterdir())
     shutil.copy(tested, data / "train" / "a" / "leak.jpg")
     shutil.copy(next((data / "val" / "b").iterdir()), data / "train" / "b" / "watched.jpg")
-    must("study", data, "--out", tmp_path / "run", *QUICK)
-    dataset = document(tmp_path / "run")["dataset"]
-    assert (dataset["train"], dataset["validation"], dataset["test"]) == (20, 6, 6)
-    why = {s["path"]: s["why"] for s in dataset["skipped"]}
+    run = prepared_run(data, tmp_path / "run")
+    assert (run.dataset["train"], run.dataset["validation"], run.dataset["test"]) == (20, 6, 6)
+    why = run.why
     assert set(why) == {"train/a/leak.jpg", "train/b/watched.jpg"}
     assert why["train/a/leak.jpg"].startswith("the same photo stands in test: test/a/")
 
@@ -415,8 +413,7 @@ def test_a_class_without_a_readable_photo_is_left_out_and_listed(tmp_path: Path)
     data = write_folder(tmp_path / "data", ["a", "b"], 6)
     (data / "c").mkdir()
     (data / "c" / "notes.txt").write_text("no photo")
-    must("study", data, "--out", tmp_path / "run", *SCRATCH)
-    dataset = document(tmp_path / "run")["dataset"]
+    dataset = prepared_run(data, tmp_path / "run", protocol="tutorial").dataset
     assert dataset["classes"] == ["a", "b"]
     assert {"path": "c", "why": "class left out: none of its 1 files could be read"} in dataset["skipped"]
     other = write_folder(tmp_path / "other", ["a", "b", "c"], 3, first_seed=300)

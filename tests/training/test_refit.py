@@ -170,6 +170,9 @@ def test_validation_photos_that_the_data_set_gives_stay_out_and_so_they_do_in_th
     for number, (part, each) in enumerate({"train": 9, "validation": 4, "test": 4}.items()):
         write_folder(given / part, ["rose", "tulip"], each, first_seed=100 * number)
     must("study", given, "--out", tmp_path / "given", "--strategies", "frozen", "--epochs", "1", "--image-size", "64")
+    reported = [p["path"] for p in table(tmp_path / "given" / "frozen" / "predictions.csv")]
+    assert len(reported) == 8
+    assert {path.split("/")[0] for path in reported} == {"test"}
     plain = write_folder(tmp_path / "plain", ["rose", "tulip"], 10)
     must(
         "fit",
