@@ -113,6 +113,9 @@ def test_the_model_and_its_card_are_described(client: TestClient, bundle: Path) 
     assert document["sha256"].startswith(answer["id"])
     assert answer["card"] == (bundle / "README.md").read_text(encoding="utf-8")
     assert answer["neighbours"] == document["neighbours"]["photos"]
+    counts = [answer["limits"][name] for name in ("bytes", "pixels", "files")]
+    assert counts == [300_000, 200_000, 4]
+    assert all(isinstance(count, int) for count in counts)
 
 
 def test_counts_for_prometheus(bundle: Path) -> None:

@@ -97,7 +97,7 @@ class About(BaseModel):
     )
     neighbours: int = Field(description="Training photos among which similar ones are found; 0 where there are none.")
     explanations: bool = Field(description="Whether /v1/explain works here.")
-    limits: dict[str, float]
+    limits: dict[str, int | float]
     frostline: str
 
 
