@@ -372,7 +372,9 @@ def test_the_api_refuses_resumes_and_overwrites(tmp_path: Path) -> None:
     assert rows == ["baseline"]
     with pytest.raises(frostline.FrostlineError, match="holds a run already"):
         frostline.study(config, tmp_path / "run")
+    (tmp_path / "run" / "baseline" / "predictions.csv").rename(tmp_path / "kept.csv")  # nothing is left that needs them
     assert frostline.study(config, tmp_path / "run", existing="resume")["strategies"] == first["strategies"]
+    (tmp_path / "kept.csv").rename(tmp_path / "run" / "baseline" / "predictions.csv")
     (tmp_path / "run" / "baseline" / "old").touch()
     frostline.study(config, tmp_path / "run", existing="overwrite")
     assert files(tmp_path / "run") == contract("baseline")

@@ -106,7 +106,8 @@ def _run(
 
     # ---- the strategies, the quick ones first: train, evaluate, compare
     rows = {row["name"]: row for row in document["strategies"]}
-    predictions = _read_predictions(run, config, rows)
+    more = gather.wanted(config) or any(s.name not in rows for s in config.strategies)
+    predictions = _read_predictions(run, config, rows) if more else {}  # a run with nothing to add needs none
     for s in sorted(config.strategies, key=lambda s: order(s, prepared)):
         if s.name in rows:
             progress.say(f"{s.name}: finished before, kept")
