@@ -270,7 +270,7 @@ def test_twins_bytes_lets_near_duplicates_part(tmp_path: Path) -> None:
     data = scenes(tmp_path / "photos", 8)
     for i in range(8):
         write(data, f"ash/copy {i}.jpg", COPIES["quality 40"](photos.scene(i)))
-    run = prepared_run(data, tmp_path / "run", "frozen", twins="bytes")
+    run = prepared_run(data, tmp_path / "run", twins="bytes")
     part = run.split
     assert any(part[f"ash/{i}.jpg"] != part[f"ash/copy {i}.jpg"] for i in range(8))
     assert run.dataset["near_twins"]["groups"] == []
@@ -283,7 +283,7 @@ def test_near_duplicates_of_reported_photos_are_left_out_of_training(tmp_path: P
     write(tmp_path / "photos", "train/ash/leak.jpg", COPIES["cropped, middle"](photos.scene(51)))
     scenes(tmp_path / "new", 3, first=80)
     write(tmp_path / "new", "birch/known.jpg", COPIES["mirrored"](photos.scene(5)))
-    run = prepared_run(tmp_path / "photos", tmp_path / "run", "frozen", test=tmp_path / "new")
+    run = prepared_run(tmp_path / "photos", tmp_path / "run", test=tmp_path / "new")
     assert {Path(path).name: why for path, why in run.why.items()} == {
         "leak.jpg": "a near-duplicate of it stands in test: test/ash/51.jpg",
         "known.jpg": "a near-duplicate of it is trained on: train/ash/5.jpg",

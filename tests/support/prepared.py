@@ -36,9 +36,9 @@ class PreparedRun:
         return {skip["path"]: skip["why"] for skip in self.dataset["skipped"]}
 
 
-def prepared_run(data: Path, out: Path, strategies: str = "baseline", **settings: Any) -> PreparedRun:
+def prepared_run(data: Path, out: Path, **settings: Any) -> PreparedRun:
     """Do what a study of the photos in `data` does before it trains; its folder is `out`."""
-    config = frostline.configure(data, strategies=strategies, epochs=1, image_size=64, **settings)
+    config = frostline.configure(data, strategies="baseline", epochs=1, image_size=64, **settings)
     with held(out):
         prepared, _ = start(out, config, None, Progress(quiet=True))
     return PreparedRun(prepared, begin(prepared)["dataset"], table(out / "manifest.csv"))
