@@ -237,3 +237,13 @@ def test_reliability_bins_hold_all_photos_by_rising_confidence() -> None:
     assert sum(row["count"] for row in rows) == 431
     assert [row["confidence"] for row in rows] == sorted(row["confidence"] for row in rows)
     assert all(row["ci"][0] <= row["accuracy"] <= row["ci"][1] for row in rows)
+
+
+def test_a_class_without_photos_has_no_recall() -> None:
+    """Two classes are asked about, the bundle knows three: of the third nothing was measured, which is not the same as 0."""
+    rng = np.random.default_rng(3)
+    logits, labels = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
+    rows = metrics.measure(logits, labels, ["daisy", "rose", "tulip"], 1.0, 0).per_class
+    assert [row["support"] > 0 for row in rows] == [True, True, False]
+    assert (rows[2]["precision"], rows[2]["recall"], rows[2]["f1"]) == (None, None, None)
+    assert all(row["recall"] is not None for row in rows[:2])

@@ -9,8 +9,11 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 from frostline.documents.shared import Interval, Parameters
 from frostline.recipes import Weights
 
-PerClass = TypedDict("PerClass", {"class": str, "precision": float, "recall": float, "f1": float, "support": int})
-"""One class's figures."""
+PerClass = TypedDict(
+    "PerClass",
+    {"class": str, "precision": float | None, "recall": float | None, "f1": float | None, "support": int},
+)
+"""One class's figures; null where it has no photos (`support` 0): nothing was measured then."""
 
 
 class CalibrationFigures(TypedDict):

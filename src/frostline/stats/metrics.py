@@ -222,6 +222,7 @@ def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature:
 
 
 def _per_class(found: Outcomes, classes: list[str]) -> list[PerClass]:
+    """Precision, recall and F1 of each class. A class without photos has none of them: nothing was measured."""
     from sklearn import metrics as sk
 
     columns = sk.precision_recall_fscore_support(
@@ -230,9 +231,9 @@ def _per_class(found: Outcomes, classes: list[str]) -> list[PerClass]:
     return [
         {
             "class": name,
-            "precision": float(precision),
-            "recall": float(recall),
-            "f1": float(f1),
+            "precision": float(precision) if support else None,
+            "recall": float(recall) if support else None,
+            "f1": float(f1) if support else None,
             "support": int(support),
         }
         for name, precision, recall, f1, support in zip(classes, *columns, strict=True)
