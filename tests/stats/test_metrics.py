@@ -247,3 +247,31 @@ def test_a_class_without_photos_has_no_recall() -> None:
     assert [row["support"] > 0 for row in rows] == [True, True, False]
     assert (rows[2]["precision"], rows[2]["recall"], rows[2]["f1"]) == (None, None, None)
     assert all(row["recall"] is not None for row in rows[:2])
+
+
+def test_among_equal_models_a_difference_is_said_in_at_most_one_report_in_twenty() -> None:
+    """Three models that are equally good: each pair alone would be called different in about 5 % of the cases, one of three in 12 %."""
+    rng = np.random.default_rng(5)
+    told = alone = 0
+    for _ in range(400):
+        hard = rng.random(300)
+        correct = {name: hard + 0.25 * rng.random(300) < 0.95 for name in "abc"}
+        found = intervals.compare_all(correct)
+        told += any(" beats " in pair.verdict for pair in found)
+        alone += any(pair.p_value < 0.05 for pair in found)
+    assert told <= 0.05 * 400 + 2 * np.sqrt(400 * 0.05 * 0.95)
+    assert alone > told
+
+
+def test_a_correction_is_told_and_changes_no_p_value() -> None:
+    base = np.arange(200) < 150
+    correct = {"a": base, "b": base | (np.arange(200) < 158), "c": base & (np.arange(200) > 1)}
+    found = {(pair.a, pair.b): pair for pair in intervals.compare_all(correct)}
+    assert set(found) == {("c", "b"), ("c", "a"), ("b", "a")}
+    pair = found["c", "a"]
+    assert pair.p_value == intervals.compare("c", correct["c"], "a", correct["a"]).p_value
+    assert pair.p_corrected >= pair.p_value
+    assert "after correction for 3 comparisons" in pair.verdict
+    (single,) = intervals.compare_all({"a": correct["a"], "c": correct["c"]})
+    assert single.p_corrected == single.p_value
+    assert "correction" not in single.verdict

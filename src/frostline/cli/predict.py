@@ -223,4 +223,6 @@ def _print_figures(figures: Mapping[str, Any], count: int, skipped: Sequence[Ski
         of_class = (wording.decimal(row[k]) for k in ("precision", "recall", "f1"))
         shown.add_row(cell(row["class"]), *of_class, wording.count(row["support"]))
     print_table(shown)
+    if unmeasured := [cell(row["class"]) for row in figures["per_class"] if not row["support"]]:
+        line(f"No photos of {', '.join(unmeasured)}: nothing was measured of that class.")
     print_skipped(skipped)

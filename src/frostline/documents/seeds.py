@@ -64,6 +64,7 @@ class SeedsComparison(AcrossSeeds):
     b: str
     p_value: float
     verdict: str
+    p_corrected: NotRequired[float]
 
 
 class SeedsDataset(TypedDict):

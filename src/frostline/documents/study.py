@@ -21,6 +21,7 @@ class Comparison(TypedDict):
     ci: Interval
     p_value: float
     verdict: str
+    p_corrected: NotRequired[float]
 
 
 class Claim(TypedDict):

@@ -177,9 +177,10 @@ def _line(record: Record, best: Row) -> Step | None:
     if pair is None or not wording.known(pair.get("p_value")) or not wording.known((pair.get("ci") or [None])[0]):
         return None
     command = shlex.join(["frostline", "sweep", *_data(record), "--lines", "auto"])
+    p = pair.get("p_corrected", pair["p_value"])  # older documents have no correction
     gap = f"{wording.points(pair['difference'])} points, {wording.interval(pair['ci'])}"
     tuned = next((s for s in record.strategies if s["name"] == "fine-tuned"), best)
-    if pair["p_value"] < 0.05 and pair["ci"][0] > 0:
+    if p < 0.05 and pair["ci"][0] > 0:
         if (excess := _excess(tuned)) is not None and excess > OVERFIT:
             why = (
                 f"Fine-tuning improved accuracy ({gap}), but training accuracy is already {100 * excess:.0f} points "
@@ -193,7 +194,7 @@ def _line(record: Record, best: Row) -> Step | None:
             "difference",
             command,
         )
-    if pair["p_value"] < 0.05 and pair["ci"][1] < 0:
+    if p < 0.05 and pair["ci"][1] < 0:
         return Step("keep", "Keep the network frozen", f"Fine-tuning lowers accuracy here ({gap}).", "difference")
     why = (
         f"Fine-tuned against frozen: {gap}. The difference may be due to chance, and frozen trains faster, with fewer "

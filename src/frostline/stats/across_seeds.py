@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from frostline.stats.intervals import mean_interval, mid_p, unanimous
+from frostline.stats.intervals import holm, mean_interval, mid_p, p_in_words, unanimous
 
 RESAMPLES = 4000
 
@@ -39,7 +40,9 @@ class PairAcross(Across):
     p_value: float
     """McNemar's mid-p test over photos: each counts once, for the model that was correct about it with more seeds."""
     verdict: str
-    """The comparison in words."""
+    """The comparison in words; it rests on `p_corrected`."""
+    p_corrected: float
+    """`p_value`, corrected for the number of comparisons that are made together (Holm, 1979)."""
 
 
 def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
@@ -90,7 +93,16 @@ def compare_across(
     ahead = (correct_a - correct_b).sum(1)
     only_a, only_b = int((ahead > 0).sum()), int((ahead < 0).sum())
     p = mid_p(only_a, only_b)
-    return PairAcross(**asdict(found), a=a, b=b, p_value=p, verdict=_verdict_across(a, b, found, p))
+    return PairAcross(**asdict(found), a=a, b=b, p_value=p, verdict=_verdict_across(a, b, found, p), p_corrected=p)
+
+
+def corrected(pairs: Sequence[PairAcross]) -> list[PairAcross]:
+    """Comparisons that are made together: their verdicts corrected for their number (`intervals.holm`)."""
+    p_values = holm([pair.p_value for pair in pairs])
+    return [
+        replace(pair, p_corrected=p, verdict=_verdict_across(pair.a, pair.b, pair, p, len(pairs)))
+        for pair, p in zip(pairs, p_values, strict=True)
+    ]
 
 
 def _across(sums: np.ndarray, counts: np.ndarray, seed: int, least: float) -> Across:
@@ -153,7 +165,7 @@ def _beyond_photos(sums: np.ndarray, counts: np.ndarray) -> float:
     return float(max(0.0, means.var(ddof=1) / seeds - (alone - shared / (seeds - 1))))
 
 
-def _verdict_across(a: str, b: str, found: Across, p: float) -> str:
+def _verdict_across(a: str, b: str, found: Across, p: float, comparisons: int = 1) -> str:
     first, second, sign = (a, b, 1) if found.mean >= 0 else (b, a, -1)
     low, high = sorted(100 * sign * end + 0.0 for end in found.ci)  # + 0.0: no "-0.0"
     span, points = f"95 % CI {low:.1f} to {high:.1f}", f"{100 * abs(found.mean):.1f} points"
@@ -162,4 +174,5 @@ def _verdict_across(a: str, b: str, found: Across, p: float) -> str:
         return f"{first} beats {second} by {points} on average, {span}, {ahead}"
     if abs(found.mean) < 1e-9:  # seeds that cancel out
         return f"{a} and {b} are equally accurate here on average, {span} points"
-    return f"{first} is {points} ahead of {second} on average, but that may be chance ({span}, {ahead}, p = {p:.2f})"
+    words = p_in_words(p, comparisons)
+    return f"{first} is {points} ahead of {second} on average, but that may be chance ({span}, {ahead}, {words})"

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
 
 import numpy as np
 from scipy import stats
@@ -64,7 +65,9 @@ class Comparison:
     p_value: float
     """McNemar's mid-p test: how often chance alone would split the photos on which they disagree so unevenly."""
     verdict: str
-    """The comparison in words."""
+    """The comparison in words; it rests on `p_corrected`."""
+    p_corrected: float
+    """`p_value`, corrected for the number of comparisons that are made together (Holm, 1979)."""
 
 
 def compare(a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray) -> Comparison:
@@ -73,7 +76,21 @@ def compare(a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray) -> Com
     only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
     p = mid_p(only_a, only_b)
     mean, ci = float(difference.mean()), paired_interval(only_a, only_b, len(difference))
-    return Comparison(a, b, mean, ci, p, _verdict(a, b, mean, ci, p))
+    return Comparison(a, b, mean, ci, p, _verdict(a, b, mean, ci, p), p)
+
+
+def compare_all(correct: Mapping[str, np.ndarray]) -> list[Comparison]:
+    """Compare every pair of models by which photos (N,) each predicted correctly, the later one first.
+
+    The verdicts are corrected for the number of pairs (`holm`): among three equal models "beats" is said of some pair in at
+    most 5 % of all cases, as it is of a single pair.
+    """
+    pairs = [compare(a, correct[a], b, correct[b]) for a, b in combinations(reversed(list(correct)), 2)]
+    corrected = holm([pair.p_value for pair in pairs])
+    return [
+        replace(pair, p_corrected=p, verdict=_verdict(pair.a, pair.b, pair.difference, pair.ci, p, len(pairs)))
+        for pair, p in zip(pairs, corrected, strict=True)
+    ]
 
 
 def mid_p(only_a: int, only_b: int) -> float:
@@ -140,7 +157,12 @@ def unanimous(difference: np.ndarray) -> tuple[float, float]:
     return max(-1.0, value - margin), min(1.0, value + margin)
 
 
-def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float) -> str:
+def p_in_words(p: float, comparisons: int) -> str:
+    """ "p = 0.12", with a note where it is corrected for several comparisons."""
+    return f"p = {p:.2f}" + (f" after correction for {comparisons} comparisons" if comparisons > 1 else "")
+
+
+def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float, comparisons: int = 1) -> str:
     first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
     low, high = sorted((100 * sign * ci[0], 100 * sign * ci[1]))
     span = f"95 % CI {low:.1f} to {high:.1f}"
@@ -149,8 +171,9 @@ def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float) -> 
     if low > 0:
         return (
             f"{first} is {100 * abs(mean):.1f} points ahead of {second}, {span}, yet chance is not ruled out "
-            f"(McNemar's mid-p test, p = {p:.2f})"
+            f"(McNemar's mid-p test, {p_in_words(p, comparisons)})"
         )
     if mean == 0:
         return f"{a} and {b} are equally accurate here, {span} points"
-    return f"{first} is {100 * abs(mean):.1f} points ahead of {second}, but that may be chance ({span}, p = {p:.2f})"
+    words = p_in_words(p, comparisons)
+    return f"{first} is {100 * abs(mean):.1f} points ahead of {second}, but that may be chance ({span}, {words})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -122,8 +121,7 @@ def _paths(photos: Manifest) -> list[list[str]]:
 def comparisons(predictions: Mapping[str, Sequence[Prediction]]) -> list[Comparison]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
     correct = {name: np.array([p.correct for p in own]) for name, own in predictions.items()}
-    pairs = itertools.combinations(reversed(correct), 2)
-    return [cast(Comparison, asdict(intervals.compare(a, correct[a], b, correct[b]))) for a, b in pairs]
+    return [cast(Comparison, asdict(found)) for found in intervals.compare_all(correct)]
 
 
 def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
@@ -140,6 +138,8 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
     detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
     detail = f"By plain accuracy: {detail}" if unlike and detail else detail
+    if unmeasured := [row["class"] for row in best["per_class"] if not row["support"]]:
+        detail += f" No photos of {', '.join(unmeasured)} were reported on: nothing was measured of that class."
     if "accuracy_as_given" in best:
         low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
         detail += (

@@ -229,7 +229,8 @@ def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
     seed = ended[0]["seed"]
     rows = [_row(name, answers, ended, seed) for name in names]
     pairs = itertools.combinations(reversed(names), 2)
-    comparisons = [_compared(a, b, answers, seed) for a, b in pairs]
+    compared = across_seeds.corrected([_compared(a, b, answers, seed) for a, b in pairs])
+    comparisons = [cast(SeedsComparison, asdict(pair)) for pair in compared]
     text, detail = _answer(rows, comparisons, answers.counts, ended)
     asked = (answers.counts > 0).sum(1)
     tested = {"photos": len(asked), "answers": int(answers.counts.sum()), "shared": int((asked > 1).sum())}
@@ -246,9 +247,8 @@ def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
     }
 
 
-def _compared(a: str, b: str, answers: _Answers, seed: int) -> SeedsComparison:
-    found = across_seeds.compare_across(a, answers.correct[a], b, answers.correct[b], answers.counts, seed)
-    return cast(SeedsComparison, asdict(found))
+def _compared(a: str, b: str, answers: _Answers, seed: int) -> across_seeds.PairAcross:
+    return across_seeds.compare_across(a, answers.correct[a], b, answers.correct[b], answers.counts, seed)
 
 
 _DATASET = (
