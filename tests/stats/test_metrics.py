@@ -240,7 +240,9 @@ def test_reliability_bins_hold_all_photos_by_rising_confidence() -> None:
 
 
 def test_a_class_without_photos_has_no_recall() -> None:
-    """Two classes are asked about, the bundle knows three: of the third nothing was measured, which is not the same as 0."""
+    """Two classes are asked about, the bundle knows three: of the third nothing was measured, which is not the same
+    as 0.
+    """
     rng = np.random.default_rng(3)
     logits, labels = rng.standard_normal((40, 3)), rng.integers(0, 2, 40)
     rows = metrics.measure(logits, labels, ["daisy", "rose", "tulip"], 1.0, 0).per_class
@@ -250,7 +252,9 @@ def test_a_class_without_photos_has_no_recall() -> None:
 
 
 def test_among_equal_models_a_difference_is_said_in_at_most_one_report_in_twenty() -> None:
-    """Three models that are equally good: each pair alone would be called different in about 5 % of the cases, one of three in 12 %."""
+    """Three models that are equally good: each pair alone would be called different in about 5 % of the cases, one of
+    three in 12 %.
+    """
     rng = np.random.default_rng(5)
     told = alone = 0
     for _ in range(400):

@@ -12,7 +12,9 @@ from frostline.stats.probabilities import softmax
 
 
 def world(rng: np.random.Generator, photos: int, temperature: float, strength: float) -> tuple[np.ndarray, np.ndarray]:
-    """Logits (N, 5) that are calibrated at this temperature, and labels (N,); `strength` makes the classes easy to tell."""
+    """Logits (N, 5) that are calibrated at this temperature, and labels (N,); `strength` makes the classes easy to
+    tell.
+    """
     labels = rng.integers(0, 5, photos)
     seen = rng.standard_normal((photos, 5))
     seen[np.arange(photos), labels] += strength

@@ -82,8 +82,8 @@ def compare(a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray) -> Com
 def compare_all(correct: Mapping[str, np.ndarray]) -> list[Comparison]:
     """Compare every pair of models by which photos (N,) each predicted correctly, the later one first.
 
-    The verdicts are corrected for the number of pairs (`holm`): among three equal models "beats" is said of some pair in at
-    most 5 % of all cases, as it is of a single pair.
+    The verdicts are corrected for the number of pairs (`holm`): among three equal models "beats" is said of some pair
+    in at most 5 % of all cases, as it is of a single pair.
     """
     pairs = [compare(a, correct[a], b, correct[b]) for a, b in combinations(reversed(list(correct)), 2)]
     corrected = holm([pair.p_value for pair in pairs])
