@@ -271,7 +271,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "is empty" in call("check", tmp_path / "empty").error
     write_folder(tmp_path / "photos", ("oak", "beech"), 2)
-    assert "none of what photos come as" in call("check", tmp_path / "photos" / "oak" / "oak 1.jpeg").error
+    assert "is not a set of photos" in call("check", tmp_path / "photos" / "oak" / "oak 1.jpeg").error
     assert "--backbone" in call("check", tmp_path / "photos", "--weights", tmp_path / "w.pth").error
     assert ".csv" in call("check", tmp_path, "--write", tmp_path / "x.txt").error
     assert "did you mean 'onnx'" in call("check", tmp_path, "--engine", "onx").error

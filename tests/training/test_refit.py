@@ -136,7 +136,7 @@ def test_the_report_says_where_one_strategy_learnt_from_more_photos_than_another
     must("report", run, "--format", "md")
     for name in ("report.html", "report.md"):
         said = (run / name).read_text(encoding="utf-8")
-        assert "Frozen learnt from the validation photos too in the end" in " ".join(said.split())
+        assert "Frozen: trained on training and validation photos together" in " ".join(said.split())
     bundle = json.loads((run / "frozen" / "bundle" / "bundle.json").read_text(encoding="utf-8"))
     dataset = document(run)["dataset"]
     assert bundle["neighbours"]["photos"] == dataset["train"] + dataset["validation"]
