@@ -392,6 +392,10 @@ def test_the_answer_goes_by_macro_recall_on_validation_photos() -> None:
                  "photos.", "Frozen is ahead.")),
     ):  # fmt: skip
         assert answer(rows, {**rest, "dataset": {**dataset, "unequal": unequal}}) == said
+    for one in rows:
+        one["per_class"] = [{"class": "moss", "support": 40}, {"class": "reed", "support": 0}]
+    _, detail = answer(rows, {**rest, "dataset": {**dataset, "unequal": False}})
+    assert detail.endswith("No photos of reed were reported on: nothing was measured of that class.")
 
 
 # ---- bundles and other shares ----------------------------------------------------------------------------------------

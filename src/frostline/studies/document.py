@@ -138,7 +138,7 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
     verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
     detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
     detail = f"By plain accuracy: {detail}" if unlike and detail else detail
-    if unmeasured := [row["class"] for row in best["per_class"] if not row["support"]]:
+    if unmeasured := [row["class"] for row in best.get("per_class", []) if not row["support"]]:
         detail += f" No photos of {', '.join(unmeasured)} were reported on: nothing was measured of that class."
     if "accuracy_as_given" in best:
         low, high = (100 * bound for bound in best["accuracy_as_given_ci"])
