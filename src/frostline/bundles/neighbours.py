@@ -1,7 +1,7 @@
 """The training photos that look most like a new one, to the network's own eye.
 
-A bundle keeps what its network makes of the photos it was trained on: (validation photos too, where it learnt from
-those in the end) the features before the head or, where those are wider than `WIDEST` numbers, the head's hidden
+A bundle keeps what its network makes of the photos it was trained on (validation photos too, where it was trained on
+those in the end): the features before the head or, where those are wider than `WIDEST` numbers, the head's hidden
 layer. So whoever asks about a photo can be shown which known photos it resembles, and of which classes those are:
 evidence beside the confidence, found by cosine similarity (k nearest neighbours; Cover and Hart, 1967).
 

@@ -24,7 +24,7 @@ def export(
     data: Annotated[
         str,
         typer.Option(
-            help="Labelled photos to prove it on. Default: photos of the bundle's run that it has not learnt from."
+            help="Labelled photos to prove it on. Default: photos of the bundle's run that it was not trained on."
         ),
     ] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the export in --out.")] = False,
@@ -46,7 +46,7 @@ def bench(
     ] = None,
     out: Annotated[str, typer.Option("--out", help="A folder for bench.json and bench.svg.")] = "",
     data: Annotated[
-        str, typer.Option(help="Labelled photos. Default: photos of the bundle's run that it has not learnt from.")
+        str, typer.Option(help="Labelled photos. Default: photos of the bundle's run that it was not trained on.")
     ] = "",
     as_json: Json = False,
     quiet: Quiet = False,

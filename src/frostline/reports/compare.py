@@ -213,7 +213,7 @@ def _seen(record: Record) -> dict[str, set[str]]:
     for row in record.manifest:
         if row["split"] in parts:
             parts[row["split"]].add(_key(row))
-    if any("refit" in row for row in record.study.get("strategies", ())):  # its models have learnt from those as well
+    if any("refit" in row for row in record.study.get("strategies", ())):  # its models were trained on those as well
         parts["train"] |= parts["validation"]
     return parts
 

@@ -110,6 +110,7 @@ class _Simulation:
         self._exact = len(correct) <= _EXACT
         shape = (_DRAWS, len(correct) if self._exact else len(sizes))
         self._noise = rng.random(shape, dtype=np.float32) if self._exact else rng.standard_normal(shape)
+        self._calibrated = self.errors(0.0, self.shapes[0])  # without any miscalibration all shapes are alike
 
     def _per_bin(self, values: Floats) -> Floats:
         return np.asarray(np.add.reduceat(values, self._starts, axis=-1))
@@ -129,7 +130,7 @@ class _Simulation:
 
     def size_at(self, quantile: float, shape: Floats) -> float:
         """The true error of this shape of which the computed one is this quantile; 0 where that is so without any."""
-        if np.quantile(self.errors(0.0, shape), quantile) >= self.error:
+        if np.quantile(self._calibrated, quantile) >= self.error:
             return 0.0
         low, high = 0.0, 1.0
         while high < _MOST and np.quantile(self.errors(high, shape), quantile) < self.error:
@@ -142,7 +143,7 @@ class _Simulation:
 
     def p_value(self, gap: float) -> float:
         """Of perfect calibration, by the error and by the `gap` between mean confidence and accuracy."""
-        by_error = (1 + (self.errors(0.0, self.shapes[0]) >= self.error - 1e-12).sum()) / (1 + _DRAWS)
+        by_error = (1 + (self._calibrated >= self.error - 1e-12).sum()) / (1 + _DRAWS)
         by_gap = 2 * float(stats.norm.sf(gap / self.spread)) if self.spread > 0 else 1.0
         return float(min(1.0, 2 * min(by_error, by_gap)))
 
@@ -216,8 +217,8 @@ def fit_temperature(logits: np.ndarray, labels: Labels, weights: np.ndarray | No
 
     A handful of photos that are nearly all correct would send the temperature to 0, and every confidence to 100 %. So
     its logarithm has a normal prior around 0 with standard deviation `SHRINKAGE`: it weighs as much as a few dozen
-    photos. benchmarks/coverage.py simulates sizes from 20 to 700: on average never worse than temperature 1 by more
-    than 0.01 nats.
+    photos. tests/stats/test_temperature.py simulates sizes from 20 to 700: on average never worse than temperature 1 by
+    more than 0.01 nats.
 
     Parameters
     ----------

@@ -102,11 +102,11 @@ def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, 
         All that can't be used, in one line.
     """
     base = configure(data, strategies=("frozen", "fine-tuned"), line=line, **options)
-    frozen, thawed = base.strategies
-    size = base.image_size or backbones.enlarged(thawed.backbone, thawed.enlarge)
-    network = backbones.skeleton(thawed.backbone, backbones.info(thawed.backbone).transform(size, base.resize))
-    chosen = auto_lines(network, thawed.line) if lines.strip() == AUTO else _named(lines, network.layer_count)
-    rows = (replace(frozen if x == "top" else thawed, name=x, line=x, refit=False) for x in chosen)
+    frozen, fine_tuned = base.strategies
+    size = base.image_size or backbones.enlarged(fine_tuned.backbone, fine_tuned.enlarge)
+    network = backbones.skeleton(fine_tuned.backbone, backbones.info(fine_tuned.backbone).transform(size, base.resize))
+    chosen = auto_lines(network, fine_tuned.line) if lines.strip() == AUTO else _named(lines, network.layer_count)
+    rows = (replace(frozen if x == "top" else fine_tuned, name=x, line=x, refit=False) for x in chosen)
     return replace(base, strategies=tuple(rows)), Plan("lines")
 
 
@@ -177,7 +177,7 @@ def _named(lines: str, count: int) -> list[str]:
     return [found[place] for place in sorted(found, reverse=True)]
 
 
-def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
+def auto_lines(network: Backbone, fine_tuned: str, count: int = LINES) -> list[str]:
     """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and narrow places evenly
     between.
 
@@ -186,9 +186,9 @@ def auto_lines(network: Backbone, thawed: str, count: int = LINES) -> list[str]:
     and by trainable parameters, half each.
     """
     top = network.layer_count
-    upper = resolve(thawed, top)
+    upper = resolve(fine_tuned, top)
     chosen = {top: "top", 0: "0"}
-    chosen.setdefault(upper, thawed)
+    chosen.setdefault(upper, fine_tuned)
     places = _places(network)
     width = _narrow(network, upper)
     step = places[upper] / (count - 2)
