@@ -8,7 +8,7 @@ from typing import Annotated, Literal, NotRequired
 from annotated_types import Len
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.shared import Interval, Machine, Parameters, Skipped, Status
+from frostline.documents.shared import Interval, Machine, Parameters, PhotoSet, Status
 from frostline.recipes import Preset, Protocol
 
 
@@ -67,21 +67,6 @@ class SeedsComparison(AcrossSeeds):
     p_corrected: NotRequired[float]
 
 
-class SeedsDataset(TypedDict):
-    """The photos of a study over several seeds."""
-
-    name: str
-    root: str
-    test_root: str | None
-    source: str
-    test_source: str | None
-    photos: int
-    classes: list[str]
-    sample: bool
-    test_sample: bool
-    skipped: list[Skipped]
-
-
 class Tested(TypedDict):
     """How many photos the seeds asked, how many answers that were, and how many photos more than one seed asked."""
 
@@ -105,7 +90,7 @@ class Seeds(TypedDict):
     preset: NotRequired[Preset]
     reported_on: NotRequired[Literal["test", "validation"]]
     machine: NotRequired[Machine]
-    dataset: NotRequired[SeedsDataset]
+    dataset: NotRequired[PhotoSet]
     tested: NotRequired[Tested]
     runs: NotRequired[list[SeedRun]]
     seconds: NotRequired[float]

@@ -101,8 +101,8 @@ class Cleaned(TypedDict):
     relabelled: int
 
 
-class Dataset(TypedDict):
-    """The photos of a run."""
+class PhotoSet(TypedDict):
+    """Which photos a run is about."""
 
     name: str
     root: str
@@ -111,18 +111,23 @@ class Dataset(TypedDict):
     test_source: str | None
     photos: int
     classes: list[str]
+    sample: bool
+    test_sample: bool
+    skipped: list[Skipped]
+
+
+class Dataset(PhotoSet):
+    """The photos of a run."""
+
     counts: dict[str, int]
     unequal: bool
     train: int
     validation: int
     test: int
-    skipped: list[Skipped]
     cleaned: Cleaned | None
     twins: list[list[str]]
     near_twins: NearDuplicates
     conflicts: list[list[LabelledPath]]
-    sample: bool
-    test_sample: bool
     check: NotRequired[QuickCheck]
 
 

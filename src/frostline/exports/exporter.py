@@ -7,7 +7,6 @@ bundle -> network with all that is around it -> artefact + example -> proof, fro
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -173,9 +172,9 @@ def _roots(run: Path) -> tuple[Path, Path | None]:
     """
     file = next((run / name for name in ("study.json", "sweep.json") if (run / name).is_file()), None)
     try:
-        dataset = json.loads(file.read_text(encoding="utf-8"))["dataset"] if file else {}
+        dataset = documents.read_object(file)["dataset"] if file else {}
         root, elsewhere = Path(dataset["root"]), dataset.get("test_root")
-    except (OSError, ValueError, LookupError, TypeError):
+    except (OSError, RunError, LookupError, TypeError):
         raise DataError(f"{run} does not tell where its photos are: give some with --data FOLDER") from None
     scan.restore(dataset)
     return root, Path(elsewhere).resolve() if elsewhere else None
