@@ -1,0 +1,173 @@
+"""The presets' main constants, tried on one half of the flowers that no figure is reported on.
+
+    python benchmarks/halves.py ../shared/flowers runs/halves
+    python benchmarks/choose.py runs/halves/choose.csv runs/choose [--seeds 2] [--only frozen]
+    python benchmarks/choose.py runs/halves/choose.csv runs/choose --table      # of what is there so far
+
+Each cell is a study of one strategy whose recipe differs from `balanced` in what the cell's name says, without the
+training on validation photos at its end. The table shows accuracy and log loss on the photos of half A that a study
+did not train on (its validation and its test set; all of them choose here, none is reported anywhere), as means over
+seeds, and the difference from the cell with today's constants, with its interval over photos and seeds. Training stops
+early by the validation set in every cell alike. The same command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+import frostline
+from frostline.config import Config, configure
+from frostline.stats import across_seeds
+from frostline.stats.predictions import Prediction, read_predictions
+
+FIRST_SEED = 200
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A strategy with constants of its own."""
+
+    strategy: str
+    side: int
+    line: str = ""
+    rate: float = 0.0
+    """Learning rate of the head (frozen), or above the line (fine-tuned); 0: as the preset has it."""
+    epochs: int = 0
+    views: int = 0
+
+    @property
+    def name(self) -> str:
+        said = [self.strategy, f"{self.side} px", self.line]
+        said += [f"{name} {value:g}" for name, value in self.changed.items()]
+        return ", ".join(part for part in said if part)
+
+    @property
+    def changed(self) -> dict[str, float]:
+        rate = "learning rate" if self.strategy == "frozen" else "learning rate above the line"
+        return {k: v for k, v in ((rate, self.rate), ("epochs", self.epochs), ("views", self.views)) if v}
+
+    def config(self, data: Path, seed: int) -> Config:
+        given = configure(
+            data, strategies=[self.strategy], seed=seed, image_size=self.side, explain=0, robustness="0",
+            line=self.line or None,
+        )  # fmt: skip
+        whole = given.strategies[0]
+        recipe = whole.recipe
+        if self.rate:
+            which = "learning_rate" if self.strategy == "frozen" else "learning_rate_above_line"
+            recipe = replace(recipe, **{which: self.rate})
+        recipe = replace(recipe, epochs=self.epochs or recipe.epochs, views=self.views or recipe.views)
+        return replace(given, strategies=(replace(whole, recipe=recipe, refit=False),))
+
+
+CELLS = (
+    # `balanced` as it is, then what differs from it most, so that a grid that is stopped early has told something
+    Cell("frozen", 288),
+    Cell("fine-tuned", 288, "top-6"),
+    *(Cell("frozen", 288, rate=rate) for rate in (3e-4, 3e-3)),
+    *(Cell("fine-tuned", 288, "top-6", rate=rate) for rate in (1e-4, 1e-3)),
+    Cell("frozen", 224),
+    Cell("fine-tuned", 288, "top-27"),
+    Cell("fine-tuned", 224, "top-6"),
+    Cell("frozen", 320),
+    Cell("fine-tuned", 288, "top-27", rate=1e-4),
+    Cell("fine-tuned", 224, "top-27"),
+    Cell("frozen", 256),
+    Cell("frozen", 288, epochs=10),
+    Cell("fine-tuned", 320, "top-27"),
+    Cell("fine-tuned", 288, "top-27", rate=1e-3),
+    *(Cell("frozen", 288, views=views) for views in (1, 4)),
+)
+KINDS = ("frozen", "fine-tuned")
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the studies of a cell said of photos that they did not train on."""
+
+    correct: dict[tuple[str, int], bool]
+    """By path and seed."""
+    log_loss: float
+
+    def accuracy(self) -> float:
+        seeds = {seed for _, seed in self.correct}
+        return float(np.mean([np.mean([c for (_, s), c in self.correct.items() if s == seed]) for seed in seeds]))
+
+
+def answers(folder: Path, seeds: list[int]) -> Answers:
+    said = [(p, seed) for seed in seeds for p in _held_out(folder / f"seed-{seed}")]
+    losses = [-math.log(max(p.probabilities[p.true], 1e-6)) for p, _ in said]
+    return Answers({(p.path, seed): p.correct for p, seed in said}, float(np.mean(losses)))
+
+
+def _held_out(run: Path) -> Iterator[Prediction]:
+    (strategy,) = (path.parent for path in run.glob("*/predictions.csv"))
+    for name in ("predictions.csv", "validation.csv"):
+        yield from read_predictions(strategy / name)
+
+
+def compared(ours: Answers, usual: Answers, seeds: list[int]) -> across_seeds.PairAcross:
+    paths = sorted({path for path, _ in usual.correct})
+    counts = np.array([[float((path, s) in usual.correct) for s in seeds] for path in paths])
+    sums = [
+        np.array([[float(one.correct.get((path, s), False)) for s in seeds] for path in paths]) for one in (ours, usual)
+    ]
+    return across_seeds.compare_across("this", sums[0], "today's", sums[1], counts, seed=0)
+
+
+def table(out: Path, count: int) -> Iterator[str]:
+    yield "| constants | seeds | accuracy, % | log loss | against today's, points (95 % CI) |"
+    yield "| --- | --- | --- | --- | --- |"
+    for kind in KINDS:
+        usual: tuple[Answers, list[int]] | None = None
+        for cell in (cell for cell in CELLS if cell.strategy == kind):
+            seeds = [s for s in range(FIRST_SEED, FIRST_SEED + count) if _ended(out / _slug(cell) / f"seed-{s}")]
+            if not seeds:
+                continue
+            ours = answers(out / _slug(cell), seeds)
+            beside = "today's"
+            if usual is not None and len(seeds) > 1 and seeds == usual[1]:
+                found = compared(ours, usual[0], seeds)
+                low, high = (100 * end for end in found.ci)
+                beside = f"{100 * found.mean:+.1f} ({low:.1f} to {high:.1f})"
+            usual = usual or (ours, seeds)
+            yield f"| {cell.name} | {len(seeds)} | {100 * ours.accuracy():.1f} | {ours.log_loss:.3f} | {beside} |"
+
+
+def _slug(cell: Cell) -> str:
+    return cell.name.replace(", ", "_").replace(" ", "-")
+
+
+def _ended(run: Path) -> bool:
+    return bool(list(run.glob("*/predictions.csv")))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path, help="choose.csv of halves.py")
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--only", default=",".join(KINDS), help="comma-separated: frozen, fine-tuned")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    options = parser.parse_args()
+    with options.data.open(encoding="utf-8", newline="") as file:
+        if "split" in (csv.DictReader(file).fieldnames or ()):
+            raise SystemExit(f"{options.data} has a column split: expected choose.csv, where no photo is reported on")
+    wanted = () if options.table else options.only.split(",")
+    for cell in (cell for cell in CELLS if cell.strategy in wanted):
+        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
+            run = options.out / _slug(cell) / f"seed-{seed}"
+            frostline.study(cell.config(options.data, seed), run, existing="resume")
+        print(cell.name, flush=True)
+    print("\n".join(table(options.out, options.seeds)))
+
+
+if __name__ == "__main__":
+    main()
