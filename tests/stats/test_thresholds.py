@@ -24,18 +24,36 @@ def test_nineteen_of_twenty_promises_are_kept() -> None:
     for _ in range(400):
         sure = rng.uniform(0.4, 1, 400)
         for row in thresholds.table(sure.tolist(), (rng.random(400) < sure).tolist()):
-            if row["precision"] == 0.85:
+            if row["precision"] == 0.8:
                 promised += 1
-                kept += (1 + row["threshold"]) / 2 >= 0.85
-                assert row["lower"] >= 0.85
+                kept += (1 + row["threshold"]) / 2 >= 0.8
+                assert row["lower"] >= 0.8
                 assert row["kept"] == np.mean(sure >= row["threshold"])
     assert promised > 300
-    assert kept / promised > 0.93
+    assert kept / promised > 0.98
+
+
+@pytest.mark.parametrize("photos", [110, 400])
+def test_the_highest_precision_offered_holds_too(photos: int) -> None:
+    """Models of accuracy 0.8 to 0.97: the winner of a table is not a lucky draw (benchmarks/simulated/thresholds.py has
+    more sizes and shapes)."""
+    rng = np.random.default_rng(1)
+    offered, broken = 0, 0
+    for _ in range(300):
+        logits = rng.normal(rng.uniform(1.9, 5.5), 1.6, 20_000)
+        chances = 1 / (1 + np.exp(-logits))
+        sure = chances[:photos]
+        if rows := thresholds.table(sure.tolist(), (rng.random(photos) < sure).tolist()):
+            offered += 1
+            broken += chances[chances >= rows[-1]["threshold"]].mean() < rows[-1]["precision"]
+    assert offered > 250
+    assert broken / offered <= 0.03
 
 
 def test_a_model_that_is_always_right_is_promised_what_the_number_of_photos_can_show() -> None:
     found = thresholds.table(np.linspace(0.5, 1, 60).tolist(), [True] * 60)
-    assert [row["precision"] for row in found] == [0.8, 0.85, 0.9, 0.925, 0.95]  # 59 photos for 95 %
+    assert [row["precision"] for row in found] == [0.8, 0.85, 0.9]  # 51 photos for 90 %
+    assert thresholds.photos_needed(0.95) == 104
     assert {row["threshold"] for row in found} == {0.5}
     assert thresholds.table([], []) == []
     assert thresholds.table([0.9] * 200, [False] * 200) == []
@@ -77,7 +95,9 @@ def test_unsure_answers_are_marked_and_stay(run: Run, tmp_path: Path) -> None:
     assert f"unsure below {middle:.4f}" in said.err
     by_hand = must("predict", bundle, run.data, "--json", "--threshold", middle)
     assert by_hand.out == said.out
-    assert "0.9 at most" in call("predict", bundle, run.data, "--precision", 0.99).error
+    error = call("predict", bundle, run.data, "--precision", 0.99).error
+    assert "0.9 at most" in error
+    assert "0.99 takes at least 528 validation photos" in error
     assert "exclude" in call("predict", bundle, run.data, "--precision", 0.9, "--threshold", 0.5).error
     assert "--prior" in call("predict", bundle, run.data, "--precision", 0.9, "--prior", "equal").error
     assert "0 to 1" in call("predict", bundle, run.data, "--threshold", 7).error

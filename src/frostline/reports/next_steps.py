@@ -10,9 +10,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from frostline import wording
 from frostline.reports.record import Record, Row
-from frostline.stats.predictions import Prediction
+from frostline.stats import intervals, thresholds
 
 SURE = 0.9
 """A photo that every strategy gets wrong, the best one with at least this confidence, is more likely mislabelled than
@@ -144,30 +146,17 @@ def _scored(best: Row) -> list[Row]:
 def _held_back(record: Record, best: Row) -> str:
     """The effect of withholding unsure predictions. The threshold is chosen on validation photos, the effect measured
     on the others."""
-    chosen, reported = record.validation.get(best["name"]) or [], record.predictions.get(best["name"]) or []
-    threshold = _threshold(chosen)
-    kept = [p for p in reported if threshold is not None and p.confidence >= threshold]
-    if threshold is None or not kept:
+    reported = record.predictions.get(best["name"]) or []
+    row = thresholds.of_half_the_errors(record.validation.get(best["name"]) or [])
+    kept = [p.correct for p in reported if row is not None and p.confidence >= row["threshold"]]
+    if row is None or not kept:
         return ""
-    right = sum(p.correct for p in kept) / len(kept)
     return (
-        f"If predictions below {100 * threshold:.0f} % confidence are withheld (a threshold chosen on validation "
-        f"photos), {wording.percent(len(kept) / len(reported))} of the photos remain, and accuracy on them is "
-        f"{wording.percent(right)}."
+        f"If predictions below {wording.percent(row['threshold'])} confidence are withheld, at least "
+        f"{100 * row['precision']:g} % of the others are correct, by the validation photos (with 95 % confidence). Of "
+        f"the photos reported on, {wording.percent(len(kept) / len(reported))} remain, and accuracy on them is "
+        f"{wording.percent(np.mean(kept))} ({wording.interval(intervals.mean_interval(np.array(kept, dtype=float)))})."
     )
-
-
-def _threshold(rows: Sequence[Prediction]) -> float | None:
-    """The lowest confidence above which the error rate is at most half as high; `rows` by falling confidence."""
-    errors = sum(not p.correct for p in rows)
-    if errors < 4:  # too few to place a threshold by
-        return None
-    allowed, wrong, best = errors / len(rows) / 2, 0, None
-    for number, row in enumerate(rows, start=1):
-        wrong += not row.correct
-        if wrong / number <= allowed:
-            best = row.confidence
-    return best
 
 
 def _line(record: Record, best: Row) -> Step | None:
