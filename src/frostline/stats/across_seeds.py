@@ -7,9 +7,11 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from frostline.stats.clusters import Clusters, flipped, numbered, student
 from frostline.stats.intervals import holm, mean_interval, mid_p, p_in_words, unanimous
 
 RESAMPLES = 4000
+Z = 1.959964
 
 
 # ---- several seeds ---------------------------------------------------------------------------------------------------
@@ -45,7 +47,7 @@ class PairAcross(Across):
     """`p_value`, corrected for the number of comparisons that are made together (Holm, 1979)."""
 
 
-def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
+def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int, clusters: Clusters | None = None) -> Across:
     """The mean of the seeds' accuracies, with an interval that accounts for chance in both photos and seeds.
 
     Photos and seeds are resampled independently and their weights multiply: the pigeonhole bootstrap (Owen, Annals of
@@ -70,12 +72,21 @@ def mean_across(sums: np.ndarray, counts: np.ndarray, seed: int) -> Across:
         more, and each seed tested a photo.
     seed
         Of the resampling.
+    clusters
+        (N,) Numbers shared by photos that are not independent (`stats.clusters`); None = all are independent. A cluster
+        comes with all its photos or not at all.
     """
-    return _across(sums, counts, seed, least=0.0)
+    return _across(sums, counts, seed, 0.0, clusters)
 
 
 def compare_across(
-    a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray, counts: np.ndarray, seed: int
+    a: str,
+    correct_a: np.ndarray,
+    b: str,
+    correct_b: np.ndarray,
+    counts: np.ndarray,
+    seed: int,
+    clusters: Clusters | None = None,
 ) -> PairAcross:
     """Compare two models over photos and seeds: `mean_across` of the paired differences.
 
@@ -88,11 +99,16 @@ def compare_across(
         (N photos, S seeds) How many of each model's answers about a photo were correct.
     counts
         (N, S) How many answers there were of each.
+    clusters
+        (N,) As `mean_across` takes them. The test then flips the signs of their sums (`clusters.flipped`).
     """
-    found = _across(correct_a - correct_b, counts, seed, least=-1.0)
-    ahead = (correct_a - correct_b).sum(1)
-    only_a, only_b = int((ahead > 0).sum()), int((ahead < 0).sum())
-    p = mid_p(only_a, only_b)
+    found = _across(correct_a - correct_b, counts, seed, -1.0, clusters)
+    ahead = np.sign((correct_a - correct_b).sum(1))
+    own = numbered(clusters)
+    if own is None:
+        p = mid_p(int((ahead > 0).sum()), int((ahead < 0).sum()))
+    else:
+        p = flipped(np.bincount(own, weights=ahead).round().astype(np.intp))
     return PairAcross(**asdict(found), a=a, b=b, p_value=p, verdict=_verdict_across(a, b, found, p), p_corrected=p)
 
 
@@ -105,11 +121,19 @@ def corrected(pairs: Sequence[PairAcross]) -> list[PairAcross]:
     ]
 
 
-def _across(sums: np.ndarray, counts: np.ndarray, seed: int, least: float) -> Across:
+def _across(sums: np.ndarray, counts: np.ndarray, seed: int, least: float, clusters: Clusters | None) -> Across:
+    own, widening = numbered(clusters), 1.0
+    if own is not None:  # a cluster is then what a photo is without
+        groups = int(own.max()) + 1
+        sums, counts = (_added(rows, own, groups) for rows in (sums, counts))
+        widening = student(groups) / Z * float(np.sqrt(groups / max(1, groups - 1)))
     means = sums.sum(0) / counts.sum(0)
     values = sums[counts > 0] / counts[counts > 0]
     if values.min() < values.max():
-        low, high = np.quantile(_pigeonhole(sums, counts, seed), (0.025, 0.975))
+        ends = np.quantile(_pigeonhole(sums, counts, seed), (0.025, 0.975))
+        if own is not None:  # a bootstrap of few clusters is too narrow
+            ends = means.mean() + widening * (ends - means.mean())
+        low, high = ends
     else:  # a bootstrap would claim certainty
         same = np.full(len(sums), values[0])
         low, high = mean_interval(same) if least == 0 else unanimous(same)
@@ -120,6 +144,13 @@ def _across(sums: np.ndarray, counts: np.ndarray, seed: int, least: float) -> Ac
         range=(float(means.min()), float(means.max())),
         ci=(max(least, float(low)), min(1.0, float(high))),
     )
+
+
+def _added(rows: np.ndarray, clusters: Clusters, groups: int) -> np.ndarray:
+    """Rows (N, S) added up by cluster: (groups, S)."""
+    total = np.zeros((groups, rows.shape[1]))
+    np.add.at(total, clusters, rows)
+    return total
 
 
 def _pigeonhole(sums: np.ndarray, counts: np.ndarray, seed: int, batch: int = 200) -> np.ndarray:

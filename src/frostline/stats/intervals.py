@@ -1,4 +1,8 @@
-"""Confidence intervals and paired tests."""
+"""Confidence intervals and paired tests.
+
+Photos may come in `clusters` (N,): numbers that photos share which are not independent, such as those of one group; see
+`stats.clusters`. None = all are independent, as are clusters of one photo each.
+"""
 
 from __future__ import annotations
 
@@ -9,46 +13,88 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from frostline.stats import clusters as dependence
 from frostline.stats.calibration import wilson
+from frostline.stats.clusters import Clusters
 
 Labels = np.ndarray
 
 
-def mean_interval(correct: np.ndarray) -> tuple[float, float]:
+def mean_interval(correct: np.ndarray, clusters: Clusters | None = None) -> tuple[float, float]:
     """95 % CI of the mean of 0/1 values (N,) over photos: Wilson's (1927).
 
     Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95
-    to 96 times in 100; BCa falls below 93 where few photos are wrong, and claims certainty where none is.
+    to 96 times in 100; BCa falls below 93 where few photos are wrong, and claims certainty where none is. With clusters
+    it is that of so many fewer photos as the design effect says, with Student's t for the number of clusters.
     """
-    return wilson(float(correct.sum()), len(correct))
+    count = len(correct)
+    own = dependence.numbered(clusters)
+    if own is None:
+        return wilson(float(correct.sum()), count)
+    mean, groups = float(correct.mean()), int(own.max()) + 1
+    alone = mean * (1 - mean) / max(1, count - 1)
+    seen = dependence.variance((correct - mean) / count, own) / alone if alone else 1.0
+    correlation = dependence.correlation(correct > 0.5, own)
+    effective = count / max(1.0, seen, 1 + (dependence.spread(np.bincount(own)) - 1) * correlation)
+    return wilson(mean * effective, effective, dependence.student(groups))
 
 
-def balanced_interval(correct: np.ndarray, labels: Labels) -> tuple[float, float]:
+def balanced_interval(correct: np.ndarray, labels: Labels, clusters: Clusters | None = None) -> tuple[float, float]:
     """95 % CI of the mean over classes of the mean of 0/1 `correct` (N,): Wilson's, for the number of photos that
     would waver as much.
 
     Each class's variance is that of its recall after adding half a photo on each side, so that two of two correct are
     no certainty. A class of few photos makes that variance itself uncertain: hence Student's t, with Satterthwaite's
-    (1946) degrees of freedom, four at least.
+    (1946) degrees of freedom, four at least. With clusters each class counts by its number of them.
     """
     counts = np.bincount(labels)
     n = counts[counts > 0]
     k = np.bincount(labels, weights=correct)[counts > 0].round()
     smoothed = (k + 0.5) / (n + 1)
     variances = smoothed * (1 - smoothed) / n / len(n) ** 2
-    freedom = max(4.0, variances.sum() ** 2 / (variances**2 / np.maximum(n - 1, 1)).sum())
+    own = dependence.numbered(clusters)
+    effect, units = (1.0, n) if own is None else _balanced_effect(correct, labels, own, variances)
+    freedom = max(4.0, variances.sum() ** 2 / (variances**2 / np.maximum(units - 1, 1)).sum())
     mean, near = float((k / n).mean()), float(smoothed.mean())
-    count = near * (1 - near) / float(variances.sum())
+    count = near * (1 - near) / float(variances.sum()) / effect
     return wilson(mean * count, count, float(stats.t.ppf(0.975, freedom)))
 
 
-def average_interval(values: np.ndarray) -> tuple[float, float]:
+def _balanced_effect(
+    correct: np.ndarray, labels: Labels, clusters: Clusters, variances: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """The design effect on the mean over classes of recall, and the number of clusters in each class.
+
+    Parameters
+    ----------
+    variances
+        Of each class's part in that mean, of independent photos.
+    """
+    classes = np.unique(labels, return_inverse=True)[1]
+    n = np.bincount(classes)
+    of_photo = 1 / n[classes] / len(n)
+    recall = np.bincount(classes, weights=correct) / n
+    alone = float((recall * (1 - recall) / np.maximum(1, n - 1)).sum()) / len(n) ** 2
+    seen = dependence.variance((correct - recall[classes]) * of_photo, clusters, classes) / alone if alone else 1.0
+    correlation = dependence.correlation(correct > 0.5, clusters, classes)
+    deviation = np.sqrt(variances * n)[classes] / n[classes]  # of each photo's part
+    together = float((np.bincount(clusters, weights=deviation) ** 2).sum() / (deviation**2).sum())
+    units = np.array([len(np.unique(clusters[classes == c])) for c in range(len(n))])
+    return max(1.0, seen, 1 + (together - 1) * correlation), units
+
+
+def average_interval(values: np.ndarray, clusters: Clusters | None = None) -> tuple[float, float]:
     """95 % CI of the mean of values (N,) between -1 and 1, one a photo: Student's; where all agree, what the rule
     of three leaves open."""
-    if len(values) < 2 or values.min() == values.max():
-        return unanimous(values)
+    own = dependence.numbered(clusters)
+    units = len(values) if own is None else int(own.max()) + 1
+    if units < 2 or values.min() == values.max():
+        return unanimous(values[:units])
     mean = float(values.mean())
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    if own is not None:
+        error = max(error, float(np.sqrt(dependence.variance((values - mean) / len(values), own))))
+    half = float(stats.t.ppf(0.975, units - 1)) * error
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 
@@ -70,22 +116,54 @@ class Comparison:
     """`p_value`, corrected for the number of comparisons that are made together (Holm, 1979)."""
 
 
-def compare(a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray) -> Comparison:
-    """Compare two models by which photos (N,) each predicted correctly: Tango's interval and McNemar's mid-p test."""
+def compare(
+    a: str, correct_a: np.ndarray, b: str, correct_b: np.ndarray, clusters: Clusters | None = None
+) -> Comparison:
+    """Compare two models by which photos (N,) each predicted correctly: Tango's interval and McNemar's mid-p test.
+
+    With clusters the test flips the signs of their sums (`clusters.flipped`), and the interval is that of so many fewer
+    photos as the design effect says, with Student's t for the number of clusters.
+    """
     difference = correct_a.astype(float) - correct_b.astype(float)
-    only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
-    p = mid_p(only_a, only_b)
-    mean, ci = float(difference.mean()), paired_interval(only_a, only_b, len(difference))
+    only_a, only_b, mean = int((difference > 0).sum()), int((difference < 0).sum()), float(difference.mean())
+    own = dependence.numbered(clusters)
+    if own is None:
+        p, ci = mid_p(only_a, only_b), paired_interval(only_a, only_b, len(difference))
+    else:
+        p = dependence.flipped(np.bincount(own, weights=difference).round().astype(np.intp))
+        effect = _paired_effect(difference, own)
+        z = dependence.student(int(own.max()) + 1)
+        ci = paired_interval(only_a / effect, only_b / effect, len(difference) / effect, z)
     return Comparison(a, b, mean, ci, p, _verdict(a, b, mean, ci, p), p)
 
 
-def compare_all(correct: Mapping[str, np.ndarray]) -> list[Comparison]:
+def _paired_effect(difference: np.ndarray, clusters: Clusters) -> float:
+    """The design effect on the mean of `difference` (N,), of 1, 0 and -1."""
+    count, mean = len(difference), float(difference.mean())
+    alone = float(difference.var(ddof=1)) / count if count > 1 else 0.0
+    seen = dependence.variance((difference - mean) / count, clusters) / alone if alone else 1.0
+    more = dependence.spread(np.bincount(clusters)) - 1
+    ahead, behind = (float((difference == sign).mean()) for sign in (1, -1))
+    parts = [
+        share * (1 - share) * (1 + more * dependence.correlation(difference == sign, clusters))
+        for share, sign in ((ahead, 1), (behind, -1))
+    ]
+    apart = ahead + behind - mean**2
+    assumed = (
+        (sum(parts) + 2 * ahead * behind) / apart
+        if apart
+        else 1 + more * dependence.correlation(difference > 0, clusters)
+    )
+    return max(1.0, (seen + assumed) / 2)
+
+
+def compare_all(correct: Mapping[str, np.ndarray], clusters: Clusters | None = None) -> list[Comparison]:
     """Compare every pair of models by which photos (N,) each predicted correctly, the later one first.
 
     The verdicts are corrected for the number of pairs (`holm`): among three equal models "beats" is said of some pair
     in at most 5 % of all cases, as it is of a single pair.
     """
-    pairs = [compare(a, correct[a], b, correct[b]) for a, b in combinations(reversed(list(correct)), 2)]
+    pairs = [compare(a, correct[a], b, correct[b], clusters) for a, b in combinations(reversed(list(correct)), 2)]
     corrected = holm([pair.p_value for pair in pairs])
     return [
         replace(pair, p_corrected=p, verdict=_verdict(pair.a, pair.b, pair.difference, pair.ci, p, len(pairs)))
@@ -117,7 +195,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return corrected
 
 
-def paired_interval(only_a: int, only_b: int, count: int, z: float = 1.959964) -> tuple[float, float]:
+def paired_interval(only_a: float, only_b: float, count: float, z: float = 1.959964) -> tuple[float, float]:
     """95 % CI of the difference of two models' accuracies on the same photos: Tango's score interval (Statistics
     in Medicine, 1998).
 
