@@ -11,8 +11,8 @@ ARGS ?=
 study: $(VENV)/installed ## the main job, on the built-in sample or DATA=path
 	$(BIN)/frostline study $(DATA) $(if $(OUT),--out $(OUT)) $(ARGS)
 
-test: $(VENV)/installed-dev ## the whole suite
-	$(BIN)/pytest $(ARGS)
+test: $(VENV)/installed-dev ## the whole suite, one process a core; a test file stays in one of them (its fixtures are studies)
+	$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/installed-dev ## style, types and the import contract
 	$(BIN)/ruff check .
