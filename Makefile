@@ -6,7 +6,7 @@ DATA ?=
 OUT ?=
 ARGS ?=
 
-.PHONY: study test lint bench schemas install dev clean
+.PHONY: study test lint bench figures schemas install dev clean
 
 study: $(VENV)/installed ## the main job, on the built-in sample or DATA=path
 	$(BIN)/frostline study $(DATA) $(if $(OUT),--out $(OUT)) $(ARGS)
@@ -23,6 +23,9 @@ lint: $(VENV)/installed-dev ## style, types and the import contract
 bench: $(VENV)/installed-dev ## frostline's stages, then the race against Keras, PyTorch and fastai (DATA=path, hours; ARGS="--jobs frozen")
 	$(BIN)/python benchmarks/stages.py $(DATA)
 	$(BIN)/python benchmarks/race.py $(DATA) $(ARGS)
+
+figures: $(VENV)/installed ## docs/figures.toml's figures, into README.md and docs/*.md
+	$(BIN)/python benchmarks/figures.py
 
 schemas: $(VENV)/installed ## the JSON schemas of study.json and its kin, into docs/
 	$(BIN)/python -m frostline.documents docs

@@ -1,6 +1,6 @@
 """frostline against what a user would run instead: process against process, in turns, on the same photos.
 
-    python benchmarks/race.py [DATA] [--epochs 10] [--repeats 3] [--out runs/race.json] [--picture docs/speed.svg]
+    python benchmarks/race.py [DATA] [--epochs 10] [--repeats 3] [--out runs/race.json] [--record]
 
 DATA is a folder of class folders; without it the built-in sample is used. benchmarks/README.md says what is measured
 and how. The results are written after every process; the same command goes on where it was stopped.
@@ -38,8 +38,13 @@ HERE = Path(__file__).resolve().parent
 LIMIT = 30 * 60.0  # seconds; a peer that would take longer is stopped after its third epoch
 ANSWER = re.compile(r"(\S+): accuracy [\d.]+ % \(95 % CI")
 ALL_JOBS = ("frozen", "fine-tuned", "baseline", "study", "predict")
-SCRIPTS = {"keras": "keras_tutorial.py", "torch": "torch_tutorial.py", "fastai": "fastai_learner.py"}
-NAMES = {"keras": "Keras", "torch": "PyTorch", "fastai": "fastai"}
+SCRIPTS = {
+    "expert": "features_once.py",
+    "keras": "keras_tutorial.py",
+    "torch": "torch_tutorial.py",
+    "fastai": "fastai_learner.py",
+}
+NAMES = {"expert": "PyTorch and scikit-learn", "keras": "Keras", "torch": "PyTorch", "fastai": "fastai"}
 
 Record = dict[str, Any]
 
@@ -61,6 +66,7 @@ class Race:
 
 
 RACES = (
+    Race("frozen", "expert", "features", 0, "frozen; peer: features once, logistic regression"),
     Race("frozen", "keras", "frozen", 1, "frozen"),
     Race("fine-tuned", "keras", "fine-tuned", 1, "fine-tuned, last six layers"),
     Race("baseline", "keras", "baseline", 1, "baseline CNN"),
@@ -200,6 +206,8 @@ def run_peer(race: Race, data: Path, epochs: int, *, short: bool, limit: float =
         out = Path(folder) / ("predictions.csv" if race.job == "predict" else "saved")
         script = HERE / "peers" / SCRIPTS[race.peer]
         command = [python, str(script), race.peer_job, str(data), "--epochs", str(told), "--out", str(out)]
+        if race.peer == "expert":  # how long a regression takes depends on the features
+            command += ["--weights", str(published())]
         seen = watch(command, environment, Path(folder), stream="stdout", over=over)
         result = with_failure({**record(seen), "events": events, "short": short}, seen, Path(folder))
     if seen.stopped or (short and told < epochs and race.models):
@@ -210,8 +218,11 @@ def run_peer(race: Race, data: Path, epochs: int, *, short: bool, limit: float =
 
 
 def environment_of(peer: str) -> Path:
-    """The interpreter of the peer's own environment, made where it is not there yet."""
+    """The interpreter of the peer's own environment, made where it is not there yet; frostline's own for a peer that
+    needs nothing else."""
     folder, requirements = HERE / ".envs" / peer, HERE / "peers" / f"{peer}.txt"
+    if not requirements.exists():
+        return Path(sys.executable)
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     wanted, mark = requirements.read_text(encoding="utf-8"), folder / "installed.txt"
     if not mark.exists() or mark.read_text(encoding="utf-8") != wanted:
@@ -221,6 +232,13 @@ def environment_of(peer: str) -> Path:
         subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-r", str(requirements)], check=True)
         write_text(mark, wanted)
     return python
+
+
+def published() -> Path:
+    """MobileNetV2's published weights, which both sides start from."""
+    from frostline.networks import weights
+
+    return weights.fetch(weights.KNOWN["mobilenet_v2"])
 
 
 # ---- frostline -------------------------------------------------------------------------------------------------------
@@ -540,6 +558,39 @@ def first_answer(document: Record, rows: list[Row]) -> Iterator[str]:
     yield f"Accuracy with its interval in the terminal, from the start of a whole study: {', '.join(seconds)}.{against}"
 
 
+def publish(document: Record, command: str) -> None:
+    """Put medians, spreads and ratios into docs/figures.toml, experts first; only of a quiet machine, three runs in
+    turns."""
+    import figures
+
+    rows = [row for row in rows_of(document) if not row.reckoned and min(len(row.ours), len(row.theirs)) >= 3]
+    loads = [run["load_before"] for row in rows for run in (*row.ours, *row.theirs)]
+    if not rows or max(loads) >= 2 * figures.BUSY:  # a run that has just ended still counts in the load of its minute
+        raise SystemExit(
+            f"not recorded: {len(rows)} jobs with three runs on both sides, load average before a run up to "
+            f"{max(loads, default=0):.1f}; expected one job or more, and a machine that does nothing else"
+        )
+    rows.sort(key=lambda row: row.race.peer != "expert")
+    values = [
+        {
+            "job": row.race.label,
+            "peer": NAMES[row.race.peer],
+            "theirs": _three(row.theirs),
+            "ours": _three(row.ours),
+            "ratios": [row.ratio, min(row.ratios), max(row.ratios)],
+        }
+        for row in rows
+    ]
+    about = {"rows": values, **document["settings"]}
+    figures.record("speed", command, about, loads=loads, versions=known_versions(document, rows))
+
+
+def _three(runs: list[Record]) -> list[float]:
+    """Median, least and most seconds."""
+    seconds = [run["seconds"] for run in runs]
+    return [float(statistics.median(seconds)), min(seconds), max(seconds)]
+
+
 def words(seconds: float) -> str:
     from frostline.wording import duration
 
@@ -623,6 +674,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path("runs/race.json"), help="results as JSON (runs/race.json)")
     parser.add_argument("--picture", type=Path, help="write the bars to this .svg file")
     parser.add_argument("--table", action="store_true", help="run nothing: table (and picture) from the JSON in --out")
+    parser.add_argument("--record", action="store_true", help="put the results into docs/figures.toml, for README.md")
     arguments = parser.parse_args()
     if arguments.epochs < 1 or arguments.repeats < 1:
         parser.error("--epochs and --repeats: expected 1 or more")
@@ -657,6 +709,9 @@ def main() -> None:
     print(table(document))
     if arguments.picture:
         picture(document, arguments.picture)
+    if well and arguments.record:
+        jobs, peers = (",".join(names) for names in (arguments.jobs, arguments.peers))
+        publish(document, f"python benchmarks/race.py photos/ --jobs {jobs} --peers {peers} --record")
     if not well:
         raise SystemExit("a process failed; the JSON holds what it said, the same command tries it again")
 
