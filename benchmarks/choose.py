@@ -23,8 +23,9 @@ from pathlib import Path
 import numpy as np
 
 import frostline
+from frostline import wording
 from frostline.config import Config, configure
-from frostline.stats import across_seeds
+from frostline.stats import across_seeds, intervals
 from frostline.stats.predictions import Prediction, read_predictions
 
 FIRST_SEED = 200
@@ -113,40 +114,54 @@ def _held_out(run: Path) -> Iterator[Prediction]:
         yield from read_predictions(strategy / name)
 
 
-def compared(ours: Answers, usual: Answers, seeds: list[int]) -> across_seeds.PairAcross:
+def compared(ours: Answers, usual: Answers, seeds: list[int]) -> tuple[float, tuple[float, float], float]:
+    """The difference in accuracy from `usual`, its 95 % CI, and p: over photos and seeds, or photos of one seed."""
     paths = sorted({path for path, _ in usual.correct})
     counts = np.array([[float((path, s) in usual.correct) for s in seeds] for path in paths])
-    sums = [
+    mine, theirs = (
         np.array([[float(one.correct.get((path, s), False)) for s in seeds] for path in paths]) for one in (ours, usual)
+    )
+    if len(seeds) == 1:
+        alone = intervals.compare("this", mine[:, 0], "today's", theirs[:, 0])
+        return alone.difference, alone.ci, alone.p_value
+    found = across_seeds.compare_across("this", mine, "today's", theirs, counts, seed=0)
+    return found.mean, found.ci, found.p_value
+
+
+def table(out: Path, count: int) -> list[str]:
+    """Markdown; each kind of strategy in the order of `CELLS`, p corrected for the comparisons of its kind (Holm)."""
+    lines = [
+        "| constants | seeds | accuracy, % | log loss | against today's, points (95 % CI) |",
+        "| --- | --- | --- | --- | --- |",
     ]
-    return across_seeds.compare_across("this", sums[0], "today's", sums[1], counts, seed=0)
-
-
-def table(out: Path, count: int) -> Iterator[str]:
-    yield "| constants | seeds | accuracy, % | log loss | against today's, points (95 % CI) |"
-    yield "| --- | --- | --- | --- | --- |"
     for kind in KINDS:
-        usual: tuple[Answers, list[int]] | None = None
-        for cell in (cell for cell in CELLS if cell.strategy == kind):
-            seeds = [s for s in range(FIRST_SEED, FIRST_SEED + count) if _ended(out / _slug(cell) / f"seed-{s}")]
-            if not seeds:
-                continue
-            ours = answers(out / _slug(cell), seeds)
-            beside = "today's"
-            if usual is not None and len(seeds) > 1 and seeds == usual[1]:
-                found = compared(ours, usual[0], seeds)
-                low, high = (100 * end for end in found.ci)
-                beside = f"{100 * found.mean:+.1f} ({low:.1f} to {high:.1f})"
-            usual = usual or (ours, seeds)
-            yield f"| {cell.name} | {len(seeds)} | {100 * ours.accuracy():.1f} | {ours.log_loss:.3f} | {beside} |"
+        ended = [(cell, _seeds(out / _slug(cell), count)) for cell in CELLS if cell.strategy == kind]
+        ended = [(cell, seeds) for cell, seeds in ended if seeds]
+        today = ended[0][1] if ended and ended[0][0] == next(c for c in CELLS if c.strategy == kind) else []
+        rows = [(cell, seeds, answers(out / _slug(cell), seeds)) for cell, seeds in ended]
+        beside = []
+        for cell, seeds, ours in rows:
+            shared = [seed for seed in seeds if seed in today]
+            if cell != rows[0][0] and shared:
+                beside.append(compared(ours, answers(out / _slug(rows[0][0]), shared), shared))
+        corrected = iter(zip(beside, intervals.holm([p for _, _, p in beside]), strict=True))
+        for cell, seeds, ours in rows:
+            said = "today's"
+            if cell != rows[0][0] and set(seeds) & set(today):
+                (mean, ci, _), p = next(corrected)
+                said = f"{wording.points(mean)} ({wording.span(ci)}), {wording.p_value(p)}"
+            lines.append(f"| {cell.name} | {len(seeds)} | {100 * ours.accuracy():.1f} | {ours.log_loss:.3f} | {said} |")
+    return lines
+
+
+def _seeds(folder: Path, count: int) -> list[int]:
+    """Those of which the cell's study has ended."""
+    every = range(FIRST_SEED, FIRST_SEED + count)
+    return [seed for seed in every if list((folder / f"seed-{seed}").glob("*/predictions.csv"))]
 
 
 def _slug(cell: Cell) -> str:
     return cell.name.replace(", ", "_").replace(" ", "-")
-
-
-def _ended(run: Path) -> bool:
-    return bool(list(run.glob("*/predictions.csv")))
 
 
 def main() -> None:

@@ -106,3 +106,39 @@ def test_a_half_that_is_too_small_for_the_test_set_is_said_in_one_line(
 ) -> None:
     with pytest.raises(SystemExit, match="too few photos for that test set"):
         halves.split(folder, tmp_path, 70)
+
+
+def test_constants_are_not_tried_on_a_table_with_photos_that_are_reported(
+    folder: Path, halves: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import choose
+
+    halves.split(folder, tmp_path, TEST)
+    monkeypatch.setattr("sys.argv", ["choose.py", str(tmp_path / "report.csv"), str(tmp_path / "runs")])
+    with pytest.raises(SystemExit, match=r"expected choose\.csv, where no photo is reported on"):
+        choose.main()
+
+
+def test_the_table_of_constants_holds_each_against_todays(
+    halves: object, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From predictions as runs leave them: the second of two cells is right on four photos in twenty more."""
+    import choose
+
+    frozen = [cell for cell in choose.CELLS if cell.strategy == "frozen"][:2]
+    for cell, right in zip(frozen, (12, 16), strict=True):
+        for seed in (choose.FIRST_SEED, choose.FIRST_SEED + 1):
+            run = tmp_path / choose._slug(cell) / f"seed-{seed}" / "frozen"
+            run.mkdir(parents=True)
+            for name, first in (("predictions.csv", 0), ("validation.csv", 10)):
+                predicted = ["ash" if i < right else "birch" for i in range(first, first + 10)]
+                rows = [
+                    f"{first + i}.jpg,ash,{p},0.7,{0.7 if p == 'ash' else 0.3},0.5" for i, p in enumerate(predicted)
+                ]
+                (run / name).write_text("\n".join(["path,true,predicted,confidence,p_ash,p_birch", *rows]) + "\n")
+    (tmp_path / "choose.csv").write_text("path,label\n")
+    monkeypatch.setattr("sys.argv", ["choose.py", str(tmp_path / "choose.csv"), str(tmp_path), "--table"])
+    choose.main()
+    today, other = capsys.readouterr().out.splitlines()[2:]
+    assert today == f"| {frozen[0].name} | 2 | 60.0 | 0.696 | today's |"
+    assert other.startswith(f"| {frozen[1].name} | 2 | 80.0 | 0.526 | +20.0 (")
