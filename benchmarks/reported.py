@@ -47,8 +47,8 @@ class Row:
     values: Callable[[Path], dict[str, Any]]
 
     def command(self, data: str) -> str:
-        """As a person types it."""
-        return " ".join(["frostline study", *([data] if data else []), *self.options])
+        """As a person types it; of the sample, `make study` is the same."""
+        return " ".join(["frostline study", data, *self.options]) if data else "make study"
 
 
 # ---- what is kept of a run -------------------------------------------------------------------------------------------
@@ -157,17 +157,18 @@ def _starts(folder: Path) -> list[Document]:
     return starts
 
 
-def record(name: str, row: Row, data: str, folder: Path) -> None:
+def record(name: str, row: Row, data: str, folder: Path, root: Path = figures.ROOT) -> None:
+    """Put what is kept of a run into docs/figures.toml."""
     starts = _starts(folder)
     more: dict[str, object] = {"commit": starts[0]["commit"]}
     if name == "sample":
-        picture = figures.ROOT / "docs" / "report.png"
+        picture = root / "docs" / "report.png"
         photograph(folder / "report.html", picture)
         more["pictures"] = {"docs/report.png": figures.digest(picture)}
     document = read(next(p for p in (folder / "seeds.json", folder / "study.json") if p.exists()))
     more["date"] = date.fromisoformat(document["created"][:10])
     loads = [start["load"] for start in starts]
-    figures.record(name, row.command(SHOWN[data]), row.values(folder), loads=loads, **more)
+    figures.record(name, row.command(SHOWN[data]), row.values(folder), loads=loads, root=root, **more)
 
 
 def photograph(page: Path, picture: Path, width: int = 1240, height: int = 1500) -> None:
