@@ -91,7 +91,11 @@ def test_study_json_has_every_field_of_the_contract(run: Run) -> None:
         "finished", 3, "tutorial", "validation",
     )  # fmt: skip
     assert found["created"].startswith("20")
-    assert found["answer"]
+    assert found["answer"] == found["decision"]["ship"]["words"]
+    about = found["decision"]["unfreezing"]
+    assert (about["unfrozen"], about["frozen"], about["comparisons"]) == ("fine-tuned", "frozen", 3)
+    assert about["p_corrected"] == found["comparisons"][0]["p_corrected"]
+    assert found["answer_detail"].startswith(f"{about['words']} Each model was trained once")
     assert amount(found["seconds"])
     assert set(found["machine"]) >= {"cpu", "cores", "python", "torch", "platform"}
     dataset = found["dataset"]

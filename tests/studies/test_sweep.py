@@ -142,6 +142,33 @@ def test_the_recommended_line_never_depends_on_test_labels(lines: Path, photos: 
         assert a["accuracy"] == pytest.approx(1 - b["accuracy"])  # the labels are others
 
 
+def test_a_sweep_over_lines_decides_in_two_sentences(lines: Path) -> None:
+    found = read(lines)
+    decided = found["decision"]
+    assert decided["ship"]["model"] == found["recommendation"]["recommended"]
+    assert found["answer"] == decided["ship"]["words"]
+    about = decided["unfreezing"]
+    assert found["answer_detail"].startswith(f"{about['words']} {decided['note']}")
+    assert about["frozen"] == "top"
+    assert about["unfrozen"] in LINES[1:]
+    correct = {
+        line: np.array(
+            [row["true"] == row["predicted"] for row in table(lines / line / "predictions.csv")], dtype=float
+        )
+        for line in LINES
+    }
+    against = {row["name"]: row for row in found["against_top"]}
+    assert list(against) == LINES[1:]
+    for line, row in against.items():
+        assert row["difference"] == pytest.approx(np.mean(correct[line] - correct["top"]))
+        assert row["p_value"] <= row["p_corrected"]
+    own = against[about["unfrozen"]]
+    assert own["p_corrected"] == own["p_value"] == about["p_corrected"]  # validation photos chose it
+    assert about["difference"] == own["difference"]
+    page = (lines / "report.html").read_text(encoding="utf-8")
+    assert "so its p value needs no correction; those of the others are corrected for their number (Holm)" in page
+
+
 def test_a_stopped_sweep_over_lines_goes_on_to_the_same_figures(lines: Path, photos: Path, tmp_path: Path) -> None:
     config, plan = sweep.over_lines(photos, "top-6", epochs=1, image_size=64)
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from frostline.documents import bundle, check, seeds, shared, strategy, study, sweep
+from frostline.documents import bundle, check, decision, seeds, shared, strategy, study, sweep
 from frostline.documents.bundle import Bundle, Export
 from frostline.documents.check import Check
 from frostline.documents.seeds import Seeds
@@ -25,7 +25,7 @@ FILES: dict[type, str] = {
 }
 _WITH_METRICS = ("StrategyRow", "LineRow", "BundleFigures")
 """Types of documents that may hold more metrics than their keys name: numbers, and intervals under ``<name>_ci``."""
-_MODULES = (shared, strategy, study, sweep, seeds, check, bundle)
+_MODULES = (shared, decision, strategy, study, sweep, seeds, check, bundle)
 
 
 def problems(kind: type, document: Mapping[str, object]) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal, NotRequired
 from annotated_types import Len
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
+from frostline.documents.decision import Decision
 from frostline.documents.shared import Interval, Machine, Parameters, PhotoSet, Status
 from frostline.recipes import Preset, Protocol
 
@@ -86,6 +87,7 @@ class Seeds(TypedDict):
     comparisons: list[SeedsComparison]
     answer: str
     answer_detail: str
+    decision: NotRequired[Decision]
     protocol: NotRequired[Protocol]
     preset: NotRequired[Preset]
     reported_on: NotRequired[Literal["test", "validation"]]

@@ -8,6 +8,7 @@ from typing import Annotated, NotRequired
 from annotated_types import Len
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
+from frostline.documents.decision import Decision
 from frostline.documents.shared import Figures, Interval, Run
 from frostline.documents.strategy import StrategyRow
 
@@ -170,3 +171,4 @@ class Study(Run):
     robustness: NotRequired[Robustness]
     data_curve: NotRequired[DataCurve]
     evidence_seconds: NotRequired[float]
+    decision: NotRequired[Decision]

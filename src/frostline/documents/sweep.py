@@ -6,6 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
+from frostline.documents.decision import Decision
 from frostline.documents.shared import Interval, Parameters, Run
 from frostline.documents.strategy import Seconds, StrategyRow
 from frostline.documents.study import Crossing, CurvePoint
@@ -56,9 +57,15 @@ class RecommendedLine(TypedDict):
     accuracy_ci: Interval
     log_loss: float
     best_share: float
+    smoothed: NotRequired[float]
+    """The metric averaged with the neighbouring lines', which decides."""
+    macro_recall: NotRequired[float]
+    """Where classes are unequal: the metric of `smoothed` and `difference`."""
     difference: float
+    """From the `best` line."""
     difference_ci: Interval
     p_value: float
+    p_corrected: NotRequired[float]
     clearly_below: bool
 
 
@@ -69,6 +76,16 @@ class Recommendation(TypedDict):
     best: str
     photos: int
     lines: list[RecommendedLine]
+
+
+class LineAgainstTop(TypedDict):
+    """A line against the topmost one, where only a head is trained, on the photos reported on."""
+
+    name: str
+    difference: float
+    ci: Interval
+    p_value: float
+    p_corrected: float
 
 
 class Forecast(TypedDict):
@@ -93,6 +110,8 @@ class Sweep(Run):
     prefix_seconds: float
     lines: NotRequired[list[LineRow]]
     recommendation: NotRequired[Recommendation]
+    against_top: NotRequired[list[LineAgainstTop]]
+    decision: NotRequired[Decision]
     photos: NotRequired[list[PhotosRow]]
     photos_reported: NotRequired[int]
     repeats_done: NotRequired[int]

@@ -160,36 +160,42 @@ def _held_back(record: Record, best: Row) -> str:
 
 
 def _line(record: Record, best: Row) -> Step | None:
-    """Unfreeze more layers, or keep the line: by the paired comparison of fine-tuned and frozen."""
+    """Unfreeze more layers, or keep the line: what the study's decision says of it."""
+    about = (record.study.get("decision") or {}).get("unfreezing") or _as_older(record)
+    if not about:
+        return None
+    sweep = shlex.join(["frostline", "sweep", *_data(record), "--lines", "auto"])
+    if about["helps"] == "unknown":
+        return Step("keep", "Whether unfreezing helps can't be told yet", about["words"], "difference", sweep)
+    shipped = best["name"]
+    if shipped == {"yes": about["frozen"], "no": about["unfrozen"]}[about["helps"]]:
+        seeds = shlex.join(["frostline", "study", *_data(record), "--seeds", "3"])
+        return Step("keep", "Repeat the study with several seeds", about["words"], "difference", seeds)
+    if about["helps"] == "no":
+        return Step("keep", "Keep the network frozen", about["words"], "difference")
+    tuned = next((s for s in record.strategies if s["name"] == about["unfrozen"]), best)
+    if (excess := _excess(tuned)) is not None and excess > OVERFIT:
+        why = (
+            f"{about['words']} But its training accuracy is already {100 * excess:.0f} points above its validation "
+            "accuracy: more photos will help, more layers will not."
+        )
+        return Step("keep", "Do not unfreeze more layers for now", why, "curves")
+    why = f"{about['words']} A lower freeze line may gain more; a sweep measures it."
+    return Step("unfreeze", "Try to unfreeze more layers", why, "difference", sweep)
+
+
+def _as_older(record: Record) -> Row | None:
+    """The same from a study of an older version, which has comparisons alone."""
     pairs = {(c.get("a"), c.get("b")): c for c in record.study.get("comparisons") or []}
     pair = pairs.get(("fine-tuned", "frozen"))
     if pair is None or not wording.known(pair.get("p_value")) or not wording.known((pair.get("ci") or [None])[0]):
         return None
-    command = shlex.join(["frostline", "sweep", *_data(record), "--lines", "auto"])
-    p = pair.get("p_corrected", pair["p_value"])  # older documents have no correction
-    gap = f"{wording.points(pair['difference'])} points, {wording.interval(pair['ci'])}"
-    tuned = next((s for s in record.strategies if s["name"] == "fine-tuned"), best)
-    if p < 0.05 and pair["ci"][0] > 0:
-        if (excess := _excess(tuned)) is not None and excess > OVERFIT:
-            why = (
-                f"Fine-tuning improved accuracy ({gap}), but training accuracy is already {100 * excess:.0f} points "
-                "above validation accuracy: more photos will help, more layers will not."
-            )
-            return Step("keep", "Do not unfreeze more layers for now", why, "curves")
-        return Step(
-            "unfreeze",
-            "Try to unfreeze more layers",
-            f"Fine-tuned beats frozen ({gap}). A lower freeze line may gain more; a sweep measures it.",
-            "difference",
-            command,
-        )
-    if p < 0.05 and pair["ci"][1] < 0:
-        return Step("keep", "Keep the network frozen", f"Fine-tuning lowers accuracy here ({gap}).", "difference")
-    why = (
-        f"Fine-tuned against frozen: {gap}. The difference may be due to chance, and frozen trains faster, with fewer "
-        "parameters."
-    )
-    return Step("keep", "Fine-tuning did not improve accuracy measurably", why, "difference", command)
+    p, (low, high) = pair.get("p_corrected", pair["p_value"]), pair["ci"]
+    helps = "unknown" if p >= 0.05 or low <= 0 <= high else "yes" if low > 0 else "no"
+    said = {"unknown": "Whether unfreezing helps can't be told", "yes": "Unfreezing helps", "no": "Unfreezing hurts"}
+    figures = f"{wording.points(pair['difference'])} points of accuracy ({wording.interval(pair['ci'])})"
+    words = f"{said[helps]}: fine-tuned against frozen, {figures}."
+    return {"unfrozen": "fine-tuned", "frozen": "frozen", "helps": helps, "words": words}
 
 
 def _excess(strategy: Row) -> float | None:

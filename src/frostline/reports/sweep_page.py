@@ -18,47 +18,36 @@ from frostline.reports import html, svg, sweep_charts
 
 
 def line_answer(document: Sweep) -> tuple[str, str]:
-    """Where to put the freeze line, and how certain that is: two texts, for ``answer`` and ``answer_detail``."""
-    found = document["recommendation"]
-    row = next(row for row in document["lines"] if row["name"] == found["recommended"])
-    answer = (
-        f"{_advice(row)}: {wording.headline(row, False)} on {_reported(document)}, with "
-        f"{wording.count(row['parameters']['trainable'])} of {wording.count(row['parameters']['total'])} parameters "
-        "trained."
-    )
-    judged = {line["name"]: line for line in found["lines"]}
-    chosen, best = judged[found["recommended"]], judged[found["best"]]
-    detail = _best_reason(found, best) if chosen is best else _level_reason(found, chosen, best)
+    """The decision in words, and how the lines did on validation photos: ``answer`` and ``answer_detail``."""
+    found, decided = document["recommendation"], document["decision"]
+    about = decided["unfreezing"]
+    detail = f"{about['words']} {decided['note']} {_on_validation(found)}" if about else ""
     if document["reported_on"] == "validation":
         detail += " The figures are on the validation photos too, so they may be optimistic."
-    return answer, detail
+    return decided["ship"]["words"], detail.strip()
 
 
-def _best_reason(found: Recommendation, best: RecommendedLine) -> str:
-    """Why the line with the highest validation accuracy is recommended."""
-    others = [line for line in found["lines"] if line is not best]
-    second = max(others, key=lambda line: line["best_share"], default=None)
-    text = (
-        f"Line {best['name']} has the highest accuracy on {wording.count(found['photos'])} validation photos "
-        f"({wording.percent(best['accuracy'])}), and in {_share(best)} of their resamples"
+def line_use(row: LineRow, document: Sweep) -> tuple[str, str]:
+    """What to do where that line is recommended, and what was measured of it; see `decision.shipped_line`."""
+    unequal = document["dataset"].get("unequal", False)
+    figure = (
+        f"{wording.headline(row, unequal)} on {_reported(document)}, with "
+        f"{wording.count(row['parameters']['trainable'])} of {wording.count(row['parameters']['total'])} parameters "
+        "trained"
     )
-    text += f" (next: {second['name']}, {_share(second)})." if second else "."
-    above = [line["name"] for line in found["lines"][: found["lines"].index(best)]]
-    return f"{text} Every line above it ({', '.join(above)}) is clearly worse there." if above else text
+    return _advice(row), figure
 
 
-def _level_reason(found: Recommendation, chosen: RecommendedLine, best: RecommendedLine) -> str:
-    """Why a line above the best one is recommended: it trains fewer parameters and is not clearly worse."""
-    low, high = (-bound for bound in reversed(chosen["difference_ci"]))
-    gap = (
-        f"{-100 * chosen['difference']:.1f} points behind, which may be due to chance ({wording.interval((low, high))})"
-    )
-    if chosen["difference"] == 0:
-        gap = f"level with it ({wording.interval((low, high))} of the difference)"
+def _on_validation(found: Recommendation) -> str:
+    """Which line did best on the validation photos, and how sure that is."""
+    judged = {line["name"]: line for line in found["lines"]}
+    best = judged[found["best"]]
+    second = max((line for line in found["lines"] if line is not best), key=lambda line: line["best_share"])
+    value = best.get("macro_recall", best["accuracy"])
     return (
-        f"On {wording.count(found['photos'])} validation photos line {best['name']} has the highest accuracy, "
-        f"{wording.percent(best['accuracy'])}, and is the best in {_share(best)} of their resamples ({chosen['name']}: "
-        f"{_share(chosen)}). Line {chosen['name']} is {gap}, so it is recommended: it trains fewer parameters."
+        f"On {wording.count(found['photos'])} validation photos line {best['name']} is the highest of its own "
+        f"({wording.percent(value)}), and in {_share(best)} of their resamples (next: {second['name']}, "
+        f"{_share(second)})."
     )
 
 
@@ -67,7 +56,7 @@ def _advice(row: LineRow) -> str:
         return "Freeze the whole network and train a head"
     if row["freeze_line"] == 0:
         return "Fine-tune the whole network (line 0)"
-    return f"Put the line at {row['name']}, {row['freeze_line']} of {row['layers']} layers frozen"
+    return f"Put the line at {row['name']} ({row['freeze_line']} of {row['layers']} layers frozen)"
 
 
 def photo_answer(document: Sweep) -> tuple[str, str]:
@@ -177,6 +166,7 @@ def _sections(document: Sweep, kind: str) -> list[tuple[str, str]]:
     listed = [
         ("lines", "Lines", lines),
         ("sure", "How sure", lines),
+        ("top", "Against the frozen network", lines and bool(document.get("against_top"))),
         ("curves", "Learning curves", curves),
         ("crossing", "Crossing point", curves and bool(document.get("crossings"))),
         ("more", "Twice the photos", curves),

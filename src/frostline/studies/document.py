@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,6 +16,7 @@ import torch
 import frostline
 from frostline import wording
 from frostline.documents import Study
+from frostline.documents.decision import Decision
 from frostline.documents.shared import Cleaned, Dataset, LeakageFigures
 from frostline.documents.strategy import StrategyRow
 from frostline.documents.study import Comparison
@@ -124,20 +126,65 @@ def comparisons(predictions: Mapping[str, Sequence[Prediction]]) -> list[Compari
     return [cast(Comparison, asdict(found)) for found in intervals.compare_all(correct)]
 
 
-def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
-    """The answer in a sentence (the strategy chosen on the validation set, with its figure and interval), and how it
-    compares.
+def decide(
+    rows: Sequence[StrategyRow], document: Study, predictions: Mapping[str, Sequence[Prediction]]
+) -> Decision | None:
+    """Which strategy to ship, and whether unfreezing helps; None where no strategy has an accuracy.
+
+    Parameters
+    ----------
+    rows
+        Of the strategies that have ended.
+    document
+        What study.json holds so far, the comparisons among it.
+    predictions
+        Of the photos reported on, by strategy.
     """
     dataset = document["dataset"]
-    unlike = dataset.get("unequal", False)  # an older run's rows have no macro recall
-    best = decision.best_strategy(rows, unlike)
+    unequal = dataset.get("unequal", False)  # an older run's rows have no macro recall
+    best = decision.best_strategy(rows, unequal)
     if best is None:
-        return "", ""
+        return None
+    photos = wording.photos_reported(document)
     count = dataset["test"] if document["reported_on"] == "test" else dataset["validation"]
-    text = f"{advice(best['name'])}: {wording.headline(best, unlike)} on {count:,} {wording.photos_reported(document)}."
-    verdicts = [c["verdict"] for c in document["comparisons"] if best["name"] in (c["a"], c["b"])]
-    detail = " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
-    detail = f"By plain accuracy: {detail}" if unlike and detail else detail
+    ship = decision.shipped(best, rows, unequal, f"{wording.headline(best, unequal)} on {count:,} {photos}")
+    about, pair = None, decision.unfrozen_pair(rows, unequal)
+    if pair is not None:
+        a, b = pair[0]["name"], pair[1]["name"]
+        found = {(x, y): _difference(predictions[x], predictions[y], unequal) for x, y in _pairs(predictions)}
+        if (a, b) not in found:
+            found[a, b] = _difference(predictions[a], predictions[b], unequal)
+            del found[b, a]
+        family = [other.p_value for other in found.values()]
+        about = decision.unfreezing(a, b, found[a, b], decision.metric_of(unequal), photos, family)
+    return decision.decide(ship, about, decision.ONE_TRAINING)
+
+
+def _pairs(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, str]]:
+    return list(itertools.combinations(reversed(list(predictions)), 2))
+
+
+def _difference(a: Sequence[Prediction], b: Sequence[Prediction], unequal: bool) -> decision.Difference:
+    labels = np.unique([p.true for p in a], return_inverse=True)[1]
+    right, other = (np.array([p.correct for p in own]) for own in (a, b))
+    return decision.difference(right, other, labels, unequal)
+
+
+def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
+    """The decision in words: which strategy to ship, with its figure and interval; and whether unfreezing helps, with
+    what else there is to know.
+    """
+    found = document.get("decision")
+    if found is None:
+        return "", ""
+    model, about = found["ship"]["model"], found["unfreezing"]
+    best = next(row for row in rows if row["name"] == model)
+    told = {about["unfrozen"], about["frozen"]} if about else set()
+    others = [c for c in document["comparisons"] if model in (c["a"], c["b"]) and {c["a"], c["b"]} != told]
+    detail = " ".join(f"{c['verdict'][0].upper()}{c['verdict'][1:]}." for c in others)
+    if document["dataset"].get("unequal", False) and detail:
+        detail = f"By plain accuracy: {detail}"
+    detail = f"{about['words']} {found['note']} {detail}" if about else detail
     if unmeasured := [row["class"] for row in best.get("per_class", []) if not row["support"]]:
         detail += f" No photos of {', '.join(unmeasured)} were reported on: nothing was measured of that class."
     if "accuracy_as_given" in best:
@@ -146,7 +193,7 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
             f" On all photos with their original labels: accuracy {100 * best['accuracy_as_given']:.1f} % (95 % CI "
             f"{low:.1f} to {high:.1f}) on {best['photos_as_given']:,}."
         )
-    return text, detail.strip()
+    return found["ship"]["words"], detail.strip()
 
 
 def advice(strategy: str) -> str:

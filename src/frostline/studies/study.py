@@ -28,7 +28,7 @@ from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
-from frostline.studies.document import answer, begin, comparisons, files_of, report_near_duplicates
+from frostline.studies.document import answer, begin, comparisons, decide, files_of, report_near_duplicates
 from frostline.studies.run_folder import Existing, held, look, start
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import discard_checkpoints
@@ -166,6 +166,8 @@ def _conclude(
     document["strategies"] = [rows[name] for name in names]
     document["comparisons"] = comparisons(by_name)
     document["claims"] = gather.measured_claims(run, document, by_name)
+    if (found := decide(list(rows.values()), document, by_name)) is not None:
+        document["decision"] = found
     document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from frostline import documents
+from frostline import documents, wording
 from frostline.config import Config, configure
 from frostline.documents import Sweep
 from frostline.documents.strategy import StrategyRow
@@ -30,8 +30,7 @@ from frostline.networks.side_by_side import MARK
 from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy, resolve
 from frostline.reports import sweep_page
-from frostline.stats import sweep_stats
-from frostline.stats.decision import LineOnValidation, recommended_line
+from frostline.stats import decision, sweep_stats
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.studies.document import begin
 from frostline.studies.run_folder import Existing, held, look, start
@@ -349,16 +348,42 @@ def _about(strategy: Strategy, prepared: Prepared) -> dict[str, str | int]:
     return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
 
 
-def recommendation(run: Path, names: Sequence[str], seed: int) -> Recommendation:
+def recommendation(
+    run: Path, names: Sequence[str], seed: int, unequal: bool = False, trainable: Sequence[int] = ()
+) -> Recommendation:
     """The line that `decision.recommended_line` chooses of these lines of a run folder, by their predictions of
-    validation photos.
+    validation photos. `trainable`: each line's parameters, which decide between equals.
     """
     lines = []
-    for name in names:
+    for name, parameters in zip(names, trainable or [0] * len(names), strict=True):
         file = run / name / "validation.csv"  # where there is none, the reported photos are the validation photos
         said = read_predictions(file if file.exists() else run / name / "predictions.csv")
-        lines.append(LineOnValidation.of(name, [p.true for p in said], [p.probabilities for p in said]))
-    return recommended_line(lines, seed)
+        of_class = [p.probabilities for p in said]
+        lines.append(decision.LineOnValidation.of(name, [p.true for p in said], of_class, parameters))
+    return decision.recommended_line(lines, seed, unequal)
+
+
+def _decide_line(run: Path, document: Sweep) -> None:
+    """Put into `document` which line to ship and whether unfreezing helps."""
+    rows, unequal = document["lines"], document["dataset"].get("unequal", False)
+    names, trainable = [row["name"] for row in rows], [row["parameters"]["trainable"] for row in rows]
+    found = recommendation(run, names, document["seed"], unequal, trainable)
+    said = {name: read_predictions(run / name / "predictions.csv") for name in names}
+    labels = np.unique([p.true for p in said[names[0]]], return_inverse=True)[1].astype(np.intp)
+    correct = {name: np.array(_correct(own)) for name, own in said.items()}
+    top = correct[names[0]]
+    against, about = decision.against_top(
+        found,
+        {name: decision.difference(correct[name], top, labels, unequal) for name in names[1:]},
+        decision.metric_of(unequal),
+        wording.photos_reported(document),
+        chosen_here=document["reported_on"] == "validation",
+    )
+    chosen = next(row for row in rows if row["name"] == found["recommended"])
+    ship = decision.shipped_line(found, *sweep_page.line_use(chosen, document), unequal)
+    document["recommendation"], document["against_top"] = found, against
+    document["decision"] = decision.decide(ship, about, decision.ONE_TRAINING)
+    document["answer"], document["answer_detail"] = sweep_page.line_answer(document)
 
 
 # ---- over photos -----------------------------------------------------------------------------------------------------
@@ -485,10 +510,8 @@ def conclude(run: Path, document: Sweep, *, whole: bool = False) -> None:
     """
     seed = document["seed"]
     if document["plan"]["kind"] == "lines":
-        rows = document["lines"]
-        document["recommendation"] = recommendation(run, [row["name"] for row in rows], seed)
-        document["answer"], document["answer_detail"] = sweep_page.line_answer(document)
-        _write_table(run / "lines.csv", [_line_cells(row, document) for row in rows])
+        _decide_line(run, document)
+        _write_table(run / "lines.csv", [_line_cells(row, document) for row in document["lines"]])
         return
     _write_table(run / "photos.csv", [_photo_cells(row) for row in document["photos"]])
     points = grid(run, document) if whole else None
