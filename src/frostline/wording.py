@@ -40,6 +40,12 @@ def span(bounds: object) -> str:
     return " to ".join(_signed(100 * end, ".1f") for end in ends) if ends and all(map(known, ends)) else NONE
 
 
+def decimals(bounds: object) -> str:
+    """(0.012, 0.034) -> "0.012 to 0.034"."""
+    ends = list(bounds) if isinstance(bounds, Sequence) else []
+    return " to ".join(decimal(end) for end in ends) if ends and all(map(known, ends)) else NONE
+
+
 def points(difference: object) -> str:
     """0.013 -> "+1.3"."""
     return _signed(100 * difference, "+.1f") if known(difference) else NONE

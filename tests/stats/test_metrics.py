@@ -66,7 +66,7 @@ def test_where_classes_are_unequal_figures_by_class_lead_and_elsewhere_macro_rec
     unequal, equal = ([m.name for m in metrics.shown_on("report", value)] for value in (True, False))
     assert unequal[:3] == ["balanced_accuracy", "macro_f1", "accuracy"]
     assert equal == [m.name for m in metrics.METRICS if "report" in m.pages and m.name != "balanced_accuracy"]
-    assert "ece_shipped" in [m.name for m in metrics.shown_on("card", False)]
+    assert "calibration_error" in [m.name for m in metrics.shown_on("card", False)]
 
 
 def test_a_class_without_photos_does_not_drag_the_macro_f1_down() -> None:

@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 import frostline
+from frostline import wording
 from frostline.errors import BundleError, ConfigError
 from frostline.stats import class_balance, intervals, metrics, probabilities
 from frostline.training.loop import Epoch, Examples, predict_logits
@@ -359,12 +360,18 @@ def test_equal_classes_keep_accuracy_first(run: Any) -> None:
     found = document(run.out)
     assert found["dataset"]["unequal"] is False
     assert "macro" not in found["answer"]
-    assert re.search(r"strategy +accuracy +95 % CI +macro F1 +ECE ", run.said.out)
+    assert re.search(r"strategy +accuracy +95 % CI +macro F1 +calibration error ", run.said.out)
     report = (run.out / "report.html").read_text(encoding="utf-8")
     assert ">Macro recall</th>" not in report
     card = (run.out / "frozen" / "bundle" / "README.md").read_text(encoding="utf-8")
     assert "\n| Accuracy | 95 % CI | " in card
     assert "Macro recall" not in card
+    frozen = next(row for row in found["strategies"] if row["name"] == "frozen")
+    error = f"{frozen['calibration_error']:.3f}"  # one number, one name, wherever people read
+    assert re.search(rf"frozen .* {error} ", run.said.out)
+    assert f"<td>{error}</td>" in report
+    assert f"| {error} | {wording.decimals(frozen['calibration_error_ci'])} |" in card
+    assert "| Calibration error |" in card
     for row in found["strategies"]:
         assert set(row) >= {"balanced_accuracy", "balanced_accuracy_ci", "validation_balanced_accuracy"}
 

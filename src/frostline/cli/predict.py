@@ -213,7 +213,8 @@ def _print_figures(figures: Mapping[str, Any], count: int, skipped: Sequence[Ski
     from frostline.stats.class_balance import unequal
 
     headline = wording.headline(figures, unequal(row["support"] for row in figures["per_class"]))
-    more = f"macro F1 {figures['macro_f1']:.3f}, calibration error {figures['ece_shipped']:.3f}"
+    error = wording.decimal(figures["calibration_error"])
+    more = f"macro F1 {figures['macro_f1']:.3f}, calibration error {error}"
     line(f"{headline} on {count:,} photos; {more}")
     if "prior" in figures:
         shares = ", ".join(f"{name} {wording.percent(share)}" for name, share in figures["prior"].items())

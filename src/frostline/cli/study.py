@@ -143,14 +143,15 @@ def _print_study(document: Mapping[str, Any]) -> None:
             "95 % CI": wording.span(row[f"{metric}_ci"]),
             "macro F1": wording.decimal(row["macro_f1"]),
             "accuracy": wording.percent(row["accuracy"]),
-            "ECE": wording.decimal(row["ece_shipped"]),
+            "calibration error": wording.decimal(row.get("calibration_error")),
             "trainable": count(row["parameters"]["trainable"]),
             "total": count(row["parameters"]["total"]),
             "time": wording.duration(row["seconds"]["total"]),
         }
         for row in document["strategies"]
     ]
-    columns = [column for column in rows[0] if not (column == "total" and unequal and is_narrow())]
+    wide = {"total", "trainable"} if unequal else {"total"}
+    columns = [column for column in rows[0] if not (column in wide and is_narrow())]
     shown = right_aligned(*columns)
     for cells in rows:
         shown.add_row(*(cells[column] for column in columns))

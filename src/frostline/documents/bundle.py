@@ -36,6 +36,10 @@ class BundleFigures(TypedDict):
     macro_f1: float
     log_loss: float
     ece_shipped: float
+    """The calibration error as computed, which chance biases upward: 0 to 1."""
+    calibration_error: NotRequired[float]
+    """Without that bias: the one that the card shows, 0 to 1."""
+    calibration_error_ci: NotRequired[Interval]
 
 
 class ThresholdRow(TypedDict):

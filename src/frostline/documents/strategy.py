@@ -134,8 +134,14 @@ class StrategyRow(TypedDict):
     log_loss: float
     log_loss_uncalibrated: float
     ece: float
+    """The calibration error at temperature 1 as computed, which chance biases upward: 0 to 1."""
     ece_calibrated: float
+    """The same at a temperature that never saw these photos' labels."""
     ece_shipped: float
+    """The same of the model as it is saved."""
+    calibration_error: NotRequired[float]
+    """Of the model as it is saved, without the bias of chance (`calibration`, `debiased`): what people read, 0 to 1."""
+    calibration_error_ci: NotRequired[Interval]
     temperature: float
     per_class: list[PerClass]
     confusion: list[list[int]]

@@ -180,7 +180,7 @@ def _document(entries: Sequence[Entry]) -> Row:
 
 def _figures(strategy: Row) -> Row:
     """A strategy's metrics, with their intervals, as its own run reports them."""
-    keys = (key for metric in METRICS if "report" in metric.pages for key in (metric.name, f"{metric.name}_ci"))
+    keys = (key for metric in METRICS for key in (metric.name, f"{metric.name}_ci"))
     return {"accuracy": None, "accuracy_ci": None, **{key: strategy[key] for key in keys if key in strategy}}
 
 

@@ -25,6 +25,7 @@ _WORDS = (
     wording.change,
     wording.count,
     wording.decimal,
+    wording.decimals,
     wording.moment,
     wording.refit_note,
     wording.points,

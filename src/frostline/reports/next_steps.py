@@ -260,13 +260,12 @@ def _robust(best: Row) -> Step | None:
 
 
 def _confidence(best: Row) -> Step | None:
-    error = best.get("ece_shipped", best.get("ece_calibrated"))
-    photos = sum(row.get("support") or 0 for row in best.get("per_class") or [])
-    if not wording.known(error) or error <= MISCALIBRATED or photos < 200:
+    error, interval = best.get("calibration_error"), best.get("calibration_error_ci")
+    if not wording.known(error) or error <= MISCALIBRATED or not interval or interval[0] <= 0:
         return None
     why = (
-        f"The calibration error is {wording.percent(error)} after temperature scaling. Use the confidence to rank "
-        "photos, not as a probability."
+        f"The calibration error of the model as it is saved is {wording.decimal(error)} (95 % CI "
+        f"{wording.decimals(interval)}). Use the confidence to rank photos, not as a probability."
     )
     return Step("calibrate", f"The confidence of {best['name']} is not calibrated", why, "calibration")
 

@@ -157,8 +157,17 @@ def _read_study(run: Path) -> Row:
     for strategy in study["strategies"]:
         strategy["colour"], strategy["shape"] = signs[strategy["name"]]
         layers, line = strategy.get("layers"), strategy.get("freeze_line")
+        _add_calibration_error(strategy, study.get("reported_on"))
         strategy["frozen_share"] = min(line / layers, 1.0) if layers and line is not None else None
     return dict(study)
+
+
+def _add_calibration_error(strategy: Row, reported_on: object) -> None:
+    """Give a row of an older run the key that later ones have from the start."""
+    stages = strategy.get("calibration")
+    stage = stages.get("after" if reported_on == "test" else "before") if isinstance(stages, dict) else None
+    if isinstance(stage, dict) and "calibration_error" not in strategy:
+        strategy["calibration_error"], strategy["calibration_error_ci"] = stage.get("debiased"), stage.get("ci")
 
 
 def _is_study(value: Any) -> bool:

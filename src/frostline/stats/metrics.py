@@ -15,7 +15,7 @@ from typing import Any, Literal
 import numpy as np
 
 from frostline import wording
-from frostline.documents.strategy import CalibrationStages, PerClass, ReliabilityStages
+from frostline.documents.strategy import CalibrationFigures, CalibrationStages, PerClass, ReliabilityStages
 from frostline.stats.calibration import calibration, calibration_error, cross_fitted, reliability
 from frostline.stats.class_balance import class_mean
 from frostline.stats.intervals import Labels, balanced_interval, mean_interval
@@ -39,6 +39,13 @@ class Outcomes:
     """(N, C) at a temperature that never saw these photos' labels."""
     calibration: CalibrationStages
     """Calibration figures of `uncalibrated` (before) and `calibrated` (after); costly, so computed once for all."""
+    fitted: bool
+    """Whether the bundle's temperature was fitted on other photos, so that `shipped` is `calibrated`."""
+
+    @property
+    def saved(self) -> CalibrationFigures:
+        """Calibration figures of `shipped`."""
+        return self.calibration["after" if self.fitted else "before"]
 
     @property
     def predicted(self) -> Labels:
@@ -76,7 +83,8 @@ class Metric:
 
     def interval_text(self, row: Mapping[str, Any]) -> str:
         """Its 95 % CI as people read it."""
-        return wording.span(row.get(f"{self.name}_ci"))
+        show = wording.span if self.style == "percent" else wording.decimals
+        return show(row.get(f"{self.name}_ci"))
 
 
 def log_loss(probabilities: Probabilities, labels: Labels) -> float:
@@ -116,31 +124,29 @@ METRICS: tuple[Metric, ...] = (
         better="lower",
         pages=(),
     ),
-    # Expected calibration error in equal-count bins. Chance biases it upward; `Figures.calibration` has it without
-    # bias.
-    Metric(
-        "ece",
+    Metric(  # of the model as it is saved, without the bias of chance: the one that people read
+        "calibration_error",
         "Calibration error",
-        lambda found: found.calibration["before"]["error"],
-        style="percent",
+        lambda found: found.saved["debiased"],
         better="lower",
-        pages=("report",),
+        interval=lambda found: (found.saved["ci"][0], found.saved["ci"][1]),
+        hub_type="ece",
     ),
+    # The plain expected calibration error in equal-count bins, which chance biases upward. In JSON alone.
+    Metric("ece", "Plain ECE", lambda found: found.calibration["before"]["error"], better="lower", pages=()),
     Metric(
         "ece_calibrated",
-        "Calibration error after scaling",
+        "Plain ECE after scaling",
         lambda found: found.calibration["after"]["error"],
-        style="percent",
         better="lower",
-        pages=("report",),
+        pages=(),
     ),
     Metric(
         "ece_shipped",
-        "Calibration error",
+        "Plain ECE of the saved model",
         lambda found: calibration_error(found.shipped, found.labels),
         better="lower",
-        pages=("card",),
-        hub_type="ece",
+        pages=(),
     ),
 )
 
@@ -206,7 +212,7 @@ def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature:
         "before": calibration(plain, labels, seed),
         "after": calibration(calibrated, labels, seed),
     }
-    found = Outcomes(labels, plain, shipped, calibrated, stages)
+    found = Outcomes(labels, plain, shipped, calibrated, stages, temperature is not None)
     return Figures(
         metrics={metric.name: metric.function(found) for metric in METRICS},
         intervals={f"{metric.name}_ci": metric.interval(found) for metric in METRICS if metric.interval is not None},

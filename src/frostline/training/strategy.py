@@ -138,8 +138,9 @@ def _training_photos(
 
 
 def _headline(row: StrategyRow, prepared: Prepared) -> BundleFigures:
-    """The figures that a bundle carries: the metrics that its card shows."""
-    shown = [metric for metric in metrics.METRICS if "card" in metric.pages]
+    """The figures that a bundle carries: the metrics that its card shows, and the plain calibration error, which
+    readers of bundle.json know."""
+    shown = [metric for metric in metrics.METRICS if "card" in metric.pages or metric.name == "ece_shipped"]
     names = [name for metric in shown for name in (metric.name, f"{metric.name}_ci") if name in row]
     about = {
         "reported_on": prepared.reported_on,
