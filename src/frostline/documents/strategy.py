@@ -125,6 +125,8 @@ class StrategyRow(TypedDict):
     freeze_line: int
     layers: int
     image_size: int
+    label_smoothing: NotRequired[float]
+    """Of the training that made this model; it lowers confidence."""
     parameters: Parameters
     accuracy: float
     accuracy_ci: Interval

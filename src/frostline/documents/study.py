@@ -26,12 +26,23 @@ class Comparison(TypedDict):
 
 
 class Claim(TypedDict):
-    """One of the tutorial's claims, measured."""
+    """One of the tutorial's claims, measured.
+
+    `verdict`: supported, contradicted, not enough photos, or not tested in this run. Older versions wrote: holds, does
+    not hold, not enough photos to say, not enough epochs to say, not measured.
+    """
 
     claim: str
     measured: str
+    """In a sentence; of an untested claim: why it was not tested."""
     verdict: str
     figures: Figures
+    p_value: NotRequired[float]
+    """Two-sided; where a claim has several parts, that of all together."""
+    p_corrected: NotRequired[float]
+    """`p_value`, corrected for the statements of the report (Holm); the verdict rests on it."""
+    tested_by: NotRequired[str]
+    """The command that tests an untested claim."""
 
 
 class ErrorCause(TypedDict):
@@ -143,6 +154,8 @@ class DataCurve(TypedDict, total=False):
     photos: list[int]
     reported: int
     repeats: int
+    runs: list[int]
+    """Training runs behind each number of photos."""
     curves: list[CurvePoint]
     crossing: Crossing
     differences: list[CurveDifference]

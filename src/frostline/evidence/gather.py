@@ -22,6 +22,7 @@ from frostline.stats.calibration import calibration, cross_fitted, reliability
 from frostline.stats.predictions import Prediction
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared
+from frostline.training.stages import VALIDATION_BY_EPOCH, read_validation_by_epoch
 
 Predictions = Mapping[str, Sequence[Prediction]]
 """By strategy, on the photos reported on."""
@@ -78,12 +79,15 @@ def measured_claims(run: Path, document: Study, predictions: Predictions) -> lis
     """The seven claims, from what a run folder and its document hold."""
     rows = {row["name"]: row for row in document["strategies"]}
     read = {name: robustness.read(run / name) for name, row in rows.items() if "robustness" in row}
+    kept = {name: read_validation_by_epoch(run / name / VALIDATION_BY_EPOCH) for name in rows}
     known = claims.Evidence(
         rows,
         predictions,
         {name: results for name, results in read.items() if results is not None},
         document.get("error_causes", {}),
         _known_curve(run, document),
+        validation={name: found for name, found in kept.items() if found is not None},
+        training_photos=document["dataset"]["train"],
     )
     return claims.measure(known)
 

@@ -183,6 +183,8 @@ class CorruptionResults:
     """(N photos, 1 + 5 K) whether the answer is the true class: on the clean photo, then by corruption and severity."""
     confidence: Floats
     """(N, 1 + 5 K)."""
+    paths: tuple[str, ...] = ()
+    """(N,) of the photos."""
 
     def columns(self, corruption: Corruption) -> slice:
         """Where the five severities of a corruption stand."""
@@ -226,7 +228,8 @@ def read(folder: Path) -> CorruptionResults | None:
             return None
         correct = np.array([row["true"] == row["predicted"] for row in rows]).reshape(-1, len(order))
         confidence = np.array([float(row["confidence"]) for row in rows]).reshape(-1, len(order))
-        return CorruptionResults(tuple(known[name] for name in names[1:]), correct, confidence)
+        paths = tuple(row["path"] for row in rows[:: len(order)])
+        return CorruptionResults(tuple(known[name] for name in names[1:]), correct, confidence, paths)
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}") from error
 

@@ -52,6 +52,11 @@ class State:
     """Validation accuracy before the first epoch; only where the starting weights may be kept."""
     best: dict[str, Tensor] = field(default_factory=dict)
     """The weights that are kept."""
+    val_losses: list[Tensor] = field(default_factory=list)
+    """The cross-entropy of each validation photo (V,), epoch by epoch; shorter than `history` where an older version
+    began."""
+    val_correct: list[Tensor] = field(default_factory=list)
+    """Whether each validation photo's predicted class is the true one (V,), epoch by epoch."""
 
     @property
     def kept_accuracy(self) -> float:

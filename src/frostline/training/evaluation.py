@@ -63,6 +63,7 @@ def evaluate(
         "freeze_line": cut.line,
         "layers": network.layer_count,
         "image_size": network.transform.size,
+        "label_smoothing": 0.0 if trained.strategy.recipe.robust else trained.strategy.recipe.label_smoothing,
         "parameters": {"total": total, "trainable": trainable},
         **measured.figures.to_dict(),
         "validation_accuracy": trained.state.kept_accuracy,

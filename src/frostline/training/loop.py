@@ -138,6 +138,9 @@ def train(
             raise RunError(f"{message}: lower the learning rate, or use float32")
         seconds = time.perf_counter() - started
         state.history.append(Epoch(number, loss, accuracy, checked.loss, checked.accuracy, seconds))
+        if validating:
+            state.val_losses.append(checked.cross_entropy)
+            state.val_correct.append(checked.correct)
         early_stopping.update(state, learner.evaluated, recipe, checked.losses)
         if settings.checkpoint is not None:
             checkpoint.save(settings.checkpoint, settings.stage, state, learner)
@@ -202,9 +205,13 @@ class _Validation(NamedTuple):
     accuracy: float
     losses: Tensor
     """(V,) each photo's part of the loss that training minimises; early stopping compares these."""
+    cross_entropy: Tensor
+    """(V,) of each photo."""
+    correct: Tensor
+    """(V,) whether each photo's predicted class is the true one."""
 
 
-_NOT_VALIDATED = _Validation(math.nan, math.nan, torch.empty(0))
+_NOT_VALIDATED = _Validation(math.nan, math.nan, *[torch.empty(0)] * 3)
 
 
 def _validate(model: Above, validation: Examples, recipe: Recipe, settings: Settings) -> _Validation:
@@ -214,7 +221,7 @@ def _validate(model: Above, validation: Examples, recipe: Recipe, settings: Sett
     if settings.balance != "none":  # every class that is there counts the same
         equal = represented(np.bincount(validation.labels), "sampling")
         losses = losses * torch.from_numpy(photo_weights(validation.labels, equal))
-    return _Validation(loss, accuracy, losses)
+    return _Validation(loss, accuracy, losses, photo_losses(logits, labels, robust=0.0), logits.argmax(1) == labels)
 
 
 def measure(model: Above, examples: Examples, device: torch.device, precision: Precision) -> tuple[float, float]:

@@ -3,12 +3,14 @@ line."""
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import nn
 
@@ -16,7 +18,7 @@ from frostline.bundles import bundle
 from frostline.cache.store import Key, Store
 from frostline.documents.strategy import Epoch as EpochRow
 from frostline.documents.strategy import Refit
-from frostline.files import write_text
+from frostline.files import replacing, write_text
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
 from frostline.networks.trainable import Above, make_head
@@ -30,6 +32,7 @@ from frostline.training.loop import Examples
 from frostline.training.optimiser import repeated, stretched
 from frostline.training.prepare import Prepared, network_name
 
+VALIDATION_BY_EPOCH = "validation_by_epoch.npz"
 Log = Callable[..., None]
 """Called with an event's name and its values."""
 
@@ -257,6 +260,34 @@ def write_history(path: Path, state: State) -> None:
     lines = [",".join(columns)]
     lines += [",".join(_number(value) for value in asdict(epoch).values()) for epoch in state.history]
     write_text(path, "\n".join(lines) + "\n")
+
+
+class ValidationByEpoch(NamedTuple):
+    """Each validation photo in each epoch of a stage: E epochs, V photos in the order of the split."""
+
+    loss: npt.NDArray[np.float64]
+    """(E, V) cross-entropy."""
+    correct: npt.NDArray[np.bool_]
+    """(E, V) whether the predicted class is the true one."""
+
+
+def write_validation_by_epoch(path: Path, state: State) -> None:
+    """Write validation_by_epoch.npz, which `read_validation_by_epoch` reads; nothing where an older version trained a
+    part."""
+    if not state.history or len(state.val_losses) != len(state.history):
+        return
+    loss, correct = torch.stack(state.val_losses).numpy(), torch.stack(state.val_correct).numpy()
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, loss=loss, correct=correct)
+
+
+def read_validation_by_epoch(path: Path) -> ValidationByEpoch | None:
+    """What `write_validation_by_epoch` wrote; None where there is no such file, or it can't be read."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            return ValidationByEpoch(found["loss"].astype(np.float64), found["correct"].astype(bool))
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        return None
 
 
 def _number(value: float) -> str:

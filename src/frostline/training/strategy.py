@@ -28,6 +28,7 @@ from frostline.stats.predictions import write_predictions
 from frostline.training.evaluation import Evaluation, class_shares, compiled_logits, evaluate, outputs_of, torch_logits
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import (
+    VALIDATION_BY_EPOCH,
     Log,
     TrainedHead,
     TrainedStrategy,
@@ -36,6 +37,7 @@ from frostline.training.stages import (
     stored_examples,
     train_strategy,
     write_history,
+    write_validation_by_epoch,
 )
 
 
@@ -47,8 +49,8 @@ def fit(
     Parameters
     ----------
     folder
-        The strategy's folder in the run: gets history.csv, predictions.csv, validation.csv (where validation photos are
-        not the ones reported on) and bundle/, and a checkpoint until it is done.
+        The strategy's folder in the run: gets history.csv, validation_by_epoch.npz, predictions.csv, validation.csv
+        (where validation photos are not the ones reported on) and bundle/, and a checkpoint until it is done.
     head_from
         The finished row of a strategy whose head this one starts from (the frozen one's), or None to train the head
         here.
@@ -88,6 +90,7 @@ def fit(
         thresholds=thresholds.of(validation),
     )
     write_history(folder / "history.csv", trained.state)
+    write_validation_by_epoch(folder / VALIDATION_BY_EPOCH, trained.state)
     write_predictions(folder / "predictions.csv", reported, prepared.classes)
     if validation:
         write_predictions(folder / "validation.csv", validation, prepared.classes)

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import numpy as np
+import numpy.typing as npt
 
-from frostline.documents import StrategyRow
-from frostline.documents.strategy import CalibrationFigures
-from frostline.evidence.claims.evidence import Evidence, Finding, above_zero
+from frostline import wording
+from frostline.evidence.claims.evidence import Evidence, Finding, all_of
+from frostline.evidence.claims.means import Clusters, Mean, folds, mean
 from frostline.stats import intervals
-from frostline.stats.predictions import Prediction
+from frostline.stats.calibration import recalibrated
+
+Floats = npt.NDArray[np.float64]
 
 _SIDES = ("frozen", "fine-tuned")
-
-
-class _ErrorChange(TypedDict):
-    difference: float
-    ci: tuple[float, float]
+_FOLDS = 10
 
 
 class _ConfidenceChange(TypedDict):
@@ -27,52 +25,88 @@ class _ConfidenceChange(TypedDict):
     ci: tuple[float, float] | None
 
 
+class _Side(NamedTuple):
+    """One strategy's confidence at temperature 1, without label smoothing, on the N photos reported on."""
+
+    confidence: Floats
+    correct: npt.NDArray[np.bool_]
+    loss: Floats
+    """(N,) what calibration adds to each photo's Brier score: its mean is the calibration term (Murphy, 1973)."""
+    too_sure: Floats
+    """(N,) the part of `loss` where confidence is above accuracy."""
+
+
 def measure(evidence: Evidence) -> Finding:
-    """Whether the calibration error is lower after fine-tuning, before any temperature; both estimated without bias."""
-    stages = {name: evidence.rows[name]["calibration"] for name in _SIDES}
-    frozen, tuned = stages["frozen"], stages["fine-tuned"]
-    before = _error_change(frozen["before"], tuned["before"])
-    after = _error_change(frozen["after"], tuned["after"])
-    low, high = before["ci"]
+    """Whether calibration is better after fine-tuning, before any temperature, and whether overconfidence is less.
+
+    Calibration is measured by its term of the Brier score of the confidence: what would be saved if each confidence
+    were replaced by the accuracy at that confidence. That accuracy is fitted on the other photos (ten folds), so each
+    photo gives one number and the two strategies are compared photo by photo. The claim speaks of overconfidence: it is
+    supported where the whole term falls and so does the part where confidence is above accuracy.
+    """
+    clusters = evidence.clusters
+    frozen, tuned = (_side(evidence, name) for name in _SIDES)
+    change = mean(tuned.loss - frozen.loss, clusters)
+    too_sure = mean(tuned.too_sure - frozen.too_sure, clusters)
+    gaps = {name: mean(s.confidence - s.correct, clusters) for name, s in zip(_SIDES, (frozen, tuned), strict=True)}
     measured = (
-        f"calibration error, without the bias of chance and before any temperature: {_error_words(frozen['before'])} "
-        f"frozen, {_error_words(tuned['before'])} fine-tuned (change {before['difference']:+.3f}, 95 % CI {low:+.3f} "
-        f"to {high:+.3f}); mean confidence {_confidences(frozen['before'])} frozen, "
-        f"{_confidences(tuned['before'])} fine-tuned; with a temperature from other photos "
-        f"{frozen['after']['debiased']:.3f} and {tuned['after']['debiased']:.3f}"
+        f"{_direction('frozen', gaps['frozen'])}, {_direction('fine-tuned', gaps['fine-tuned'])}. Calibration's share "
+        f"of the Brier score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change {change.value:+.4f}, 95 % CI "
+        f"{change.ci[0]:+.4f} to {change.ci[1]:+.4f}), of which overconfidence makes {frozen.too_sure.mean():.4f} and "
+        f"{tuned.too_sure.mean():.4f}. Confidence {_confidences(frozen)} frozen, {_confidences(tuned)} fine-tuned. "
+        f"All before any temperature{_smoothing_words(evidence)}"
     )
     figures = {
-        "strategies": stages,
-        "change": {"before": before, "after": after},
-        "temperature": {name: evidence.rows[name]["temperature"] for name in stages},
-        **_confidence_changes(evidence),
+        "overconfidence": {name: {"mean": gap.value, "ci": gap.ci} for name, gap in gaps.items()},
+        "brier_calibration": {"frozen": float(frozen.loss.mean()), "fine-tuned": float(tuned.loss.mean())},
+        "change": {"difference": change.value, "ci": change.ci},
+        "overconfident_part": {"difference": too_sure.value, "ci": too_sure.ci},
+        "label_smoothing": {name: evidence.rows[name].get("label_smoothing") for name in _SIDES},
+        "strategies": {name: evidence.rows[name]["calibration"] for name in _SIDES},
+        "temperature": {name: evidence.rows[name]["temperature"] for name in _SIDES},
+        **_confidence_changes(frozen, tuned),
     }
-    return Finding(measured, above_zero(-high, -low), figures)
+    return Finding(measured, figures, all_of(change.below, too_sure.below), change.above)
 
 
-def _error_change(frozen: CalibrationFigures, tuned: CalibrationFigures) -> _ErrorChange:
-    """The difference of two estimates by their intervals (Zou and Donner, 2008).
+def _side(evidence: Evidence, name: str) -> _Side:
+    row, predictions = evidence.rows[name], evidence.predictions[name]
+    classes = [entry["class"] for entry in row["per_class"]]
+    shares = np.array([[p.probabilities[c] for c in classes] for p in predictions])
+    raw = np.clip(shares, 1e-7, 1) ** row["temperature"]
+    raw /= raw.sum(1, keepdims=True)
+    smoothing = row.get("label_smoothing") or 0.0
+    top = np.clip((raw.max(1) - smoothing / len(classes)) / (1 - smoothing), 1 / len(classes), 1)
+    correct = np.asarray(raw.argmax(1) == np.array([classes.index(p.true) for p in predictions]))
+    return _Side(top, correct, *_calibration_loss(top, correct, evidence.clusters))
 
-    That method takes the photos of both for different ones, so the interval is rather too wide.
-    """
-    a, b = frozen["debiased"], tuned["debiased"]
-    (low_a, high_a), (low_b, high_b) = frozen["ci"], tuned["ci"]
-    down, up = np.hypot(b - low_b, high_a - a), np.hypot(high_b - b, a - low_a)
-    return {"difference": b - a, "ci": (float(b - a - down), float(b - a + up))}
+
+def _calibration_loss(confidence: Floats, correct: npt.NDArray[np.bool_], clusters: Clusters) -> tuple[Floats, Floats]:
+    """`loss` and `too_sure` of a `_Side`."""
+    hits = correct.astype(float)
+    accuracy = np.empty(len(hits))
+    part = folds(len(hits), clusters, _FOLDS)
+    for number in np.unique(part):
+        others = np.flatnonzero(part != number)
+        if not len(others):  # all photos are of one cluster
+            return np.zeros(len(hits)), np.zeros(len(hits))
+        order = others[np.argsort(confidence[others], kind="stable")]
+        fitted = recalibrated(confidence[order], hits[order])
+        accuracy[part == number] = np.interp(confidence[part == number], confidence[order], fitted)
+    loss = (confidence - hits) ** 2 - (accuracy - hits) ** 2
+    return loss, np.where(confidence > accuracy, loss, 0.0)
 
 
-def _confidence_changes(evidence: Evidence) -> dict[str, _ConfidenceChange]:
-    """How confidence at temperature 1 changed on the photos that both got right, and on those that both got wrong."""
-    (frozen, labels), (tuned, _) = (_untempered(evidence.rows[n], evidence.predictions[n]) for n in _SIDES)
-    correct = [side.argmax(1) == labels for side in (frozen, tuned)]
-    change = tuned.max(1) - frozen.max(1)
+def _confidence_changes(frozen: _Side, tuned: _Side) -> dict[str, _ConfidenceChange]:
+    """How confidence changed on the photos that both got right, and on those that both got wrong."""
+    change = tuned.confidence - frozen.confidence
     return {
-        "both_right": _confidence_change(change[correct[0] & correct[1]]),
-        "both_wrong": _confidence_change(change[~correct[0] & ~correct[1]]),
+        "both_right": _confidence_change(change[frozen.correct & tuned.correct]),
+        "both_wrong": _confidence_change(change[~frozen.correct & ~tuned.correct]),
     }
 
 
-def _confidence_change(values: np.ndarray) -> _ConfidenceChange:
+def _confidence_change(values: Floats) -> _ConfidenceChange:
     return {
         "photos": len(values),
         "confidence_change": float(values.mean()) if len(values) else None,
@@ -80,19 +114,35 @@ def _confidence_change(values: np.ndarray) -> _ConfidenceChange:
     }
 
 
-def _untempered(row: StrategyRow, predictions: Sequence[Prediction]) -> tuple[np.ndarray, np.ndarray]:
-    """Probabilities at temperature 1, (N, C), and class indices (N,)."""
-    classes = [entry["class"] for entry in row["per_class"]]
-    shares = np.array([[p.probabilities[c] for c in classes] for p in predictions])
-    raw = np.clip(shares, 1e-7, 1) ** row["temperature"]
-    return raw / raw.sum(1, keepdims=True), np.array([classes.index(p.true) for p in predictions])
+def _direction(name: str, gap: Mean) -> str:
+    low, high = gap.ci
+    size = f"mean confidence less accuracy {wording.points(gap.value)} points, {wording.interval(gap.ci)}"
+    tendency = (
+        "overconfident"
+        if low > 0
+        else "underconfident"
+        if high < 0
+        else "neither over- nor underconfident as far as shown"
+    )
+    return f"{name} is {tendency} ({size})"
 
 
-def _error_words(stage: CalibrationFigures) -> str:
-    low, high = stage["ci"]
-    return f"{stage['debiased']:.3f} ({low:.3f} to {high:.3f}, {stage['tendency']})"
+def _loss(side: _Side) -> str:
+    return f"{side.loss.mean():.4f}"
 
 
-def _confidences(stage: CalibrationFigures) -> str:
-    right, wrong = ("none" if x is None else f"{x:.2f}" for x in (stage["confidence_right"], stage["confidence_wrong"]))
+def _confidences(side: _Side) -> str:
+    right, wrong = (
+        f"{side.confidence[some].mean():.2f}" if some.any() else "none" for some in (side.correct, ~side.correct)
+    )
     return f"{right} when right and {wrong} when wrong"
+
+
+def _smoothing_words(evidence: Evidence) -> str:
+    values = [evidence.rows[name].get("label_smoothing") for name in _SIDES]
+    if any(value is None for value in values):
+        return "; label smoothing, which makes models underconfident, is not taken out: this run did not record it"
+    if not any(values):
+        return ""
+    told = " and ".join(dict.fromkeys(f"{value:g}" for value in values))
+    return f", without what label smoothing of {told} takes from confidence"

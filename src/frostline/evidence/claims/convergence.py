@@ -4,63 +4,155 @@ scratch.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
 from frostline import wording
 from frostline.documents import StrategyRow
 from frostline.documents.study import AgainstBaseline, DataCurve
-from frostline.evidence.claims.evidence import EPOCHS, FAILS, FEWEST_EPOCHS, HOLDS, PHOTOS, RISE, Evidence, Finding
+from frostline.evidence.claims.evidence import Evidence, Finding, all_of, any_of, untested
+from frostline.evidence.claims.features import comparison
+from frostline.evidence.claims.means import Clusters, Mean, mean
+from frostline.evidence.claims.overfitting import rises
+from frostline.stats.intervals import Comparison
+
+_RESAMPLES = 2000
+_MOST = 0.95  # of the final accuracy
+
+
+class _Epochs(NamedTuple):
+    """Epochs to 95 % of the final accuracy: frozen less baseline."""
+
+    difference: int
+    ci: tuple[float, float]
+    fewer: float
+    """Two-sided p value that frozen needs fewer; 1 where it does not."""
+    more: float
 
 
 def measure(evidence: Evidence) -> Finding:
-    """Epochs and photos to 95 % of the final accuracy, and whether the frozen model's validation loss stays low."""
+    """Whether the frozen strategy needs fewer epochs, and does better with few photos than the baseline with all.
+
+    Supported where both are shown. Contradicted where the frozen strategy is shown to need more epochs, to be less
+    accurate with all photos, or to have a validation loss that rises more after its lowest epoch. That frozen on few
+    photos loses to the baseline on all of them refutes nothing.
+    """
+    curve = evidence.curve
+    if curve is None:
+        return untested("no learning curve was measured", "frostline robustness RUN")
+    less = curve.get("against_baseline")
+    if "why_not" in curve or less is None:
+        why = curve.get("why_not", "no frozen model was trained on fewer photos beside a baseline")
+        return untested(why, "frostline study DATA, with more photos" if "why_not" in curve else "frostline study DATA")
     frozen, baseline = evidence.rows["frozen"], evidence.rows["baseline"]
-    epochs = {"frozen": _epochs_to_most(frozen), "baseline": _epochs_to_most(baseline)}
-    losses = [epoch["val_loss"] for epoch in frozen["history"]]
-    together = losses[-1] <= RISE * min(losses)
-    curve = evidence.curve if evidence.curve and "why_not" not in evidence.curve else None
-    less = curve.get("against_baseline") if curve else None
+    needed = {"frozen": _epochs_to_most(frozen), "baseline": _epochs_to_most(baseline)}
+    epochs = _epochs(evidence)
+    apart = _apart(evidence)
+    all_photos = comparison(evidence, "frozen", "baseline")
     figures = {
-        "epochs_to_95": epochs,
-        "frozen_val_loss": {"lowest": min(losses), "last": losses[-1]},
-        "stay_together": together,
-        "photos_to_95": curve.get("photos_to_95", {}) if curve else {},
+        "epochs_to_95": needed,
+        "epochs_difference_ci": epochs.ci if epochs else None,
+        "rise_against_baseline": {"difference": apart.value, "ci": apart.ci} if apart else None,
+        "photos_to_95": curve.get("photos_to_95", {}),
         "against_baseline": less,
+        "all_photos": {"difference": all_photos.difference, "ci": all_photos.ci},
     }
-    measured = (
-        f"95 % of the final validation accuracy after {_epochs(epochs['frozen'])} frozen, "
-        f"{_epochs(epochs['baseline'])} from scratch; frozen validation loss {min(losses):.2f} at its lowest, "
-        f"{losses[-1]:.2f} at the end"
+    measured = f"{_data_words(curve, less)}; {_epoch_words(needed, epochs)}"
+    if apart:
+        measured += (
+            f"; its validation loss rises by {apart.value:+.3f} (95 % CI {apart.ci[0]:+.3f} to {apart.ci[1]:+.3f}) "
+            "more after its lowest epoch than the baseline's"
+        )
+    supports = all_of(_ahead(less), epochs.fewer if epochs else 0.0)
+    contradicts = any_of(_p_behind(all_photos), epochs.more if epochs else 1.0, apart.above if apart else 1.0)
+    return Finding(measured, figures, supports, contradicts)
+
+
+def _ahead(less: AgainstBaseline) -> float:
+    return less["p_value"] if less["difference"] > 0 else 1.0
+
+
+def _p_behind(found: Comparison) -> float:
+    return found.p_value if found.difference < 0 else 1.0
+
+
+def _epochs(evidence: Evidence) -> _Epochs | None:
+    """The difference of epochs, with a bootstrap of validation photos, the same for both strategies; None where the run
+    did not keep them."""
+    sides = [(evidence.rows[name], evidence.validation.get(name)) for name in ("frozen", "baseline")]
+    (frozen, of_frozen), (baseline, of_baseline) = sides
+    if of_frozen is None or of_baseline is None or of_frozen.correct.shape[1] != of_baseline.correct.shape[1]:
+        return None
+    counts = _resampled(of_frozen.correct.shape[1], evidence.validation_clusters)
+    a, b = (
+        _first(counts @ side.correct.T.astype(float), _kept(row))
+        for row, side in ((frozen, of_frozen), (baseline, of_baseline))
     )
-    if curve:
-        measured += f"; {_data_words(curve, less)}"
-    if len(baseline["history"]) < FEWEST_EPOCHS:
-        return Finding(measured, EPOCHS, figures)
-    return Finding(measured, _verdict(epochs["frozen"] < epochs["baseline"] and together, less), figures)
+    difference = a - b
+    low, high = np.quantile(difference, (0.025, 0.975), method="inverted_cdf")
+    own = _epochs_to_most(frozen) - _epochs_to_most(baseline)
+    fewer, more = ((1 + (side).sum()) / (1 + len(difference)) for side in (difference >= 0, difference <= 0))
+    return _Epochs(own, (float(low), float(high)), min(1.0, 2 * float(fewer)), min(1.0, 2 * float(more)))
 
 
-def _verdict(quicker: bool, less: AgainstBaseline | None) -> str:
-    """The epochs decide; where the study measured fewer photos too, those have to agree."""
-    if not quicker or (less and less["ci"][1] < 0):
-        return FAILS
-    return HOLDS if less is None or less["ci"][0] > 0 else PHOTOS
+def _resampled(photos: int, clusters: Clusters) -> npt.NDArray[np.float64]:
+    """(B, photos) how often each photo is drawn; photos of a cluster are drawn together."""
+    members = np.arange(photos) if clusters is None else np.unique(clusters, return_inverse=True)[1]
+    number = int(members.max()) + 1
+    drawn = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), _RESAMPLES)
+    return np.asarray(drawn[:, members], dtype=np.float64)
+
+
+def _first(correct: npt.NDArray[np.float64], kept: int) -> npt.NDArray[np.intp]:
+    """(B,) the first epoch, from 1, with 95 % of the correct photos of epoch `kept`; `correct` is (B, E)."""
+    enough = correct >= _MOST * correct[:, [kept - 1]]
+    return np.asarray(enough.argmax(1) + 1)
+
+
+def _kept(row: StrategyRow) -> int:
+    return max(row["best_epoch"], 1)
 
 
 def _epochs_to_most(row: StrategyRow) -> int:
     """The first epoch with 95 % of the validation accuracy of the epoch that was kept."""
-    final = row["history"][max(row["best_epoch"], 1) - 1]["val_accuracy"]
-    return next(int(epoch["epoch"]) for epoch in row["history"] if epoch["val_accuracy"] >= 0.95 * final)
+    final = row["history"][_kept(row) - 1]["val_accuracy"]
+    return next(int(epoch["epoch"]) for epoch in row["history"] if epoch["val_accuracy"] >= _MOST * final)
 
 
-def _epochs(count: int) -> str:
+def _apart(evidence: Evidence) -> Mean | None:
+    """How much more the validation loss of frozen rises after its lowest epoch than that of the baseline."""
+    frozen, baseline = (evidence.validation.get(name) for name in ("frozen", "baseline"))
+    if frozen is None or baseline is None or frozen.loss.shape[1] != baseline.loss.shape[1]:
+        return None
+    clusters = evidence.validation_clusters
+    return mean(rises(frozen, clusters) - rises(baseline, clusters), clusters)
+
+
+def _epoch_words(needed: dict[str, int], found: _Epochs | None) -> str:
+    text = (
+        f"95 % of the final validation accuracy after {_counted(needed['frozen'])} frozen, "
+        f"{_counted(needed['baseline'])} from scratch"
+    )
+    if found is None:
+        return f"{text} (this run kept no validation predictions of each epoch: no interval, so it decides nothing)"
+    return (
+        f"{text} (difference {found.difference:+d}, 95 % CI {found.ci[0]:+.0f} to {found.ci[1]:+.0f}; one training run)"
+    )
+
+
+def _counted(count: int) -> str:
     return "1 epoch" if count == 1 else f"{count} epochs"
 
 
-def _data_words(curve: DataCurve, less: AgainstBaseline | None) -> str:
-    needed = curve["photos_to_95"]["frozen"]
-    about = "at most" if needed["at_most"] else "about"
-    text = f"frozen reaches 95 % of its final accuracy with {about} {needed['photos']:,.0f} photos"
-    if not less:
-        return text
-    return (
-        f"{text}, and trained on {less['photos']:,} it is {wording.points(less['difference'])} points from the "
-        f"network trained from scratch on {less['baseline_photos']:,} ({wording.interval(less['ci'])})"
+def _data_words(curve: DataCurve, less: AgainstBaseline) -> str:
+    text = (
+        f"trained on {less['photos']:,} photos, frozen is {wording.points(less['difference'])} points from the network "
+        f"trained from scratch on {less['baseline_photos']:,} ({wording.interval(less['ci'])})"
     )
+    needed = curve.get("photos_to_95", {}).get("frozen")
+    if needed is None:
+        return text
+    about = "at most" if needed["at_most"] else "about"
+    return f"{text}, and {about} {needed['photos']:,.0f} bring it to 95 % of its final accuracy"

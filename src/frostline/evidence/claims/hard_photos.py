@@ -6,10 +6,13 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
+import numpy.typing as npt
+from scipy import stats
 
 from frostline import wording
 from frostline.documents.study import ErrorCause
-from frostline.evidence.claims.evidence import FAILS, HOLDS, PHOTOS, UNMEASURED, Evidence, Finding
+from frostline.evidence.claims.evidence import Evidence, Finding, all_of, any_of, untested
+from frostline.evidence.claims.means import mean
 from frostline.evidence.corruptions import Kind
 from frostline.evidence.error_causes import NOTHING
 from frostline.evidence.robustness import CorruptionResults
@@ -37,58 +40,68 @@ class _KindRow(TypedDict):
 def measure(evidence: Evidence) -> Finding:
     """Two halves: the blamed kinds make errors, and the fine-tuned model stays correct on most photos under them.
 
-    "Most" means more than half of the photos that it gets right uncorrupted, over all severities, and fewer errors
-    than the frozen one.
+    Corruptions stand for the causes, as measures of the photos do: both are proxies. "Most" means more than half of the
+    photos that it gets right uncorrupted, over all severities, and fewer errors than the frozen one.
     """
     frozen, tuned = (evidence.robustness.get(name) for name in ("frozen", "fine-tuned"))
     if frozen is None or tuned is None:
-        why = "no corruption was measured in this run: frostline robustness RUN does it"
-        return Finding(why, UNMEASURED, {})
+        return untested("no corruption was measured", "frostline robustness RUN")
+    clusters = _clusters_of(evidence, tuned)
     kinds = [_kind(kind, frozen, tuned) for kind in BLAMED]
     before, after = _correct_under_blamed(frozen), _correct_under_blamed(tuned)
-    gain_ci = intervals.average_interval(after - before)
-    kept = after[tuned.clean > 0]
-    kept_ci = intervals.average_interval(kept) if len(kept) else (0.0, 1.0)
+    gain, cost = mean(after - before, clusters), mean(tuned.clean - after, clusters)
+    right = tuned.clean > 0
+    kept = mean(after[right] - 0.5, clusters[right] if clusters is not None else None)
+    harmless = max(
+        mean(tuned.clean - np.mean([c.mean(1) for c in tuned.of_kind(kind)], axis=0), clusters).under(_MATTERS)
+        for kind in BLAMED
+    )
     real = [row for row in evidence.causes.get("fine-tuned", []) if row.get("blamed")]
     explained = [row["measure"] for row in real if row["verdict"] != NOTHING and row["expected"]]
     worst = max(kinds, key=lambda row: row["fine_tuned_drop"])
     measured = (
-        f"on {len(tuned.clean)} photos corrupted in lighting, blur, angle or occlusion the accuracy is "
-        f"{wording.percent(float(after.mean()))} fine-tuned "
-        f"(uncorrupted {wording.percent(float(tuned.clean.mean()))}) and "
-        f"{wording.percent(float(before.mean()))} frozen (difference {wording.points(float((after - before).mean()))} "
-        f"points, {wording.interval(gain_ci)}); {worst['kind']} costs the fine-tuned model most "
-        f"({100 * worst['fine_tuned_drop']:.1f} points); {_real_words(real, explained)}"
+        f"corrupted copies of photos stand for lighting, blur, viewing angle and occlusion: on {len(tuned.clean)} "
+        f"photos so corrupted the accuracy is {wording.percent(float(after.mean()))} fine-tuned (uncorrupted "
+        f"{wording.percent(float(tuned.clean.mean()))}) and {wording.percent(float(before.mean()))} frozen (difference "
+        f"{wording.points(gain.value)} points, {wording.interval(gain.ci)}); {worst['kind']} costs the fine-tuned "
+        f"model most ({100 * worst['fine_tuned_drop']:.1f} points, {wording.interval(worst['fine_tuned_drop_ci'])}). "
+        f"{_real_words(real, explained)}"
     )
     figures = {
         "photos": len(tuned.clean),
         "kinds": kinds,
         "accuracy": {"frozen": float(before.mean()), "fine_tuned": float(after.mean())},
-        "difference": float((after - before).mean()),
-        "ci": gain_ci,
-        "kept": float(kept.mean()) if len(kept) else None,
-        "kept_ci": kept_ci,
+        "difference": gain.value,
+        "ci": gain.ci,
+        "kept": kept.value + 0.5 if right.any() else None,
+        "kept_ci": (max(0.0, kept.ci[0] + 0.5), min(1.0, kept.ci[1] + 0.5)),
         "real_errors": real,
         "explained_by": explained,
+        "proxies": {"corruptions": list(BLAMED), "measures": {row["measure"]: row["blamed"] for row in real}},
     }
-    return Finding(measured, _verdict(kinds, kept_ci, gain_ci, real, explained), figures)
+    own = min((row["p_corrected"] for row in real if row["measure"] in explained), default=1.0)
+    supports = all_of(cost.above, kept.above, gain.above, own)
+    contradicts = any_of(kept.below, gain.below, harmless, _unlike_nothing(real))
+    return Finding(measured, figures, supports, contradicts)
 
 
-def _verdict(
-    kinds: Sequence[_KindRow],
-    kept: tuple[float, float],
-    gain: tuple[float, float],
-    real: Sequence[ErrorCause],
-    explained: Sequence[str],
-) -> str:
-    costs = any(row["fine_tuned_drop_ci"][0] > 0 for row in kinds)
-    may_cost = any(row["fine_tuned_drop_ci"][1] > _MATTERS for row in kinds)
-    if kept[1] < 0.5 or gain[1] < 0 or not (costs or may_cost):
-        return FAILS
-    enough = all(max(map(abs, row["effect_ci"])) < MEDIUM for row in real)  # errors to see a difference that matters
-    if real and enough and not explained:
-        return FAILS  # its own errors are not darker, more blurred or smaller than the photos it gets right
-    return HOLDS if costs and kept[0] > 0.5 and gain[0] > 0 and explained else PHOTOS
+def _clusters_of(evidence: Evidence, some: CorruptionResults) -> npt.NDArray[np.intp] | None:
+    """The clusters of the photos that were corrupted."""
+    if evidence.clusters is None:
+        return None
+    by_path = {p.path: c for p, c in zip(evidence.predictions["fine-tuned"], evidence.clusters, strict=True)}
+    return np.array([by_path[path] for path in some.paths], dtype=np.intp)
+
+
+def _unlike_nothing(real: Sequence[ErrorCause]) -> float:
+    """The p value that no measure of the photos goes with the model's own errors more than a little: all effects are
+    below `MEDIUM`."""
+
+    def one(row: ErrorCause) -> float:
+        spread = (row["effect_ci"][1] - row["effect_ci"][0]) / 3.92
+        return 2 * float(stats.norm.sf((MEDIUM - abs(row["effect"])) / spread)) if spread > 0 else 1.0
+
+    return min(1.0, max(map(one, real), default=1.0))
 
 
 def _kind(kind: str, frozen: CorruptionResults, tuned: CorruptionResults) -> _KindRow:
@@ -115,9 +128,10 @@ def _correct_under_blamed(side: CorruptionResults) -> np.ndarray:
 
 def _real_words(real: Sequence[ErrorCause], explained: Sequence[str]) -> str:
     if not real:
-        return "its own errors were not measured"
+        return "Its own errors were not measured"
     wrong = min(row["wrong"] for row in real)
+    names = ", ".join(f"{row['measure']} (for {row['blamed']})" for row in real)
     if explained:
-        return f"its own {wrong} errors differ from the photos it gets right in {' and '.join(explained)}"
-    names = ", ".join(row["measure"] for row in real)
-    return f"its own {wrong} errors differ from the photos it gets right in none of {names}"
+        found = " and ".join(explained)
+        return f"Its own {wrong} errors differ from the photos it gets right in {found}, of these measures: {names}"
+    return f"Its own {wrong} errors are not shown to differ from the photos it gets right in any of: {names}"

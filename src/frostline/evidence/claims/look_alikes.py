@@ -10,7 +10,7 @@ import numpy as np
 
 from frostline import wording
 from frostline.documents import StrategyRow
-from frostline.evidence.claims.evidence import FAILS, HOLDS, PHOTOS, Evidence, Finding
+from frostline.evidence.claims.evidence import Evidence, Finding
 from frostline.stats import intervals
 from frostline.stats.predictions import Prediction
 
@@ -56,7 +56,11 @@ _ClassRow = TypedDict(
 
 
 def measure(evidence: Evidence) -> Finding:
-    """Whether there are fewer confusions within the pairs of classes that look most alike."""
+    """Whether photos of the pairs of classes that look most alike, confused within the pair by one model, are correct
+    with the other.
+
+    An error that moves to a third class is no sharper boundary: only correct answers count against confusions.
+    """
     sides = [evidence.predictions[name] for name in _SIDES]
     baseline = evidence.rows["baseline"]
     classes = [row["class"] for row in baseline["per_class"]]
@@ -65,25 +69,41 @@ def measure(evidence: Evidence) -> Finding:
     _correct_for_number(pairs)
     per_class = [_recall(name, sides) for name in classes]
     _correct_for_number(per_class)
+    of_pairs = np.array([any(p.true in pair for pair in alike) for p in sides[1]])
     before, after = (np.array([_confused(p, alike) for p in side]) for side in sides[1:])
-    better, worse = int((before & ~after).sum()), int((after & ~before).sum())
-    p = intervals.mid_p(better, worse)
+    correct_before, correct_after = (np.array([p.correct for p in side]) for side in sides[1:])
+    sharper, blurred = before & correct_after, correct_before & after
+    found = intervals.compare("fine-tuned", ~blurred[of_pairs], "frozen", ~sharper[of_pairs])
+    elsewhere = int((before & ~after & ~correct_after).sum())
     named = " and ".join("/".join(sorted(pair)) for pair in alike)
     most = max(per_class, key=lambda row: row["difference"])
     measured = (
-        f"{named}: {int(before.sum())} confusions frozen, {int(after.sum())} fine-tuned (McNemar's mid-p test, "
-        f"{wording.p_value(p)}); recall rose in {sum(row['difference'] > 0 for row in per_class)} of {len(classes)} "
-        f"classes, most in {most['class']} ({100 * most['difference']:+.1f} points, {wording.interval(most['ci'])})"
+        f"look-alikes are the pairs that the baseline confuses most: {named}. Of their {int(of_pairs.sum())} photos "
+        f"frozen confuses {int(before.sum())} within a pair, fine-tuned {int(after.sum())}; {int(sharper.sum())} of "
+        f"frozen's are correct after fine-tuning{_moved(elsewhere)}, and {int(blurred.sum())} that frozen got right "
+        f"are confused ({wording.points(found.difference)} points, {wording.interval(found.ci)}); recall changed most "
+        f"in {most['class']} ({wording.points(most['difference'])} points, {wording.interval(most['ci'])})"
     )
     figures = {
         "look_alikes": [sorted(pair) for pair in alike],
+        "photos": int(of_pairs.sum()),
         "frozen": int(before.sum()),
         "fine_tuned": int(after.sum()),
-        "p_value": p,
+        "sharper": int(sharper.sum()),
+        "blurred": int(blurred.sum()),
+        "moved_to_a_third_class": elsewhere,
+        "difference": found.difference,
+        "ci": found.ci,
+        "p_value": found.p_value,
         "pairs": pairs,
         "classes": per_class,
     }
-    return Finding(measured, PHOTOS if p >= 0.05 else HOLDS if better > worse else FAILS, figures)
+    ahead = found.difference > 0
+    return Finding(measured, figures, found.p_value if ahead else 1.0, 1.0 if ahead else found.p_value)
+
+
+def _moved(photos: int) -> str:
+    return f" ({photos} became errors of another kind, which count for neither)" if photos else ""
 
 
 def _most_confused(row: StrategyRow) -> list[set[str]]:
