@@ -14,6 +14,11 @@ Weights = Literal["pretrained", "random"]
 Protocol = Literal["tutorial", "rigorous"]
 
 
+TUTORIAL_TITLE = "Transfer Learning in Convolutional Neural Networks: Frozen vs Fine-Tuning"
+TUTORIAL_URL = "https://github.com/sreeja2817/Transfer-Learning-in-CNN-Frozen-vs-Fine-Tuning"
+"""What the protocol `tutorial` repeats, and whose claims a study measures."""
+
+
 Preset = Literal["fast", "balanced", "best"]
 
 

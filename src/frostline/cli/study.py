@@ -176,8 +176,12 @@ def _print_evidence(document: Mapping[str, Any], run: Path) -> None:
         print_table(shown)
         for pair in document["robustness"]["pairs"]:
             line(f"{pair['verdict'][0].upper()}{pair['verdict'][1:]}.")
-    for claim in document["claims"] if rows else ():
-        line(f"- {claim['claim']} {claim['verdict'].capitalize()}.")
+    claims = document["claims"] if rows else []
+    for claim in claims:
+        if "tested_by" not in claim:
+            line(f"- {claim['claim']} {claim['verdict'].capitalize()}.")
+    if missing := [str(number) for number, claim in enumerate(claims, 1) if "tested_by" in claim]:
+        line(f"Not tested in this run: claim{'s' if len(missing) > 1 else ''} {', '.join(missing)}; see the report.")
     line(f"Report: {run / 'report.html'}")
 
 

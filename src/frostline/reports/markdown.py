@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline import wording
+from frostline.recipes import TUTORIAL_TITLE, TUTORIAL_URL
 from frostline.reports import next_steps, study_charts, study_page
 from frostline.reports.html import write
 from frostline.reports.record import Record, Row, read
@@ -156,11 +157,21 @@ def _classes(record: Record, drawn: Drawn) -> Iterator[str]:
 
 
 def _evidence(record: Record, drawn: Drawn) -> Iterator[str]:
-    if claims := record.study.get("claims"):
+    claims = study_page.claims(record.study.get("claims") or [])
+    if any(claims.values()):
         yield "## The tutorial's claims, measured"
+        yield f"The claims are those of [{TUTORIAL_TITLE}]({TUTORIAL_URL})."
+    if claims["tested"]:
         yield _table(
             ["Claim", "Verdict", "Measured"],
-            ([c.get("claim"), wording.tied(c.get("verdict")), wording.tied(c.get("measured"))] for c in claims),
+            ([c.get("claim"), wording.tied(c.get("verdict")), wording.tied(c.get("measured"))]
+             for c in claims["tested"]),
+        )  # fmt: skip
+    if claims["untested"]:
+        yield "Not tested in this run:"
+        yield _table(
+            ["Claim", "Why", "Test it with"],
+            ([c.get("claim"), wording.tied(c.get("measured")), c.get("tested_by") or ""] for c in claims["untested"]),
         )
     for title, prefix in (("Calibration", "reliability-"), ("Robustness", "robustness-")):
         if pictures := list(_pictures(drawn, prefix)):

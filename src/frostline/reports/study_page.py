@@ -17,6 +17,7 @@ from typing import cast
 from frostline import wording
 from frostline.documents.study import Crossing
 from frostline.photos.scan import restore
+from frostline.recipes import TUTORIAL_TITLE, TUTORIAL_URL
 from frostline.reports import gallery, next_steps, study_charts, sweep_charts
 from frostline.reports.gallery import Pictures
 from frostline.reports.html import PAGE, furniture, template, write
@@ -75,7 +76,8 @@ def _contents(record: Record) -> Row:
         "figures": _figures(record),
         "confusions": {s["name"]: _confusion(s.get("confusion") or [], record.classes) for s in strategies},
         "class_tables": class_tables(strategies),
-        "claims": study.get("claims") or [],
+        "claims": claims(study.get("claims") or []),
+        "tutorial": {"title": TUTORIAL_TITLE, "url": TUTORIAL_URL},
         "sweeps": record.sweeps,
         "causes": study_charts.causes(strategies),
         "errors": _errors(study.get("error_causes") or {}),
@@ -131,6 +133,16 @@ def needed(record: Record) -> list[Figure]:
     return sweep_charts.photos(curve["curves"], [], crossings, looks([s["name"] for s in record.strategies]))
 
 
+def claims(listed: Sequence[Row]) -> dict[str, list[Row]]:
+    """The tutorial's claims by whether the run could test them: ``tested`` and ``untested``. The words of older
+    versions too."""
+    untested = ("not tested in this run", "not measured")
+    return {
+        "tested": [c for c in listed if c.get("verdict") not in untested],
+        "untested": [c for c in listed if c.get("verdict") in untested],
+    }
+
+
 def _errors(causes: Row) -> Row:
     """By strategy: what was measured on wrong and on right photos, "clear" where they differ beyond chance."""
     found = {}
@@ -150,7 +162,7 @@ def _sections(contents: Row) -> list[tuple[str, str]]:
         ("curves", "Learning curves", some),
         ("confusion", "Confusion matrices", some),
         ("classes", "Class by class", some),
-        ("claims", "Claims", contents["claims"]),
+        ("claims", "Claims", any(contents["claims"].values())),
         ("calibration", "Calibration", figures["reliability"]),
         ("robustness", "Robustness", figures["robustness"] or contents["errors"]),
         ("needed", "Photos needed", figures["needed"]),

@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from frostline import wording
 from frostline.evidence.claims.evidence import Evidence, Finding, all_of
-from frostline.evidence.claims.means import Clusters, Mean, folds, mean
+from frostline.evidence.claims.means import Mean, folds, mean
 from frostline.stats import intervals
 from frostline.stats.calibration import recalibrated
+from frostline.stats.clusters import Clusters
 
 Floats = npt.NDArray[np.float64]
 
@@ -32,8 +33,11 @@ class _Side(NamedTuple):
     correct: npt.NDArray[np.bool_]
     loss: Floats
     """(N,) what calibration adds to each photo's Brier score: its mean is the calibration term (Murphy, 1973)."""
-    too_sure: Floats
-    """(N,) the part of `loss` where confidence is above accuracy."""
+
+    @property
+    def too_sure(self) -> Floats:
+        """(N,) confidence less 1 where the photo is correct, less 0 where not: its mean is the overconfidence."""
+        return self.confidence - self.correct
 
 
 def measure(evidence: Evidence) -> Finding:
@@ -42,31 +46,31 @@ def measure(evidence: Evidence) -> Finding:
     Calibration is measured by its term of the Brier score of the confidence: what would be saved if each confidence
     were replaced by the accuracy at that confidence. That accuracy is fitted on the other photos (ten folds), so each
     photo gives one number and the two strategies are compared photo by photo. The claim speaks of overconfidence: it is
-    supported where the whole term falls and so does the part where confidence is above accuracy.
+    supported where the calibration term falls and mean confidence less accuracy falls too.
     """
     clusters = evidence.clusters
     frozen, tuned = (_side(evidence, name) for name in _SIDES)
     change = mean(tuned.loss - frozen.loss, clusters)
-    too_sure = mean(tuned.too_sure - frozen.too_sure, clusters)
-    gaps = {name: mean(s.confidence - s.correct, clusters) for name, s in zip(_SIDES, (frozen, tuned), strict=True)}
+    less_sure = mean(tuned.too_sure - frozen.too_sure, clusters)
+    gaps = {"frozen": mean(frozen.too_sure, clusters), "fine-tuned": mean(tuned.too_sure, clusters)}
     measured = (
-        f"{_direction('frozen', gaps['frozen'])}, {_direction('fine-tuned', gaps['fine-tuned'])}. Calibration's share "
-        f"of the Brier score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change {change.value:+.4f}, 95 % CI "
-        f"{change.ci[0]:+.4f} to {change.ci[1]:+.4f}), of which overconfidence makes {frozen.too_sure.mean():.4f} and "
-        f"{tuned.too_sure.mean():.4f}. Confidence {_confidences(frozen)} frozen, {_confidences(tuned)} fine-tuned. "
-        f"All before any temperature{_smoothing_words(evidence)}"
+        f"{_direction('frozen', gaps['frozen'])}, {_direction('fine-tuned', gaps['fine-tuned'])}; the change is "
+        f"{wording.points(less_sure.value)} points ({wording.interval(less_sure.ci)}). Calibration's share of the Brier "
+        f"score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change {change.value:+.4f}, 95 % CI "
+        f"{change.ci[0]:+.4f} to {change.ci[1]:+.4f}). Confidence {_confidences(frozen)} frozen, "
+        f"{_confidences(tuned)} fine-tuned. All before any temperature{_smoothing_words(evidence)}"
     )
     figures = {
         "overconfidence": {name: {"mean": gap.value, "ci": gap.ci} for name, gap in gaps.items()},
         "brier_calibration": {"frozen": float(frozen.loss.mean()), "fine-tuned": float(tuned.loss.mean())},
         "change": {"difference": change.value, "ci": change.ci},
-        "overconfident_part": {"difference": too_sure.value, "ci": too_sure.ci},
+        "overconfidence_change": {"difference": less_sure.value, "ci": less_sure.ci},
         "label_smoothing": {name: evidence.rows[name].get("label_smoothing") for name in _SIDES},
         "strategies": {name: evidence.rows[name]["calibration"] for name in _SIDES},
         "temperature": {name: evidence.rows[name]["temperature"] for name in _SIDES},
-        **_confidence_changes(frozen, tuned),
+        **_confidence_changes(frozen, tuned, clusters),
     }
-    return Finding(measured, figures, all_of(change.below, too_sure.below), change.above)
+    return Finding(measured, figures, all_of(change.below, less_sure.below), change.above)
 
 
 def _side(evidence: Evidence, name: str) -> _Side:
@@ -78,51 +82,47 @@ def _side(evidence: Evidence, name: str) -> _Side:
     smoothing = row.get("label_smoothing") or 0.0
     top = np.clip((raw.max(1) - smoothing / len(classes)) / (1 - smoothing), 1 / len(classes), 1)
     correct = np.asarray(raw.argmax(1) == np.array([classes.index(p.true) for p in predictions]))
-    return _Side(top, correct, *_calibration_loss(top, correct, evidence.clusters))
+    return _Side(top, correct, _calibration_loss(top, correct, evidence.clusters))
 
 
-def _calibration_loss(confidence: Floats, correct: npt.NDArray[np.bool_], clusters: Clusters) -> tuple[Floats, Floats]:
-    """`loss` and `too_sure` of a `_Side`."""
+def _calibration_loss(confidence: Floats, correct: npt.NDArray[np.bool_], clusters: Clusters | None) -> Floats:
+    """`loss` of a `_Side`."""
     hits = correct.astype(float)
     accuracy = np.empty(len(hits))
     part = folds(len(hits), clusters, _FOLDS)
     for number in np.unique(part):
         others = np.flatnonzero(part != number)
         if not len(others):  # all photos are of one cluster
-            return np.zeros(len(hits)), np.zeros(len(hits))
+            return np.zeros(len(hits))
         order = others[np.argsort(confidence[others], kind="stable")]
         fitted = recalibrated(confidence[order], hits[order])
         accuracy[part == number] = np.interp(confidence[part == number], confidence[order], fitted)
-    loss = (confidence - hits) ** 2 - (accuracy - hits) ** 2
-    return loss, np.where(confidence > accuracy, loss, 0.0)
+    return np.asarray((confidence - hits) ** 2 - (accuracy - hits) ** 2)
 
 
-def _confidence_changes(frozen: _Side, tuned: _Side) -> dict[str, _ConfidenceChange]:
+def _confidence_changes(frozen: _Side, tuned: _Side, clusters: Clusters | None) -> dict[str, _ConfidenceChange]:
     """How confidence changed on the photos that both got right, and on those that both got wrong."""
     change = tuned.confidence - frozen.confidence
+    both = {"both_right": frozen.correct & tuned.correct, "both_wrong": ~frozen.correct & ~tuned.correct}
     return {
-        "both_right": _confidence_change(change[frozen.correct & tuned.correct]),
-        "both_wrong": _confidence_change(change[~frozen.correct & ~tuned.correct]),
+        name: _confidence_change(change[some], None if clusters is None else clusters[some])
+        for name, some in both.items()
     }
 
 
-def _confidence_change(values: Floats) -> _ConfidenceChange:
+def _confidence_change(values: Floats, clusters: Clusters | None) -> _ConfidenceChange:
     return {
         "photos": len(values),
         "confidence_change": float(values.mean()) if len(values) else None,
-        "ci": intervals.average_interval(values) if len(values) > 1 else None,
+        "ci": intervals.average_interval(values, clusters) if len(values) > 1 else None,
     }
 
 
 def _direction(name: str, gap: Mean) -> str:
     low, high = gap.ci
-    size = f"mean confidence less accuracy {wording.points(gap.value)} points, {wording.interval(gap.ci)}"
+    size = f"confidence less accuracy {wording.points(gap.value)} points, {wording.interval(gap.ci)}"
     tendency = (
-        "overconfident"
-        if low > 0
-        else "underconfident"
-        if high < 0
-        else "neither over- nor underconfident as far as shown"
+        "overconfident" if low > 0 else "underconfident" if high < 0 else "not shown to be over- or underconfident"
     )
     return f"{name} is {tendency} ({size})"
 

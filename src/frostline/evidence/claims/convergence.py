@@ -14,9 +14,10 @@ from frostline.documents import StrategyRow
 from frostline.documents.study import AgainstBaseline, DataCurve
 from frostline.evidence.claims.evidence import Evidence, Finding, all_of, any_of, untested
 from frostline.evidence.claims.features import comparison
-from frostline.evidence.claims.means import Clusters, Mean, mean
+from frostline.evidence.claims.means import Mean, mean
 from frostline.evidence.claims.overfitting import rises
 from frostline.stats.intervals import Comparison
+from frostline.stats.resampling import photo_counts
 
 _RESAMPLES = 2000
 _MOST = 0.95  # of the final accuracy
@@ -85,7 +86,8 @@ def _epochs(evidence: Evidence) -> _Epochs | None:
     (frozen, of_frozen), (baseline, of_baseline) = sides
     if of_frozen is None or of_baseline is None or of_frozen.correct.shape[1] != of_baseline.correct.shape[1]:
         return None
-    counts = _resampled(of_frozen.correct.shape[1], evidence.validation_clusters)
+    photos = of_frozen.correct.shape[1]
+    counts = np.concatenate(list(photo_counts(photos, 0, _RESAMPLES, evidence.validation_clusters)))
     a, b = (
         _first(counts @ side.correct.T.astype(float), _kept(row))
         for row, side in ((frozen, of_frozen), (baseline, of_baseline))
@@ -95,14 +97,6 @@ def _epochs(evidence: Evidence) -> _Epochs | None:
     own = _epochs_to_most(frozen) - _epochs_to_most(baseline)
     fewer, more = ((1 + (side).sum()) / (1 + len(difference)) for side in (difference >= 0, difference <= 0))
     return _Epochs(own, (float(low), float(high)), min(1.0, 2 * float(fewer)), min(1.0, 2 * float(more)))
-
-
-def _resampled(photos: int, clusters: Clusters) -> npt.NDArray[np.float64]:
-    """(B, photos) how often each photo is drawn; photos of a cluster are drawn together."""
-    members = np.arange(photos) if clusters is None else np.unique(clusters, return_inverse=True)[1]
-    number = int(members.max()) + 1
-    drawn = np.random.default_rng(0).multinomial(number, np.full(number, 1 / number), _RESAMPLES)
-    return np.asarray(drawn[:, members], dtype=np.float64)
 
 
 def _first(correct: npt.NDArray[np.float64], kept: int) -> npt.NDArray[np.intp]:

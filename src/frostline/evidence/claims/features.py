@@ -42,7 +42,7 @@ def comparison(evidence: Evidence, a: str, b: str) -> intervals.Comparison:
     """`a` against `b`, as the report's table of differences has it: corrected for all its comparisons."""
     others = {name: evidence.correct(name) for name in evidence.predictions if name not in (a, b)}
     correct = {b: evidence.correct(b), a: evidence.correct(a), **others}
-    return next(c for c in intervals.compare_all(correct) if (c.a, c.b) == (a, b))
+    return next(c for c in intervals.compare_all(correct, evidence.clusters) if (c.a, c.b) == (a, b))
 
 
 def trained_on(evidence: Evidence, name: str) -> int | None:

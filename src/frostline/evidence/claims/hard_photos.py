@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import TypedDict
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
 
 from frostline import wording
@@ -17,6 +16,7 @@ from frostline.evidence.corruptions import Kind
 from frostline.evidence.error_causes import NOTHING
 from frostline.evidence.robustness import CorruptionResults
 from frostline.stats import intervals
+from frostline.stats.clusters import Clusters
 
 BLAMED: tuple[Kind, ...] = ("lighting", "blur", "viewing angle", "occlusion")
 """The kinds of corruption that the tutorial blames for errors."""
@@ -47,7 +47,7 @@ def measure(evidence: Evidence) -> Finding:
     if frozen is None or tuned is None:
         return untested("no corruption was measured", "frostline robustness RUN")
     clusters = _clusters_of(evidence, tuned)
-    kinds = [_kind(kind, frozen, tuned) for kind in BLAMED]
+    kinds = [_kind(kind, frozen, tuned, clusters) for kind in BLAMED]
     before, after = _correct_under_blamed(frozen), _correct_under_blamed(tuned)
     gain, cost = mean(after - before, clusters), mean(tuned.clean - after, clusters)
     right = tuned.clean > 0
@@ -85,9 +85,9 @@ def measure(evidence: Evidence) -> Finding:
     return Finding(measured, figures, supports, contradicts)
 
 
-def _clusters_of(evidence: Evidence, some: CorruptionResults) -> npt.NDArray[np.intp] | None:
+def _clusters_of(evidence: Evidence, some: CorruptionResults) -> Clusters | None:
     """The clusters of the photos that were corrupted."""
-    if evidence.clusters is None:
+    if evidence.clusters is None or not some.paths:
         return None
     by_path = {p.path: c for p, c in zip(evidence.predictions["fine-tuned"], evidence.clusters, strict=True)}
     return np.array([by_path[path] for path in some.paths], dtype=np.intp)
@@ -104,7 +104,7 @@ def _unlike_nothing(real: Sequence[ErrorCause]) -> float:
     return min(1.0, max(map(one, real), default=1.0))
 
 
-def _kind(kind: str, frozen: CorruptionResults, tuned: CorruptionResults) -> _KindRow:
+def _kind(kind: str, frozen: CorruptionResults, tuned: CorruptionResults, clusters: Clusters | None) -> _KindRow:
     before, after = (
         np.mean([side.clean[:, None] - correct for correct in side.of_kind(kind)], axis=(0, 2))
         for side in (frozen, tuned)
@@ -112,11 +112,11 @@ def _kind(kind: str, frozen: CorruptionResults, tuned: CorruptionResults) -> _Ki
     return {
         "kind": kind,
         "frozen_drop": float(before.mean()),
-        "frozen_drop_ci": intervals.average_interval(before),
+        "frozen_drop_ci": intervals.average_interval(before, clusters),
         "fine_tuned_drop": float(after.mean()),
-        "fine_tuned_drop_ci": intervals.average_interval(after),
+        "fine_tuned_drop_ci": intervals.average_interval(after, clusters),
         "difference": float((before - after).mean()),
-        "ci": intervals.average_interval(before - after),
+        "ci": intervals.average_interval(before - after, clusters),
     }
 
 

@@ -12,6 +12,8 @@ from frostline import wording
 from frostline.documents import StrategyRow
 from frostline.evidence.claims.evidence import Evidence, Finding
 from frostline.stats import intervals
+from frostline.stats.clusters import Clusters
+from frostline.stats.intervals import Comparison
 from frostline.stats.predictions import Prediction
 
 _SIDES = ("baseline", "frozen", "fine-tuned")
@@ -61,19 +63,19 @@ def measure(evidence: Evidence) -> Finding:
 
     An error that moves to a third class is no sharper boundary: only correct answers count against confusions.
     """
-    sides = [evidence.predictions[name] for name in _SIDES]
+    sides, clusters = [evidence.predictions[name] for name in _SIDES], evidence.clusters
     baseline = evidence.rows["baseline"]
     classes = [row["class"] for row in baseline["per_class"]]
     alike = _most_confused(baseline)
-    pairs = [_pair(set(pair), sides, alike) for pair in combinations(classes, 2)]
+    pairs = [_pair(set(pair), sides, alike, clusters) for pair in combinations(classes, 2)]
     _correct_for_number(pairs)
-    per_class = [_recall(name, sides) for name in classes]
+    per_class = [_recall(name, sides, clusters) for name in classes]
     _correct_for_number(per_class)
     of_pairs = np.array([any(p.true in pair for pair in alike) for p in sides[1]])
     before, after = (np.array([_confused(p, alike) for p in side]) for side in sides[1:])
     correct_before, correct_after = (np.array([p.correct for p in side]) for side in sides[1:])
     sharper, blurred = before & correct_after, correct_before & after
-    found = intervals.compare("fine-tuned", ~blurred[of_pairs], "frozen", ~sharper[of_pairs])
+    found = _compared(~sharper, ~blurred, of_pairs, clusters)
     elsewhere = int((before & ~after & ~correct_after).sum())
     named = " and ".join("/".join(sorted(pair)) for pair in alike)
     most = max(per_class, key=lambda row: row["difference"])
@@ -123,7 +125,9 @@ def _confused(photo: Prediction, pairs: Sequence[set[str]]) -> bool:
     return not photo.correct and {photo.true, photo.predicted} in pairs
 
 
-def _pair(pair: set[str], sides: Sequence[Sequence[Prediction]], alike: Sequence[set[str]]) -> _PairRow:
+def _pair(
+    pair: set[str], sides: Sequence[Sequence[Prediction]], alike: Sequence[set[str]], clusters: Clusters | None
+) -> _PairRow:
     of_pair = np.array([p.true in pair for p in sides[1]])
     scratch, before, after = (np.array([_confused(p, [pair]) for p in side]) for side in sides)
     return {
@@ -133,20 +137,20 @@ def _pair(pair: set[str], sides: Sequence[Sequence[Prediction]], alike: Sequence
         "baseline": int(scratch.sum()),
         "frozen": int(before.sum()),
         "fine_tuned": int(after.sum()),
-        **_change(before[of_pair], after[of_pair]),
+        **_change(before, after, of_pair, clusters),
     }
 
 
-def _recall(name: str, sides: Sequence[Sequence[Prediction]]) -> _ClassRow:
+def _recall(name: str, sides: Sequence[Sequence[Prediction]], clusters: Clusters | None) -> _ClassRow:
     of_class = np.array([p.true == name for p in sides[1]])
-    scratch, before, after = (np.array([p.correct for p in side])[of_class] for side in sides)
+    scratch, before, after = (np.array([p.correct for p in side]) for side in sides)
     return {
         "class": name,
         "photos": int(of_class.sum()),
-        "baseline": _mean(scratch),
-        "frozen": _mean(before),
-        "fine_tuned": _mean(after),
-        **_change(before, after),
+        "baseline": _mean(scratch[of_class]),
+        "frozen": _mean(before[of_class]),
+        "fine_tuned": _mean(after[of_class]),
+        **_change(before, after, of_class, clusters),
     }
 
 
@@ -154,18 +158,18 @@ def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-def _change(before: np.ndarray, after: np.ndarray) -> _Change:
-    """How a share of photos (N,) changed, paired."""
-    if not len(before):
+def _change(before: np.ndarray, after: np.ndarray, some: np.ndarray, clusters: Clusters | None) -> _Change:
+    """How a share of the photos `some` (N,) changed, paired."""
+    if not some.any():
         return {"difference": 0.0, "ci": (-1.0, 1.0), "p_value": 1.0, "p_corrected": 1.0}
-    gained, lost = int((after & ~before).sum()), int((before & ~after).sum())
-    p = intervals.mid_p(gained, lost)
-    return {
-        "difference": (gained - lost) / len(before),
-        "ci": intervals.paired_interval(gained, lost, len(before)),
-        "p_value": p,
-        "p_corrected": p,
-    }
+    found = _compared(before, after, some, clusters)
+    return {"difference": found.difference, "ci": found.ci, "p_value": found.p_value, "p_corrected": found.p_value}
+
+
+def _compared(before: np.ndarray, after: np.ndarray, some: np.ndarray, clusters: Clusters | None) -> Comparison:
+    """`after` against `before`, both (N,) of yes and no, on `some` of the photos."""
+    own = None if clusters is None else clusters[some]
+    return intervals.compare("fine-tuned", after[some], "frozen", before[some], own)
 
 
 def _correct_for_number(table: Sequence[_PairRow] | Sequence[_ClassRow]) -> None:

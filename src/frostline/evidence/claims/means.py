@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
+from frostline.stats.clusters import Clusters, numbered, variance
+
 Floats = npt.NDArray[np.float64]
-Clusters = npt.NDArray[np.intp] | None
-"""(N,) photos that are not independent share a number; None = all are independent."""
 
 
 class Mean(NamedTuple):
@@ -48,24 +48,22 @@ class Mean(NamedTuple):
         return 2 * float(stats.t.sf(distance / self.error, self.freedom))
 
 
-def mean(values: Floats, clusters: Clusters = None) -> Mean:
-    """The mean of values (N,), one a photo, with a standard error from clusters of photos (Liang and Zeger, 1986)."""
+def mean(values: Floats, clusters: Clusters | None = None) -> Mean:
+    """The mean of values (N,), one a photo; with clusters its error is that of their sums (`stats.clusters`)."""
     count = len(values)
-    average = float(values.mean()) if count else 0.0
-    sums = values - average if clusters is None else np.bincount(_numbered(clusters), values - average)
-    groups = len(sums)
-    if groups < 2:
-        return Mean(average, np.inf, 0)
-    error = float(np.sqrt((sums**2).sum() * groups / (groups - 1))) / count
-    return Mean(average, error, groups - 1)
+    own = numbered(clusters)
+    units = count if own is None else int(own.max()) + 1
+    if units < 2:
+        return Mean(float(values.mean()) if count else 0.0, np.inf, 0)
+    average, error = float(values.mean()), float(values.std(ddof=1) / np.sqrt(count))
+    if own is not None:
+        error = max(error, float(np.sqrt(variance((values - average) / count, own))))
+    return Mean(average, error, units - 1)
 
 
-def folds(count: int, clusters: Clusters, number: int, seed: int = 0) -> npt.NDArray[np.intp]:
+def folds(count: int, clusters: Clusters | None, number: int) -> npt.NDArray[np.intp]:
     """(count,) the part, 0 to number - 1, of each photo; photos of a cluster are in one part."""
-    members = np.arange(count) if clusters is None else _numbered(clusters)
+    own = numbered(clusters)
+    members = np.arange(count) if own is None else own
     groups = int(members.max()) + 1
-    return np.asarray(np.random.default_rng(seed).permutation(groups)[members] % min(number, groups))
-
-
-def _numbered(clusters: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
-    return np.asarray(np.unique(clusters, return_inverse=True)[1], dtype=np.intp)
+    return np.asarray(np.random.default_rng(0).permutation(groups)[members] % min(number, groups))

@@ -7,7 +7,8 @@ import numpy.typing as npt
 
 from frostline.documents.strategy import Epoch
 from frostline.evidence.claims.evidence import Evidence, Finding, untested
-from frostline.evidence.claims.means import Clusters, Mean, folds, mean
+from frostline.evidence.claims.means import Mean, folds, mean
+from frostline.stats.clusters import Clusters
 from frostline.training.stages import ValidationByEpoch
 
 Floats = npt.NDArray[np.float64]
@@ -57,7 +58,7 @@ def measure(evidence: Evidence) -> Finding:
     return Finding(measured, figures, 1.0, rise.above)  # both rise: that is no overfitting
 
 
-def rises(by_epoch: ValidationByEpoch, clusters: Clusters) -> Floats:
+def rises(by_epoch: ValidationByEpoch, clusters: Clusters | None) -> Floats:
     """(V,) how much higher each photo's loss is in the last epoch than in the lowest one.
 
     The lowest of all epochs is low in part by chance. So it is chosen for each tenth of the photos by the other photos.
@@ -72,7 +73,7 @@ def rises(by_epoch: ValidationByEpoch, clusters: Clusters) -> Floats:
     return found
 
 
-def still_falling(by_epoch: ValidationByEpoch, clusters: Clusters) -> Mean:
+def still_falling(by_epoch: ValidationByEpoch, clusters: Clusters | None) -> Mean:
     """The change of the loss over the last epochs: the last one less the mean of those before it."""
     last = by_epoch.loss[-_LAST:]
     return mean(last[-1] - last[:-1].mean(0), clusters)
