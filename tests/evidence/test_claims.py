@@ -473,6 +473,20 @@ def test_whether_fine_tuning_pays_is_the_comparison_of_the_report(
         assert found["p_corrected"] == pair.p_corrected
 
 
+@pytest.mark.parametrize(("helps", "expected"), [("yes", SUPPORTED), ("unknown", PHOTOS), ("no", CONTRADICTED)])
+def test_the_claim_and_the_decision_say_the_same(helps: str, expected: str) -> None:
+    sign = -1 if helps == "no" else 1
+    told: Any = {
+        "unfrozen": "fine-tuned", "frozen": "frozen", "metric": "macro recall", "helps": helps, "p_value": 0.01,
+        "difference": sign * 0.03, "ci": sorted((sign * 0.001, sign * 0.06)), "p_corrected": 0.03,
+    }  # fmt: skip
+    own = photos(0.1, 0.9, 1)
+    found = measured(7, evidence(None, own, own, curve=sizes(0.0, sign * 0.031), unfreezing=told))
+    assert found["verdict"] == expected
+    assert found["figures"]["difference"] == told["difference"]
+    assert f"own models: {'−' if sign < 0 else '+'}3.0 points of macro recall" in found["measured"]
+
+
 def right(own: Sequence[Prediction]) -> np.ndarray:
     return np.array([p.correct for p in own])
 

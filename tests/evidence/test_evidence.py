@@ -95,7 +95,7 @@ def test_a_study_stopped_after_its_answer_is_finished_and_the_rest_can_be_had_la
     assert (out / "report.html").exists()
     must("robustness", out)
     found = document(out)
-    assert found["claims"][4]["verdict"] != claims.UNMEASURED
+    assert found["claims"][4]["verdict"] != claims.UNTESTED
     curve = found["data_curve"]
     assert curve["photos"] == sorted(curve["photos"])
     assert curve["photos"][-1] == found["dataset"]["train"]

@@ -111,6 +111,9 @@ def test_the_pass_that_all_share_is_counted_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("verdict", "sign"),
     [
+        ("supported", "✓"),
+        ("contradicted", "✕"),
+        ("not enough photos", "?"),
         ("holds", "✓"),
         ("does not hold", "✕"),
         ("not enough photos to say", "?"),
@@ -121,6 +124,19 @@ def test_verdicts_are_said_in_words(tmp_path: Path, verdict: str, sign: str) -> 
     claims = [{"claim": "It <b>overfits</b>.", "measured": "a change of -0.012 to +0.019", "verdict": verdict}]
     text = read(study_page.build(make_run(tmp_path, claims=claims)))
     assert f"It <b>overfits</b>. {sign} {verdict} Measured: a change of −0.012 to +0.019." in text
+
+
+def test_claims_that_were_not_tested_are_listed_with_the_command_that_tests_them(tmp_path: Path) -> None:
+    claims = [
+        {"claim": "It overfits.", "measured": "It did", "verdict": "supported", "p_corrected": 0.012},
+        {"claim": "It pays.", "measured": "no curve", "verdict": "not tested in this run", "tested_by": "frostline x"},
+        {"claim": "It sharpens.", "measured": "needs frozen", "verdict": "not measured"},
+    ]
+    text = read(study_page.build(make_run(tmp_path, claims=claims)))
+    assert "It overfits. ✓ supported Measured: It did. After correction p = 0.012." in text
+    assert "It pays. Why: no curve. Test it with frostline x" in text
+    assert "It sharpens. Why: needs frozen." in text
+    assert "Transfer Learning in Convolutional Neural Networks: Frozen vs Fine-Tuning" in text
 
 
 def test_the_strategy_that_validation_prefers_leads(tmp_path: Path) -> None:

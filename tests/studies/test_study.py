@@ -39,6 +39,7 @@ def contract(*strategies: str, validation: bool = True) -> list[str]:
     each = [
         *(["robustness.csv"] if several else []),
         "history.csv",
+        "validation_by_epoch.npz",
         "predictions.csv",
         *(["validation.csv"] if validation else []),
         *(["explanations.json"] if len(strategies) > 1 else []),

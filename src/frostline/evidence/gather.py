@@ -88,6 +88,7 @@ def measured_claims(run: Path, document: Study, predictions: Predictions) -> lis
         _known_curve(run, document),
         validation={name: found for name, found in kept.items() if found is not None},
         training_photos=document["dataset"]["train"],
+        unfreezing=document["decision"]["unfreezing"] if "decision" in document else None,
     )
     return claims.measure(known)
 

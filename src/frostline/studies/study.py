@@ -165,9 +165,9 @@ def _conclude(
     by_name = {name: predictions[name] for name in names}
     document["strategies"] = [rows[name] for name in names]
     document["comparisons"] = comparisons(by_name)
-    document["claims"] = gather.measured_claims(run, document, by_name)
     if (found := decide(list(rows.values()), document, by_name)) is not None:
         document["decision"] = found
+    document["claims"] = gather.measured_claims(run, document, by_name)
     document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
 
 

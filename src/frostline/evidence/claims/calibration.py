@@ -55,8 +55,8 @@ def measure(evidence: Evidence) -> Finding:
     gaps = {"frozen": mean(frozen.too_sure, clusters), "fine-tuned": mean(tuned.too_sure, clusters)}
     measured = (
         f"{_direction('frozen', gaps['frozen'])}, {_direction('fine-tuned', gaps['fine-tuned'])}; the change is "
-        f"{wording.points(less_sure.value)} points ({wording.interval(less_sure.ci)}). Calibration's share of the Brier "
-        f"score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change {change.value:+.4f}, 95 % CI "
+        f"{wording.points(less_sure.value)} points ({wording.interval(less_sure.ci)}). Calibration's share of the "
+        f"Brier score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change {change.value:+.4f}, 95 % CI "
         f"{change.ci[0]:+.4f} to {change.ci[1]:+.4f}). Confidence {_confidences(frozen)} frozen, "
         f"{_confidences(tuned)} fine-tuned. All before any temperature{_smoothing_words(evidence)}"
     )

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from frostline import wording
-from frostline.documents.study import CurveDifference, DataCurve
+from frostline.documents.study import CurveDifference
 from frostline.evidence.claims.evidence import LEVEL, Evidence, Finding, untested
 from frostline.evidence.claims.features import comparison
-from frostline.stats.intervals import Comparison
 
 
 def measure(evidence: Evidence) -> Finding:
@@ -21,18 +21,21 @@ def measure(evidence: Evidence) -> Finding:
         return untested("no learning curve was measured", "frostline robustness RUN")
     if "why_not" in curve:
         return untested(curve["why_not"], "frostline study DATA, with more photos")
-    found = comparison(evidence, "fine-tuned", "frozen")
+    found = _study_own(evidence)
     differences = list(curve["differences"])
-    if curve["source"] == "study":  # its last number is that of the study's own models
+    same = (
+        curve["source"] == "study" and found.metric == "accuracy"
+    )  # its last number is that of the study's own models
+    if same:
         differences[-1] = {**differences[-1], "difference": found.difference, "ci": found.ci}
-    smallest = shown_from(differences) if found.p_corrected < LEVEL else None
+    smallest = shown_from(differences) if found.p_corrected < LEVEL and found.difference > 0 else None
     sizes = "; ".join(
         f"with {d['photos']:,} {wording.points(d['difference'])} ({wording.interval(d['ci'])})" for d in differences
     )
     measured = (
-        f"fine-tuned less frozen, points, by number of training photos: {sizes}. "
+        f"fine-tuned less frozen, points of accuracy, by number of training photos: {sizes}. "
         f"{_from_how_many(differences, smallest)}"
-        f"{_own(curve, found)}{_luck(curve.get('runs'))}"
+        f"{'' if same else _own(found)}{_luck(curve.get('runs'))}"
     )
     figures = {
         "source": curve["source"],
@@ -45,6 +48,27 @@ def measure(evidence: Evidence) -> Finding:
     ahead = found.difference > 0
     supports, contradicts = (found.p_value, 1.0) if ahead else (1.0, found.p_value)
     return Finding(measured, figures, supports, contradicts, found.p_corrected)
+
+
+class _Difference(NamedTuple):
+    """Fine-tuned less frozen, of the study's own models on the photos reported on."""
+
+    difference: float
+    ci: Sequence[float]
+    p_value: float
+    p_corrected: float
+    metric: str
+
+
+def _study_own(evidence: Evidence) -> _Difference:
+    """As the study's decision says it; of runs of older versions, which made none, as their table of differences has
+    it."""
+    told = evidence.unfreezing
+    if told is None or (told["unfrozen"], told["frozen"]) != ("fine-tuned", "frozen"):
+        pair = comparison(evidence, "fine-tuned", "frozen")
+        return _Difference(pair.difference, pair.ci, pair.p_value, pair.p_corrected, "accuracy")
+    corrected = told["p_corrected"] if told["helps"] != "unknown" else max(LEVEL, told["p_corrected"])
+    return _Difference(told["difference"], told["ci"], told["p_value"], corrected, told["metric"])
 
 
 def shown_from(differences: Sequence[CurveDifference]) -> int | None:
@@ -72,11 +96,10 @@ def _from_how_many(differences: Sequence[CurveDifference], smallest: int | None)
     return f"It is shown to pay with {smallest:,} photos and more, not with {below:,}"
 
 
-def _own(curve: DataCurve, found: Comparison) -> str:
-    """What the study's own models say, where the curve is a sweep's."""
-    if curve["source"] == "study":
-        return ""
-    return f". The study's own models: {wording.points(found.difference)} points ({wording.interval(found.ci)})"
+def _own(found: _Difference) -> str:
+    """What the study's own models say, where the curve is a sweep's or of another metric."""
+    gap = f"{wording.points(found.difference)} points of {found.metric} ({wording.interval(found.ci)})"
+    return f". The study's own models: {gap}"
 
 
 def _luck(runs: Sequence[int] | None) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from frostline.documents import StrategyRow
+from frostline.documents.decision import Unfreezing
 from frostline.documents.shared import Figures
 from frostline.documents.study import DataCurve, ErrorCause
 from frostline.evidence.robustness import CorruptionResults
@@ -47,6 +48,9 @@ class Evidence:
     """(V,) like `clusters`."""
     training_photos: int | None = None
     """How many photos the strategies were trained on, before any refit."""
+
+    unfreezing: Unfreezing | None = None
+    """What the study's decision says of fine-tuned against frozen; None in runs of older versions."""
 
     def correct(self, strategy: str) -> npt.NDArray[np.bool_]:
         """(N,) whether each photo's predicted class is the true one."""
