@@ -7,6 +7,8 @@ import hashlib
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
@@ -18,14 +20,16 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from rich.console import Console
 from safetensors.torch import load_file, save
 from torch import Tensor
 from torchvision.models import mobilenet_v2
 
 from frostline.errors import WeightsError
-from frostline.networks import backbone, catalogue, weights
+from frostline.networks import backbone, measure, timm_names, weights
 from frostline.networks.activations import tap
 from frostline.networks.compilation import Runtime
+from frostline.networks.short_list import BY_NAME, Named
 from frostline.photos.decoding import Transform, prepare
 from support.commands import call, document, must, spawn, table
 from support.photos import FLOWERS, needs_flowers, write_folder
@@ -189,6 +193,8 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         ("tf_efficientnet_lite2", Transform(260, "crop", HALF, HALF, "bicubic", 0.890)),
         ("vit_tiny_patch16_224", Transform(224, "crop", HALF, HALF, "bicubic", 0.9)),
         ("resnet18.tv_in1k", Transform(224, "crop", MEAN, STD, "bilinear", 0.875)),
+        ("vit_small_patch14_dinov2", Transform(224, "crop", MEAN, STD, "bicubic", 1.0)),  # and not its default, 518
+        ("vit_small_patch14_dinov2.lvd142m", Transform(224, "crop", MEAN, STD, "bicubic", 1.0)),
         ("test_resnet", Transform(160, "crop", HALF, HALF, "bilinear", 0.95)),
     ],
 )
@@ -224,6 +230,8 @@ def test_mobilenet_is_the_publishers_to_the_bit() -> None:
     [
         ("mobilenet_v22", "did you mean 'mobilenet_v2'"),
         ("tf_efficientnet_lite", "did you mean 'tf_efficientnet_lite"),
+        ("vit_tiny", "did you mean 'vit_tiny_patch16_224'"),
+        ("dinov2", "did you mean 'vit_small_patch14_dinov2'"),
         ("resnet18.tv_in1", "resnet18 has no published weights 'tv_in1'; did you mean 'tv_in1k'"),
         ("resnet18.", r"unknown backbone 'resnet18\.'; did you mean 'resnet18'"),
     ],
@@ -231,6 +239,14 @@ def test_mobilenet_is_the_publishers_to_the_bit() -> None:
 def test_unknown_names_get_the_nearest_one(name: str, says: str, tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", ["a", "b"], 3)
     assert re.search(says, call("fit", data, "--out", tmp_path / "run", "--backbone", name).error)
+
+
+@pytest.mark.parametrize("command", ["study", "fit", "sweep", "check", "weights"])
+def test_every_command_suggests_the_likely_name(command: str, tmp_path: Path) -> None:
+    data = write_folder(tmp_path / "data", ["a", "b"], 3)
+    told = ("vit_tiny",) if command == "weights" else (data, "--backbone", "vit_tiny", "--out", tmp_path / "out")
+    line = call(command, *told).error
+    assert line.startswith("error: unknown backbone 'vit_tiny'; did you mean 'vit_tiny_patch16_224'?")
 
 
 def test_a_network_without_published_weights_says_so(tmp_path: Path) -> None:
@@ -262,7 +278,7 @@ def test_what_cannot_be_recorded_is_cut_at_its_blocks(tmp_path: Path) -> None:
     assert re.search(rf"{BLOCKS}: 4 of its \d+ layers are whole blocks \(LiteMLA\) that can't be recorded", result.err)
     about = json.loads((tmp_path / "run" / "fine-tuned" / "bundle" / "bundle.json").read_text())
     assert about["line"] == about["layers"] - 8
-    row = listed(BLOCKS)[BLOCKS]
+    row = listed(BLOCKS, "--layers")[BLOCKS]
     assert (row["layers"], row["blocks"]) == (about["layers"], 4)
     predictions = table(tmp_path / "run" / "fine-tuned" / "predictions.csv")
     shown = must(
@@ -411,33 +427,90 @@ def listed(*arguments: str) -> dict[str, dict[str, object]]:
     return {row["name"]: row for row in json.loads(must("backbones", *arguments, "--json").out)}
 
 
-def test_the_embedded_networks_are_listed() -> None:
+def test_the_short_list_is_listed_with_its_facts() -> None:
     rows = listed()
-    assert list(rows) == list(backbone.EMBEDDED)
+    assert list(rows) == ["small_cnn", *BY_NAME]
+    assert set(backbone.EMBEDDED) <= set(rows)
     mobile = rows["mobilenet_v2"]
-    assert (mobile["parameters"], mobile["photos"], mobile["layers"], mobile["blocks"]) == (
-        2_223_872, "224 x 224", 139, 0,
-    )  # fmt: skip
+    assert (mobile["parameters"], mobile["photos"], mobile["imagenet"]) == (2_223_872, "224 x 224", 71.878)
+    assert mobile["source"] == "torchvision, MobileNet_V2_Weights.IMAGENET1K_V1"
     assert rows["tf_efficientnet_lite2"]["photos"] == "260 x 260"
     assert rows["tf_efficientnet_lite0"]["weights"] in ("in the cache", "package index")
-    built = backbone.build("tf_efficientnet_lite1", "random")
-    assert rows["tf_efficientnet_lite1"]["layers"] == built.layer_count  # counted without computing anything
+    assert rows["convnext_tiny.dinov3_lvd1689m"]["licence"] == "dinov3-license"
+    assert rows["vit_small_patch16_dinov3"]["imagenet"] is None  # none was found, and none is made up
+
+
+@pytest.mark.parametrize("row", BY_NAME.values(), ids=list(BY_NAME))
+def test_the_short_list_agrees_with_what_the_networks_say_themselves(row: Named) -> None:
+    about = backbone.info(row.name)
+    assert about.image_size == row.side
+    assert about.transform(0, "crop") == row.transform
+    with torch.device("meta"):
+        assert sum(p.numel() for p in backbone.architecture(about).parameters()) == row.parameters
+    if about.home == "timm":
+        published = timm.get_pretrained_cfg(row.name)
+        assert published is not None
+        assert (published.tag, published.license) == (row.tag, row.licence)
+    assert (row.imagenet is None) == (row.source == "")
+
+
+def test_the_short_list_fits_a_terminal_of_80_columns(monkeypatch: pytest.MonkeyPatch) -> None:
+    narrow = Console(width=80, highlight=False, file=io.StringIO())
+    monkeypatch.setattr("frostline.cli.console.console", lambda: narrow)
+    must("backbones")
+    lines = narrow.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert any(re.match(r"vit_small_patch14_dinov2 +224 +6.12 +81.1 +LVD-142M +Apache-2.0", text) for text in lines)
+    assert all(len(text) <= 80 for text in lines if not text.startswith("Weights at hand"))
+
+
+def test_names_are_those_that_timm_lists() -> None:
+    assert list(timm_names.names()) == timm.list_models()
+    for name in ("vit_tiny_patch16_224", "convnext_tiny.fb_in1k", "resnet18", "test_vit"):
+        published, known = timm.get_pretrained_cfg(name), timm_names.facts(name)
+        assert published is not None
+        assert (published.tag, published.license or "", published.hf_hub_id) == (known.tag, known.licence, known.hub)
+        if known.parameters is not None:
+            assert known.parameters == sum(p.numel() for p in timm.create_model(name, num_classes=0).parameters())
+
+
+def test_a_part_of_a_name_finds_networks_and_weights() -> None:
+    assert [name for name in listed("dinov3") if name.startswith("convnext_tiny")] == ["convnext_tiny.dinov3_lvd1689m"]
+    rows = listed("resnet18")
+    assert rows["resnet18"]["layers"] is None
+    assert "did you mean 'resnet" in call("backbones", "rexnet999").error
+
+
+def test_the_listing_needs_neither_torch_nor_timm() -> None:
+    code = """
+import sys
+from frostline.networks.catalogue import listing
+assert listing() and listing("vit")
+assert not {"torch", "timm", "torchvision"} & set(sys.modules), sorted(sys.modules)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_layers_are_counted_on_demand_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path))
+    assert listed("test_resnet")["test_resnet"]["layers"] is None
+    counted = listed("test_resnet", "--layers")["test_resnet"]
+    assert counted["layers"] == backbone.build("test_resnet", "random").layer_count  # without computing anything
+    assert listed("test_resnet")["test_resnet"] == counted
+    (tmp_path / "networks.json").write_text("{damaged")
+    assert listed("test_resnet")["test_resnet"]["layers"] is None
 
 
 def test_speed_is_measured_on_demand_and_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path))
-    monkeypatch.setattr(catalogue, "SECONDS", 0.05)
+    monkeypatch.setattr(measure, "SECONDS", 0.05)
     assert listed("test_resnet")["test_resnet"]["photos_per_second"] is None
-    assert " - " in must("backbones", "test_resnet").out
     result = must("backbones", "test_resnet", "--speed", "--json")
     assert "Measuring speed: 1" in result.err
     (row,) = json.loads(result.out)
     assert row["photos_per_second"] > 0
     assert listed("test_resnet") == {"test_resnet": row}
-    monkeypatch.setattr(catalogue, "processor", lambda: "another machine")
+    monkeypatch.setattr(measure, "processor", lambda: "another machine")
     assert listed("test_resnet")["test_resnet"]["photos_per_second"] is None
-    (tmp_path / "networks.json").write_text("{damaged")
-    assert listed("test_resnet")["test_resnet"]["layers"] == row["layers"]
 
 
 def test_weights_in_the_hubs_cache_are_at_hand(endpoint: Callable[[str], None], tmp_path: Path) -> None:

@@ -118,6 +118,7 @@ def examine(
 
     Networks whose weights can't be had are left out, with a note. Raises ConfigError and RunError for everything else.
     """
+    backbones.preload([names])
     started = time.perf_counter()
     table, bad = photo_quality.survey(listed, progress)
     measured = time.perf_counter()

@@ -9,28 +9,83 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frostline.cli.console import cell, print_table, progress_bar, right_aligned, show, table
+from frostline.cli.console import cell, line, print_table, progress_bar, right_aligned, show, table
 from frostline.cli.options import Json, Quiet
 from frostline.errors import ConfigError
+from frostline.networks.licences import licence
 
 if TYPE_CHECKING:
     from frostline.cache.contents import Entry
 
 
 def backbones(
-    find: Annotated[str, typer.Argument(help="Part of a name: lists timm's networks that have it.")] = "",
+    find: Annotated[
+        str, typer.Argument(help="Part of a name: lists all networks that have it. None: the short list.")
+    ] = "",
     speed: Annotated[
-        bool, typer.Option("--speed", help="Measure how many photos/s each takes here, a few seconds each; it is kept.")
+        bool, typer.Option("--speed", help="Measure how many photos/s each takes here, some seconds each; it is kept.")
+    ] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Count each network's layers, a second or more each; it is kept.")
     ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """List the networks that a study can use."""
+    """List networks worth knowing, or find others among timm's."""
     from frostline.networks.catalogue import listing
 
     with progress_bar(quiet) as progress:
-        rows = listing(find, speed=speed, progress=progress)
-    show(rows, as_json, quiet, lambda: table([{k: v for k, v in row.items() if k != "home"} for row in rows]))
+        rows = listing(find, speed=speed, layers=layers, progress=progress)
+    show(rows, as_json, quiet, lambda: _print_found(rows) if find else _print_short_list(rows))
+
+
+def _print_short_list(rows: list[dict[str, Any]]) -> None:
+    """The short list in 80 columns; small_cnn, which has no published weights, is told in a line."""
+    named = [row for row in rows if row["tag"]]
+    shown = right_aligned("network", "photos", "GMACs", "ImageNet", *_measured(named))
+    shown.columns[0].no_wrap = True
+    for title in ("pretrained on", "licence of weights"):
+        shown.add_column(title)
+    for row in named:
+        figures = [f"{row['gmacs']:.2f}", row["imagenet"] and f"{row['imagenet']:.1f}"]
+        found = [cell(row[key] if key != "photos_per_second" else _rate(row)) for key in _measured(named).values()]
+        title = licence(row["licence"]).title
+        cells = [row["photos"].partition(" ")[0], *map(cell, figures), *found, row["pretrained_on"], title]
+        shown.add_row(_in_two(row["name"]), *cells)
+    print_table(shown)
+    at_hand = [row["name"] for row in named if row["weights"] == "in the cache"]
+    line("photos: side, pixels. GMACs: thousand million multiply-adds for a photo.")
+    line("ImageNet: published accuracy, percent (sources: --json); -: none found.")
+    line(f"Weights at hand: {', '.join(at_hand) or 'none'}.")
+    line("'frostline weights NAME' fetches others, 'frostline backbones FIND' searches")
+    line("all of timm's names, --speed measures photos/s here, --layers counts layers.")
+
+
+def _print_found(rows: list[dict[str, Any]]) -> None:
+    shown = right_aligned("network", "photos", "parameters", *_measured(rows))
+    shown.columns[0].no_wrap = True
+    for title in ("weights", "licence"):
+        shown.add_column(title)
+    for row in rows:
+        figures = [(row["photos"] or "-").partition(" ")[0], cell(row["parameters"])]
+        figures += [cell(row[key] if key != "photos_per_second" else _rate(row)) for key in _measured(rows).values()]
+        shown.add_row(_in_two(row["name"]), *figures, row["weights"], cell(row["licence"]))
+    print_table(shown)
+
+
+def _measured(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """Columns that are shown where any row has a value: title, key."""
+    columns = {"photos/s": "photos_per_second", "layers": "layers", "whole blocks": "blocks"}
+    return {title: key for title, key in columns.items() if any(row[key] for row in rows)}
+
+
+def _rate(row: dict[str, Any]) -> str:
+    return "" if row["photos_per_second"] is None else f"{row['photos_per_second']:.0f}"
+
+
+def _in_two(name: str) -> str:
+    """The weights of a long name on a line of their own."""
+    return name.replace(".", "\n.") if len(name) > 26 else name
 
 
 def weights(
@@ -41,12 +96,15 @@ def weights(
 ) -> None:
     """List published weights and where they come from, or fetch some ahead of time."""
     from frostline.errors import nearest
+    from frostline.networks import naming, timm_names
     from frostline.networks import weights as known
 
     if path and not name:
         raise ConfigError(f"--path {path}: name the backbone whose weights it holds (known: {', '.join(known.KNOWN)})")
     if name:
         if name not in known.KNOWN:
+            if name.partition(".")[0] not in timm_names.names():
+                raise naming.unknown(name)
             raise ConfigError(f"no published weights known for '{name}'{nearest(name, known.KNOWN)}")
         if path:
             known.keep(known.KNOWN[name], Path(path))

@@ -3,7 +3,6 @@ graph."""
 
 from __future__ import annotations
 
-import difflib
 import sys
 import threading
 from collections.abc import Callable, Iterable
@@ -20,7 +19,8 @@ from frostline import recipes
 from frostline.cache import download
 from frostline.config import Resize
 from frostline.errors import ConfigError, WeightsError, nearest, one_line
-from frostline.networks import freeze_line, mobilenet, weights
+from frostline.networks import freeze_line, hub_cache, mobilenet, naming, timm_names, weights
+from frostline.networks.short_list import side_of
 from frostline.networks.side_by_side import MARK, Joint, Part, in_turns
 from frostline.photos.decoding import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
 from frostline.progress import Progress
@@ -82,7 +82,8 @@ class Info:
     home: str
     """`frostline`, `torchvision` or `timm`."""
     image_size: int
-    """Side of the square photos it was made for, pixels."""
+    """Side of the square photos that it takes unless told otherwise, pixels: the short list's, else that which it was
+    made for."""
     mean: tuple[float, float, float]
     """Subtracted after scaling to 0..1."""
     std: tuple[float, float, float]
@@ -97,6 +98,8 @@ class Info:
     """Where timm has its published weights: a repository on the hub or a URL; empty: nowhere."""
     fixed: bool = False
     """Made for photos of one size (most transformers)."""
+    made_for: int = 0
+    """Side of the square photos it was made for, pixels."""
     parts: tuple[Info, ...] = ()
     """The networks that stand side by side, where it is several."""
 
@@ -124,7 +127,7 @@ _OWN = {
 }
 
 EMBEDDED = ("small_cnn", "mobilenet_v2", "tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
-"""The networks that `frostline backbones` lists first: their weights come from the package index if need be."""
+"""The networks whose weights come from the package index if need be."""
 
 
 def info(name: str) -> Info:
@@ -139,8 +142,8 @@ def info(name: str) -> Info:
     if MARK in name:
         return _side_by_side(name)
     if name in _OWN:
-        own = _OWN[name]
-        return Info(name, own.home, OWN_SIDES[name], own.mean, own.std, weights.KNOWN.get(name))
+        own, side = _OWN[name], OWN_SIDES[name]
+        return Info(name, own.home, side, own.mean, own.std, weights.KNOWN.get(name), made_for=side)
     published = _published(name)
     channels, height, width = published.input_size
     if channels != 3 or height != width or len(published.mean) != 3:
@@ -149,7 +152,7 @@ def info(name: str) -> Info:
     return Info(
         name,
         "timm",
-        height,
+        side_of(name) or height,
         tuple(published.mean),
         tuple(published.std),
         weights.KNOWN.get(name),
@@ -157,6 +160,7 @@ def info(name: str) -> Info:
         published.crop_pct,
         published.hf_hub_id or published.url or "",
         bool(published.fixed_input_size),
+        height,
     )
 
 
@@ -184,11 +188,7 @@ def _published(name: str) -> Any:
 
     architecture, _, tag = name.partition(".")
     if not timm.is_model(architecture) or name.endswith("."):
-        close = difflib.get_close_matches(name, [*EMBEDDED, *timm.list_models()], n=1, cutoff=0.4)
-        known = (
-            nearest(name, EMBEDDED) if not close else f"; did you mean '{close[0]}'? ('frostline backbones' lists them)"
-        )
-        raise ConfigError(f"unknown backbone '{name}'{known}")
+        raise naming.unknown(name)
     tags = [key.partition(".")[2] for key in get_arch_pretrained_cfgs(architecture)]
     if tag not in ("", *tags):
         raise ConfigError(f"{architecture} has no published weights '{tag}'{nearest(tag, tags)}")
@@ -228,8 +228,18 @@ _preloading: list[threading.Thread] = []
 
 
 def preload(names: Iterable[str]) -> None:
-    """Start to import, in a thread, what some backbones are built with: 1.5 s in which photos can be listed."""
-    if any(part not in _OWN for name in names for part in name.split(MARK)):
+    """Start to import, in a thread, what some backbones are built with: 1.5 s in which photos can be listed.
+
+    Raises
+    ------
+    ConfigError
+        No network has one of the names: told before any photo is read.
+    """
+    parts = [part.strip() for name in names for part in name.split(MARK)]
+    for part in parts:
+        if part not in _OWN and part.partition(".")[0] not in timm_names.names():
+            info(part)  # unknown, or a name that timm has given up
+    if any(part not in _OWN for part in parts):
         thread = threading.Thread(target=import_module, args=("timm",), daemon=True)
         thread.start()
         _preloading.append(thread)
@@ -346,14 +356,14 @@ def _timm(about: Info, size: int, **options: Any) -> nn.Module:
     _preloaded()
     import timm
 
-    published = timm.get_pretrained_cfg(about.name)
-    resized = bool(published and published.fixed_input_size and size not in (0, about.image_size))
+    size = size or about.image_size
+    resized = about.fixed and size != about.made_for
     try:
         return timm.create_model(about.name, **(options | ({"img_size": size} if resized else {})))
     except (TypeError, AssertionError) as error:
         if not resized:
             raise
-        side = about.image_size
+        side = about.made_for
         raise ConfigError(
             f"{about.name} takes photos of {side} x {side} pixels only: leave --image-size out"
         ) from error
@@ -399,14 +409,12 @@ def hub_file(about: Info) -> Path | None:
     if about.home != "timm" or not about.hub or "://" in about.hub:
         return None
     import timm
-    from huggingface_hub import try_to_load_from_cache
 
     published = timm.get_pretrained_cfg(about.name)
-    if published is None or published.custom_load:  # not one file of tensors
+    if published is None or str(published.custom_load) == "hf":  # not one file of tensors
         return None
-    names = [published.hf_hub_filename] if published.hf_hub_filename else ["model.safetensors", "pytorch_model.bin"]
-    found = (try_to_load_from_cache(about.hub, name) for name in names)
-    return next((Path(path) for path in found if isinstance(path, str)), None)
+    names = (published.hf_hub_filename,) if published.hf_hub_filename else hub_cache.FILENAMES
+    return hub_cache.kept(about.hub, names)
 
 
 def load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
