@@ -177,9 +177,10 @@ def main() -> None:
             raise SystemExit(f"{options.data} has a column split: expected choose.csv, where no photo is reported on")
     wanted = () if options.table else options.only.split(",")
     for cell in (cell for cell in CELLS if cell.strategy in wanted):
-        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds):
-            run = options.out / _slug(cell) / f"seed-{seed}"
-            frostline.study(cell.config(options.data, seed), run, existing="resume")
+        folder = options.out / _slug(cell)
+        every = range(FIRST_SEED, FIRST_SEED + options.seeds)
+        for seed in sorted({*every} - {*_seeds(folder, options.seeds)}):
+            frostline.study(cell.config(options.data, seed), folder / f"seed-{seed}", existing="resume")
         print(cell.name, flush=True)
     print("\n".join(table(options.out, options.seeds)))
 
