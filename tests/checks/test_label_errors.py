@@ -37,7 +37,7 @@ def test_any_set_of_photos_is_judged(case: tuple[Floats, Indices, Indices], repe
     found = label_errors.judge(features, labels, groups, repeats=repeats)
     np.testing.assert_allclose(found.probabilities.sum(1), 1, rtol=1e-4)
     assert ((found.confidence >= 0) & (found.confidence <= 1)).all()
-    counts = np.bincount(labels[labels >= 0], minlength=4)
+    counts = np.array([len(np.unique(groups[labels == label])) for label in range(4)])
     assert not found.judged[labels < 0].any()
     assert not found.judged[counts[labels] < LEAST].any()
     assert not found.confidence[~found.judged].any()
@@ -128,11 +128,3 @@ def test_a_photo_unlike_all_others_is_strange_and_its_copies_do_not_hide_it() ->
     assert strange[:3].min() > 5
     assert np.sort(strange)[-4] < 4
     assert not label_errors.strangeness(features[:15], groups[:15]).any()
-
-
-@settings(max_examples=60)
-@given(st.floats(0, 1, width=32), st.floats(-5, 20, width=32))
-def test_strangeness_never_lowers_a_doubt(confidence: float, strange: float) -> None:
-    (raised,) = label_errors.with_strangeness(np.array([confidence], np.float32), np.array([strange], np.float32))
-    assert 0 <= raised <= 1
-    assert raised >= confidence - 1e-5

@@ -140,6 +140,19 @@ def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
         save(run, {**study, "loss": loss, "dataset": {**study["dataset"], "check": {"kinds": {"label": doubted}}}})
         assert ("--loss robust gives them less weight" in next_steps(run)) == told
         assert ("Review the labels" in next_steps(run)) == told
+    for called, title in (
+        (0, "1 label may be wrong: review it 1 photo has two different labels and 6 photos are wrong in every"),
+        (
+            4,
+            "4 labels are likely wrong: review them 4 labels are likely wrong (about 1 of these by chance), 1 photo",
+        ),
+    ):  # where the check judged the labels, its number is told
+        checked = {"kinds": {"label": called}, "chance": {"called": called, "called_by_chance": 0.8}}
+        checked["command"] = "frostline check them --image-size 128"
+        save(run, {**study, "dataset": {**study["dataset"], "check": checked}})
+        said = next_steps(run)
+        assert title in said and "frostline check them --image-size 128" in said
+        assert ("No label stands out in the check" in said) == (called == 0)
     pair |= {"ci": [-0.012, 0.05], "p_value": 0.2}
     study["strategies"][2]["history"][3]["train_accuracy"] = 0.99
     study["strategies"][2]["per_class"][1]["recall"] = 0.5

@@ -11,21 +11,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePosixPath
-from typing import Literal
+from typing import Any, Literal
 
-from frostline.checks import label_errors, photo_quality, shortcuts
-from frostline.checks.examine import Examined
+import numpy as np
+import numpy.typing as npt
+
+from frostline.checks import photo_quality, shortcuts
+from frostline.checks.examine import HARD, Examined
 from frostline.documents.shared import Finding as FindingRow
 from frostline.photos import names
 from frostline.photos.manifest import Photo
 from frostline.photos.names import printable
 from frostline.wording import percent
 
-LIKELY_WRONG = 0.6
-"""Confidence, before `label_errors.with_strangeness`, from which a label is reported: benchmarks/planted_labels.py
-measures what that finds."""
-
-_STRANGE = 2.4  # robust standard deviations: reports 16 of 19 planted pictures of other things, and 25 of 3,447 flowers
+_UNUSUAL = 2.4  # robust standard deviations from which a photo is listed; those beyond chance are reported
 _PREFERRED = 0.9  # probability from which a photo in two classes is said to belong to one of them
 _UNEQUAL = 3.0  # times the smallest class
 _EXTENSIONS = {
@@ -94,12 +93,26 @@ def find(examined: Examined) -> list[Finding]:
 def _duplicates(examined: Examined, *, kind: str) -> Iterator[Finding]:
     """Groups of the same photo, or nearly the same: leaks between parts, conflicts between classes, harmless ones."""
     for group in examined.photos.duplicates():
-        if kind == _kind_of(group):
+        if kind == _kind_of(group) and group[0].sha256 not in examined.placeholders:
             yield _same_bytes(group, kind, *examined.predicted.get(group[0].sha256, ("", 0.0)))
     for near in examined.near:
-        if near.kind != "same bytes" and kind == f"near {_kind_of(near.photos)}":
+        placeholder = near.photos[0].sha256 in examined.placeholders
+        if near.kind != "same bytes" and kind == f"near {_kind_of(near.photos)}" and not placeholder:
             detail = ", ".join([near.kind, *_parts(near.photos)])
             yield Finding(kind, list(near.paths), list(near.classes), near.confidence, detail=detail)
+
+
+def _placeholders(examined: Examined) -> Iterator[Finding]:
+    """A finding for each picture, with all its copies, near ones too."""
+    same = [group for group in examined.photos.duplicates() if group[0].sha256 in examined.placeholders]
+    told: set[str] = set()
+    for group in [*(near.photos for near in examined.near), *same]:  # a near group has the same bytes too
+        paths = {photo.path for photo in group}
+        if group[0].sha256 in examined.placeholders and told.isdisjoint(paths):
+            told |= paths
+            classes = [photo.label for photo in group]
+            detail = f"{len(group):,} copies in {len(set(classes)):,} classes"
+            yield Finding("placeholder", [photo.path for photo in group], classes, 1.0, detail=detail)
 
 
 def _kind_of(group: Sequence[Photo]) -> str:
@@ -176,26 +189,45 @@ def _shortcuts(examined: Examined) -> Iterator[Finding]:
 
 
 def _label_errors(examined: Examined) -> Iterator[Finding]:
-    judgement, strangeness = examined.judgement, examined.strangeness
-    if judgement is None or strangeness is None:
+    if examined.wrong_labels is not None:
+        called, confidence = examined.wrong_labels.called, examined.wrong_labels.wrong
+        yield from _doubted(examined, "label", called.nonzero()[0].tolist(), confidence)
+
+
+def _hard_labels(examined: Examined) -> Iterator[Finding]:
+    """Photos that are predicted as another class, as chance explains."""
+    if examined.wrong_labels is not None and examined.judgement is not None:
+        doubt = examined.judgement.confidence
+        rows = ((doubt >= HARD) & ~examined.wrong_labels.called).nonzero()[0].tolist()
+        yield from _doubted(examined, "hard", rows, doubt)
+
+
+def _doubted(
+    examined: Examined, kind: str, rows: Iterable[int], confidence: npt.NDArray[np.floating[Any]]
+) -> Iterator[Finding]:
+    judgement, classes = examined.judgement, examined.photos.classes
+    if judgement is None:
         return
-    classes = examined.photos.classes
-    confidence = label_errors.with_strangeness(judgement.confidence, strangeness)
-    for row in (judgement.confidence >= LIKELY_WRONG).nonzero()[0].tolist():
+    for row in rows:
         photo = examined.photos.photos[examined.distinct[row]]
         suggested = classes[judgement.suggested[row]]
         probability = percent(float(judgement.probabilities[row, judgement.suggested[row]]), 0)
         detail = f"Cross-validated prediction: {printable(suggested)} ({probability}). Label: {printable(photo.label)}."
-        yield Finding("label", [photo.path], [photo.label], float(confidence[row]), suggested, detail)
+        yield Finding(kind, [photo.path], [photo.label], float(confidence[row]), suggested, detail)
 
 
-def _unlike_any_class(examined: Examined) -> Iterator[Finding]:
-    if examined.strangeness is None:
+def _unlike_others(examined: Examined, *, beyond_chance: bool) -> Iterator[Finding]:
+    if examined.strangeness is None or examined.outliers is None:
         return
-    for row in (examined.strangeness > _STRANGE).nonzero()[0].tolist():
+    called = examined.outliers.called
+    rows = called if beyond_chance else (examined.strangeness > _UNUSUAL) & ~called
+    for row in rows.nonzero()[0].tolist():
         photo, far = examined.photos.photos[examined.distinct[row]], float(examined.strangeness[row])
-        detail = f"{far:.1f} standard deviations farther from its nearest photos than usual"
-        yield Finding("junk", [photo.path], [photo.label], min(1.0, far / (2 * _STRANGE)), detail=detail)
+        if photo.sha256 not in examined.placeholders:
+            detail = f"{far:.1f} standard deviations farther from its nearest photos than usual"
+            confidence = float(np.clip(far / (2 * _UNUSUAL), 0, 1))
+            kind = "junk" if beyond_chance else "unusual"
+            yield Finding(kind, [photo.path], [photo.label], confidence, detail=detail)
 
 
 # ---- the table -------------------------------------------------------------------------------------------------------
@@ -235,6 +267,14 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         "Files",
         _IN_TWO_CLASSES,
     ),
+    "placeholder": Kind(
+        "Placeholders: the same picture in several classes",
+        "Leave it out: a picture that stands for several classes shows none of them.",
+        _placeholders,
+        "Files",
+        ("placeholder in several classes", "placeholders in several classes"),
+        certain=True,
+    ),
     "shortcut": Kind(
         "Shortcuts: something other than the subject gives a class away",
         "A network may learn it instead of the subject. Take photos of all classes from the same sources.",
@@ -252,7 +292,7 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
     "junk": Kind(
         "Photos unlike any class",
         "Review them: leave out what shows none of the classes.",
-        _unlike_any_class,
+        partial(_unlike_others, beyond_chance=True),
         "Labels",
         ("photo is unlike any class", "photos are unlike any class"),
     ),
@@ -313,6 +353,20 @@ KINDS: dict[str, Kind] = {  # what matters most comes first: wrong figures, then
         partial(_duplicates, kind="near twins"),
         "Files",
         _MORE_THAN_ONCE,
+    ),
+    "hard": Kind(
+        "Photos that are hard to tell apart",
+        "No more than chance explains. Most of these labels are right: review them only if you have the time.",
+        _hard_labels,
+        "Labels",
+        ("photo is hard to tell apart", "photos are hard to tell apart"),
+    ),
+    "unusual": Kind(
+        "Unusual photos",
+        "No more than chance explains: the outermost of any set of photos. Review them only if you have the time.",
+        partial(_unlike_others, beyond_chance=False),
+        "Labels",
+        ("photo is unusual", "photos are unusual"),
     ),
     "unequal": Kind(
         "Unequal classes",

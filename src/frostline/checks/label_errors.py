@@ -4,7 +4,7 @@ The features are those at the top of the frozen network. A logistic regression o
 cross-validated a few times with other folds. A second round leaves out the photos that the first round doubts, so that
 wrong labels are not trained on. Each photo's prediction, by models that were not trained on it, is compared with its
 label: confident learning (Northcutt, Jiang, Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-JAIR 2021), ranked by the odds between the suggested class and the label.
+JAIR 2021), ranked by the odds between the suggested class and the label. Which of them exceed chance, `chance` says.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Mask = npt.NDArray[np.bool_]
 
 FOLDS = 5
 LEAST = 5
-"""Photos that a class needs for its labels to be judged."""
+"""Photos that a class needs for its labels to be judged; those of one group count once."""
 
 _COMPONENTS = 256
 _FITTED_ON = 8192  # photos that the principal components are computed from
@@ -48,7 +48,7 @@ class Judgement:
     confidence: Floats
     """(N,), 0 to 1, that the label is wrong: p(suggested) / (p(suggested) + p(label)); 0 where that can't be judged."""
     judged: Mask
-    """(N,): whether there is a label, and both it and the suggested class have `LEAST` photos."""
+    """(N,): whether there is a label and a prediction, and both label and suggested class have `LEAST` photos."""
 
 
 def compress(read: Callable[[Sequence[int]], Floats], count: int, seed: int) -> Floats:
@@ -78,7 +78,7 @@ def unit(features: Floats) -> Floats:
     return np.asarray(features / np.maximum(length, 1e-6) * features.shape[1] ** 0.5, dtype=np.float32)
 
 
-def judge(features: Floats, labels: Indices, groups: Indices, *, seed: int = 0, repeats: int = 2) -> Judgement:
+def judge(features: Floats, labels: Indices, groups: Indices, *, seed: int = 0, repeats: int = 1) -> Judgement:
     """Cross-validate the regression, and compare its predictions with the labels.
 
     Parameters
@@ -91,17 +91,20 @@ def judge(features: Floats, labels: Indices, groups: Indices, *, seed: int = 0, 
         (N,): photos of one group (near-duplicates) are always in one fold.
     repeats
         Times that the second round is done, with other folds each time; 0 = one quick round, in which doubtful labels
-        are trained on like others.
+        are trained on like others. A second repeat finds no more: average precision 0.952 and 0.957 on labels flipped
+        to the class likeliest next (3 % of half of the flowers), 0.913 without a second round.
     """
     known = labels >= 0
     classes = int(labels.max(initial=0)) + 1
-    enough = np.bincount(labels[known], minlength=classes) >= LEAST
+    alone = np.unique(np.stack([labels[known], groups[known]]), axis=1)[0]  # photos of a group tell the same
+    enough = np.bincount(alone, minlength=classes) >= LEAST
     probabilities = _out_of_fold(features, labels, groups, known, classes, seed, max(1, repeats - 1))
     if repeats:
         trusted = known & (_doubt(probabilities, labels)[1] < _DOUBTED)
         probabilities = _out_of_fold(features, labels, groups, trusted, classes, seed + 1, repeats)
     suggested, confidence = _doubt(probabilities, labels)
     judged = known & enough[np.maximum(labels, 0)] & enough[suggested] & (suggested != labels)  # there may be one class
+    judged &= np.ptp(probabilities, axis=1) > 0  # alike: there was nothing to train on
     return Judgement(probabilities, suggested, np.where(judged, confidence, 0).astype(np.float32), judged)
 
 
@@ -171,18 +174,6 @@ def _doubt(probabilities: Floats, labels: Indices) -> tuple[Indices, Floats]:
     suggested = others.argmax(1)
     best, own = np.maximum(others[rows, suggested], 0), probabilities[rows, given]  # 0 where there is one class
     return suggested, np.where(labels >= 0, best / (best + own), 0).astype(np.float32)
-
-
-def with_strangeness(confidence: Floats, strange: Floats) -> Floats:
-    """The confidence that a label is wrong, its odds raised by exp(strange / 2) for photos unusually far from others.
-
-    A photo of something else is doubted whatever its label. On planted faults (2 % of the flowers flipped to the class
-    likeliest next, and 19 pictures of other things): average precision 0.946 in place of 0.926; flipped at random:
-    0.969 in place of 0.945.
-    """
-    odds = confidence / np.maximum(1 - confidence, 1e-6) * np.exp(np.clip(strange, 0, 4) / 2)
-    raised: Floats = (odds / (1 + odds)).astype(np.float32)
-    return raised
 
 
 def strangeness(features: Floats, groups: Indices, *, seed: int = 0) -> Floats:

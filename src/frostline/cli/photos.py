@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def check(
-    data: Annotated[str, typer.Argument(help=f"{PHOTOS}.")],
+    data: Annotated[str, typer.Argument(help=f"{PHOTOS}. None: built-in sample.")] = "",
     out: Annotated[
         str, typer.Option("--out", help="Gets check.html, check.csv and check.json. Default: runs/NAME-check.")
     ] = "",
@@ -28,7 +28,7 @@ def check(
     backbone: Annotated[
         str,
         typer.Option(
-            help="Networks that look at the photos: A or A+B; MobileNetV2 and EfficientNet-Lite0 if none is named."
+            help="Networks that look at the photos: A or A+B; if none is named, MobileNetV2 at a study's image size."
         ),
     ] = "",
     weights: Weights = "",
@@ -43,6 +43,7 @@ def check(
     from frostline.checks.check import check as look
     from frostline.checks.examine import NETWORKS
     from frostline.checks.kinds import KINDS
+    from frostline.config import SAMPLE
     from frostline.photos.corrections import Decision
     from frostline.photos.corrections import write as write_list
     from frostline.reports.check_page import write
@@ -51,10 +52,11 @@ def check(
         raise ConfigError(f"--weights {weights}: name the network that they are of with --backbone")
     if save and Path(save).suffix.lower() != ".csv":
         raise ConfigError(f"--write {save}: expected a name that ends in .csv")
-    folder = Path(out) if out else Path("runs") / f"{Path(data).resolve().stem}-check"
+    name = Path(data).resolve().stem if data else "sample"
+    folder = Path(out) if out else Path("runs") / f"{name}-check"
     with progress_bar(quiet) as progress, marks.session():
         document = look(
-            data,
+            data or SAMPLE,
             backbone=backbone or NETWORKS,
             weights=weights,
             image_size=image_size,
@@ -81,7 +83,7 @@ def _print_check(document: Check, folder: Path, save: str, shown: int = 10) -> N
         for f in found[:shown]:
             where = " = ".join(printable(p) for p in f["paths"][:4]) or ", ".join(printable(c) for c in f["classes"])
             more = f" and {len(f['paths']) - 4:,} more" if len(f["paths"]) > 4 else ""
-            change = f": likely {printable(f['suggested'])}" if f["suggested"] else ""
+            change = f": likely {printable(f['suggested'])}" if f["suggested"] and kind != "hard" else ""
             why = f" ({f['detail']})" if f["detail"] else ""
             line(f"  {f['confidence']:.2f}  {where}{more}{change}{why}")
         if len(found) > shown:

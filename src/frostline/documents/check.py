@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.shared import Finding
+from frostline.documents.shared import Chance, Finding
 
 
 class CorrectionRow(TypedDict):
@@ -49,6 +49,7 @@ class Check(TypedDict):
     findings: list[Finding]
     decisions: list[CorrectionRow]
     summary: CheckSummary
+    chance: NotRequired[Chance | None]
     lines: list[str]
     notes: list[str]
     seconds: dict[str, float]

@@ -59,12 +59,29 @@ class Finding(TypedDict):
     advice: str
 
 
+class Chance(TypedDict):
+    """What chance explains of the doubts about labels, and of photos unlike any class; estimated from the photos."""
+
+    judged: int
+    called: int
+    called_by_chance: float
+    precision: float | None
+    precision_ci: Interval | None
+    share_wrong: float
+    hard: int
+    hard_by_chance: float
+    unlike: int
+    unlike_by_chance: float
+
+
 class QuickCheck(TypedDict):
     """What a study says of its photos on the way."""
 
     lines: list[str]
     kinds: dict[str, int]
     labels: list[Finding]
+    chance: NotRequired[Chance | None]
+    command: NotRequired[str]
 
 
 class LeakageFigures(TypedDict):

@@ -61,10 +61,15 @@ def steps(record: Record) -> list[Step]:
 
 
 def _labels(record: Record, best: Row) -> Step | None:
+    found = record.dataset.get("check") or {}
+    by_chance = found.get("chance")
+    called = by_chance["called"] if by_chance else 0
     conflicts = len(record.dataset.get("conflicts") or [])
     alike = len((record.dataset.get("near_twins") or {}).get("across_classes") or [])
     wrong = _always_wrong(record, best["name"])
+    about = f" (about {by_chance['called_by_chance']:.0f} of these by chance)" if by_chance else ""
     reasons = [
+        (called, f"label is likely wrong{about}", f"labels are likely wrong{about}"),
         (conflicts, "photo has two different labels", "photos have two different labels"),
         (alike, "group of near-duplicates spans several classes", "groups of near-duplicates span several classes"),
         (wrong, "photo is wrong in every strategy", "photos are wrong in every strategy"),
@@ -75,23 +80,33 @@ def _labels(record: Record, best: Row) -> Step | None:
         return None
     if wrong:
         said[-1] += f", with at least {100 * SURE:.0f} % confidence in {best['name']}"
-    number = conflicts + alike + wrong
-    title = (
-        "Review the labels"
-        if doubted
-        else f"{_number(number, 'label')} may be wrong: review {'it' if number == 1 else 'them'}"
-    )
     sentences = [f"{_listed(said)}.", *doubted] if said else doubted
+    if by_chance and not called:
+        sentences.append("No label stands out in the check: photos that are hard to tell apart are expected by chance.")
     sentences.append(
         "A wrong label harms twice: the network learns it, and in the test set a correct prediction counts as an error."
     )
-    command = shlex.join(["frostline", "check", *_data(record)])
-    return Step("labels", title, " ".join(sentences), "labels" if wrong else "data", command)
+    # photos that every strategy gets wrong are hard or mislabelled: where the check judged the labels, it tells which
+    number = called or conflicts + alike + (0 if by_chance else wrong)
+    command = found.get("command") or shlex.join(["frostline", "check", *_data(record)])
+    return Step(
+        "labels", _labels_title(number, called, doubted), " ".join(sentences), "labels" if wrong else "data", command
+    )
+
+
+def _labels_title(number: int, called: int, doubted: Sequence[str]) -> str:
+    if doubted and not called:
+        return "Review the labels"
+    if not number:
+        return "Look at the photos that every strategy gets wrong"
+    may = "may be" if not called else "is likely" if number == 1 else "are likely"
+    return f"{_number(number, 'label')} {may} wrong: review {'it' if number == 1 else 'them'}"
 
 
 def _doubted(record: Record) -> list[str]:
     """A sentence if the quick check doubts many labels; none if training used the robust loss already."""
-    found = (record.dataset.get("check") or {}).get("kinds", {}).get("label", 0)
+    kinds = (record.dataset.get("check") or {}).get("kinds", {})
+    found = kinds.get("label", 0) + kinds.get("hard", 0)
     photos = record.dataset["photos"]
     if found < DOUBTED * photos or record.study.get("loss") == "robust":
         return []

@@ -274,7 +274,8 @@ def _quick_check(document: Study, prepared: Prepared, progress: Progress) -> Cal
         try:
             # the other core trains; threads that wait for each other would take turns with it
             with threadpool_limits(1):
-                seen = check.quick(prepared.photos, _at_the_top(prepared), prepared.near_twins, prepared.config.seed)
+                store, command = _at_the_top(prepared)
+                seen = check.quick(prepared.photos, store, prepared.near_twins, command)
             for line in seen["lines"]:
                 progress.say(line)
             found.append(seen)
@@ -294,14 +295,17 @@ def _quick_check(document: Study, prepared: Prepared, progress: Progress) -> Cal
     return wait
 
 
-def _at_the_top(prepared: Prepared) -> Store | None:
-    """The photos' activations at the top of a pretrained network of the run; None where the run has none."""
-    for s in prepared.config.strategies:
+def _at_the_top(prepared: Prepared) -> tuple[Store | None, str]:
+    """The photos' activations at the top of a pretrained network of the run, None where the run has none; and the
+    command that checks the photos by the same network."""
+    config = prepared.config
+    for s in config.strategies:
         network = prepared.backbones[network_name(s)]
         place = (network_name(s), network.layer_count)
         if s.weights == "pretrained" and place in prepared.taps:
-            return prepared.taps[place].store
-    return None
+            command = check.command(config.data, s.backbone, network.transform.size, config.weights)
+            return prepared.taps[place].store, command
+    return None, check.command(config.data)
 
 
 def order(s: Strategy, prepared: Prepared) -> int:
