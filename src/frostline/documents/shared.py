@@ -118,6 +118,13 @@ class Cleaned(TypedDict):
     relabelled: int
 
 
+class ReportedGroups(TypedDict):
+    """Photos that are not independent among those reported: of one group, near-duplicates, or of the same bytes."""
+
+    groups: int
+    words: str
+
+
 class PhotoSet(TypedDict):
     """Which photos a run is about."""
 
@@ -146,6 +153,7 @@ class Dataset(PhotoSet):
     near_twins: NearDuplicates
     conflicts: list[list[LabelledPath]]
     check: NotRequired[QuickCheck]
+    reported_groups: NotRequired[ReportedGroups | None]
 
 
 class Run(TypedDict):

@@ -19,7 +19,7 @@ from frostline.documents.study import Claim, DataCurve
 from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted, reliability
-from frostline.stats.predictions import Prediction
+from frostline.stats.predictions import Prediction, clusters
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared
 from frostline.training.stages import VALIDATION_BY_EPOCH, read_validation_by_epoch
@@ -89,6 +89,7 @@ def measured_claims(run: Path, document: Study, predictions: Predictions) -> lis
         validation={name: found for name, found in kept.items() if found is not None},
         training_photos=document["dataset"]["train"],
         unfreezing=document["decision"]["unfreezing"] if "decision" in document else None,
+        clusters=next((clusters(own) for own in predictions.values()), None),
     )
     return claims.measure(known)
 

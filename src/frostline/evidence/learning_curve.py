@@ -23,6 +23,7 @@ from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.recipes import Strategy
 from frostline.stats import intervals, sweep_stats
+from frostline.stats.clusters import Clusters
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.training.evaluation import evaluate, torch_logits
 from frostline.training.prepare import Prepared
@@ -118,7 +119,8 @@ def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progres
     )
     baseline = run / "baseline" / "predictions.csv"
     scratch = _correct(read_predictions(baseline)) if baseline.exists() else None
-    return _figures(grid, counts, scratch, len(training), prepared.config.seed)
+    clusters = prepared.clusters(prepared.reported())
+    return _figures(grid, counts, scratch, len(training), prepared.config.seed, clusters)
 
 
 def _some(prepared: Prepared, share: float) -> Prepared:
@@ -162,15 +164,21 @@ def _correct(predictions: Sequence[Prediction]) -> list[bool]:
 
 
 def _figures(
-    grid: sweep_stats.Grid, counts: Sequence[int], scratch: Sequence[bool] | None, scratch_photos: int, seed: int
+    grid: sweep_stats.Grid,
+    counts: Sequence[int],
+    scratch: Sequence[bool] | None,
+    scratch_photos: int,
+    seed: int,
+    clusters: Clusters,
 ) -> DataCurve:
-    found = sweep_stats.resample(grid, seed)
+    found = sweep_stats.resample(grid, seed, clusters)
     classes = counts[-1] / grid.per_class[-1]
     crossing = sweep_stats.crossing(grid, found, 1, 0)
     points = sweep_stats.curves(grid, found)
     for point in points:
         point["photos"] = round(point["per_class"] * classes)
     differences = _in_photos(crossing, classes)
+    against = None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos, clusters)
     return {
         "source": "study",
         "photos": list(counts),
@@ -179,7 +187,7 @@ def _figures(
         "crossing": crossing,
         "differences": differences,
         "photos_to_95": {name: _to_most(counts, found.mean[i]) for i, name in enumerate(grid.strategies)},
-        "against_baseline": None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos),
+        "against_baseline": against,
     }
 
 
@@ -194,9 +202,11 @@ def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> PhotosNeeded:
     return {"photos": float(np.exp(low + share * (high - low))), "at_most": False}
 
 
-def _against(grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int) -> AgainstBaseline:
+def _against(
+    grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int, clusters: Clusters
+) -> AgainstBaseline:
     """The frozen strategy on the fewest photos against the network from scratch on all of them."""
-    compared = intervals.compare("frozen", grid.correct[0, 0, 0], "baseline", scratch)
+    compared = intervals.compare("frozen", grid.correct[0, 0, 0], "baseline", scratch, clusters)
     return {
         "photos": photos,
         "baseline_photos": scratch_photos,

@@ -30,7 +30,8 @@ from frostline.photos.loading import pixels
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
-from frostline.stats import intervals
+from frostline.stats import intervals, predictions
+from frostline.stats.clusters import Clusters
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared, network_name
 
@@ -185,6 +186,8 @@ class CorruptionResults:
     """(N, 1 + 5 K)."""
     paths: tuple[str, ...] = ()
     """(N,) of the photos."""
+    clusters: Clusters | None = None
+    """(N,) Numbers shared by photos that are not independent; None = all are."""
 
     def columns(self, corruption: Corruption) -> slice:
         """Where the five severities of a corruption stand."""
@@ -229,9 +232,18 @@ def read(folder: Path) -> CorruptionResults | None:
         correct = np.array([row["true"] == row["predicted"] for row in rows]).reshape(-1, len(order))
         confidence = np.array([float(row["confidence"]) for row in rows]).reshape(-1, len(order))
         paths = tuple(row["path"] for row in rows[:: len(order)])
-        return CorruptionResults(tuple(known[name] for name in names[1:]), correct, confidence, paths)
+        kinds = tuple(known[name] for name in names[1:])
+        return CorruptionResults(kinds, correct, confidence, paths, _clusters(folder, paths))
     except (OSError, KeyError, ValueError) as error:
         raise RunError(f"{path} can't be read: {error}") from error
+
+
+def _clusters(folder: Path, paths: Sequence[str]) -> Clusters | None:
+    """The clusters of some of the photos reported on, as the strategy's predictions.csv has them."""
+    file = folder / "predictions.csv"
+    own = predictions.read_predictions(file, probabilities=False) if file.exists() else []
+    of = {p.path: p.cluster for p in own if p.cluster is not None}
+    return np.array([of[path] for path in paths], dtype=np.intp) if of.keys() >= set(paths) else None
 
 
 # ---- figures ---------------------------------------------------------------------------------------------------------
@@ -244,11 +256,11 @@ def figures(results: CorruptionResults) -> RobustnessFigures:
     return {
         "photos": len(results.correct),
         "clean": float(results.clean.mean()),
-        "clean_ci": intervals.mean_interval(results.clean),
+        "clean_ci": intervals.mean_interval(results.clean, results.clusters),
         "causes": causes,
         "worst": max(causes, key=lambda c: c["mean_drop"])["cause"],
         "mean_drop": float(drops.mean()),
-        "mean_drop_ci": intervals.average_interval(drops),
+        "mean_drop_ci": intervals.average_interval(drops, results.clusters),
     }
 
 
@@ -262,10 +274,10 @@ def _corruption(results: CorruptionResults, corruption: Corruption) -> Corruptio
         "amounts": list(corruption.amounts),
         "unit": corruption.unit,
         "accuracy": correct.mean(0).tolist(),
-        "ci": [intervals.mean_interval(column) for column in correct.T],
+        "ci": [intervals.mean_interval(column, results.clusters) for column in correct.T],
         "confidence": results.confidence[:, results.columns(corruption)].mean(0).tolist(),
         "mean_drop": float(drops.mean()),
-        "mean_drop_ci": intervals.average_interval(drops),
+        "mean_drop_ci": intervals.average_interval(drops, results.clusters),
     }
 
 
@@ -277,7 +289,7 @@ def pairs(names: Sequence[str], results: Mapping[str, CorruptionResults]) -> lis
 def _pair(a: str, results_a: CorruptionResults, b: str, results_b: CorruptionResults) -> RobustnessPair:
     """The mean over all versions, paired by photo, and corruption by corruption."""
     difference = results_a.correct[:, 1:].mean(1) - results_b.correct[:, 1:].mean(1)
-    low, high = intervals.average_interval(difference)
+    low, high = intervals.average_interval(difference, results_a.clusters)
     mean = float(difference.mean())
     first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
     ends = sorted((100 * sign * low, 100 * sign * high))
@@ -294,7 +306,7 @@ def _pair(a: str, results_a: CorruptionResults, b: str, results_b: CorruptionRes
             "each)"
         ),
         "causes": [
-            {"cause": c.name, "difference": float(d.mean()), "ci": intervals.average_interval(d)}
+            {"cause": c.name, "difference": float(d.mean()), "ci": intervals.average_interval(d, results_a.clusters)}
             for c, d in zip(results_a.corruptions, differences, strict=True)
         ],
     }

@@ -127,6 +127,15 @@ def together(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> lis
     return list(members.values())
 
 
+def clusters(photos: Sequence[Photo], ties: Iterable[Sequence[int]] = ()) -> Indices:
+    """A number for each photo (N,), the same for photos that belong together (see `together`): photos with the same
+    number are not independent."""
+    numbers = np.zeros(len(photos), dtype=np.intp)
+    for indices in together(photos, ties):
+        numbers[indices] = indices[0]
+    return numbers
+
+
 def leaks(manifest: Manifest, ties: Iterable[Sequence[int]] = ()) -> list[Skip]:
     """Photos that leak from one given part into another: the same photo, group or near-duplicate is in a part that
     matters more.

@@ -35,6 +35,24 @@ def numbered(clusters: Clusters | None) -> Clusters | None:
     return None if len(names) == len(clusters) else np.asarray(numbers, dtype=np.intp)
 
 
+def words(photos: int, groups: int, *, grouped: bool) -> str:
+    """What intervals over so many groups of reported photos are, with a warning where there are few.
+
+    Parameters
+    ----------
+    grouped
+        Whether the data set names groups; without, groups are near-duplicates and photos of the same bytes.
+    """
+    if groups < FEW:
+        return (
+            f"The {photos:,} reported photos come from {groups} {'group' if groups == 1 else 'groups'}: the intervals "
+            "are a rough guide. Photos from more groups would tell."
+        )
+    if grouped:
+        return f"Intervals are over {groups:,} groups, not {photos:,} photos."
+    return f"Near-duplicates count as one photo in intervals: {groups:,} of {photos:,} photos."
+
+
 def student(count: int) -> float:
     """The 97.5 % quantile of Student's t for figures over so many clusters."""
     return float(stats.t.ppf(0.975, max(1, count - 1)))

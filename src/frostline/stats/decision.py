@@ -174,7 +174,7 @@ def difference(
         )
     else:
         apart = each if clusters is None else np.bincount(clusters, weights=each).astype(np.float64)
-        pair = intervals.compare("a", correct_a, "b", correct_b)
+        pair = intervals.compare("a", correct_a, "b", correct_b, clusters)
         found = pair.difference, pair.ci, pair.p_value
     return Difference(*found, photos=count, scatter=float((apart**2).sum() + 1) / (count + 2))
 

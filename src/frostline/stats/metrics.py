@@ -18,6 +18,7 @@ from frostline import wording
 from frostline.documents.strategy import CalibrationFigures, CalibrationStages, PerClass, ReliabilityStages
 from frostline.stats.calibration import calibration, calibration_error, cross_fitted, reliability
 from frostline.stats.class_balance import class_mean
+from frostline.stats.clusters import Clusters
 from frostline.stats.intervals import Labels, balanced_interval, mean_interval
 from frostline.stats.probabilities import softmax
 
@@ -41,6 +42,8 @@ class Outcomes:
     """Calibration figures of `uncalibrated` (before) and `calibrated` (after); costly, so computed once for all."""
     fitted: bool
     """Whether the bundle's temperature was fitted on other photos, so that `shipped` is `calibrated`."""
+    clusters: Clusters | None = None
+    """(N,) Numbers shared by photos that are not independent; None = all are."""
 
     @property
     def saved(self) -> CalibrationFigures:
@@ -106,14 +109,14 @@ METRICS: tuple[Metric, ...] = (
         "Accuracy",
         lambda found: float(found.correct.mean()),
         style="percent",
-        interval=lambda found: mean_interval(found.correct),
+        interval=lambda found: mean_interval(found.correct, found.clusters),
     ),
     Metric(  # the mean of the recalls of the classes that have photos, each class counting the same
         "balanced_accuracy",
         "Macro recall",
         lambda found: class_mean(found.correct, found.labels),
         style="percent",
-        interval=lambda found: balanced_interval(found.correct, found.labels),
+        interval=lambda found: balanced_interval(found.correct, found.labels, found.clusters),
     ),
     Metric("macro_f1", "Macro F1", _macro_f1, hub_type="f1"),
     Metric("log_loss", "Log loss", lambda found: log_loss(found.shipped, found.labels), better="lower"),
@@ -188,7 +191,14 @@ class Figures:
         return {**rest.pop("metrics"), **rest.pop("intervals"), **rest}
 
 
-def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature: float | None, seed: int) -> Figures:
+def measure(
+    logits: np.ndarray,
+    labels: Labels,
+    classes: list[str],
+    temperature: float | None,
+    seed: int,
+    clusters: Clusters | None = None,
+) -> Figures:
     """All figures of one model.
 
     Parameters
@@ -202,6 +212,8 @@ def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature:
         then temperature 1 ships, and the calibrated figures are of temperatures cross-fitted on these photos.
     seed
         Of the simulations behind the calibration error, and of the folds of cross-fitting.
+    clusters
+        (N,) Numbers shared by photos that are not independent (`stats.clusters`); None = all are.
     """
     from sklearn import metrics as sk  # half a second, when the photos have long gone through the network
 
@@ -212,7 +224,7 @@ def measure(logits: np.ndarray, labels: Labels, classes: list[str], temperature:
         "before": calibration(plain, labels, seed),
         "after": calibration(calibrated, labels, seed),
     }
-    found = Outcomes(labels, plain, shipped, calibrated, stages, temperature is not None)
+    found = Outcomes(labels, plain, shipped, calibrated, stages, temperature is not None, clusters)
     return Figures(
         metrics={metric.name: metric.function(found) for metric in METRICS},
         intervals={f"{metric.name}_ci": metric.interval(found) for metric in METRICS if metric.interval is not None},

@@ -1,6 +1,8 @@
 """predictions.csv: what a model says of each photo, one row a photo. Its only writer, and its only reader.
 
-The columns are path, true, predicted, confidence and p_<class> for every class.
+The columns are path, true, predicted, confidence and p_<class> for every class. Where photos of a run are not
+independent (one group, near-duplicates, the same bytes), a last column `cluster` has a number that those of one cluster
+share: the same numbers for all strategies, sizes and seeds of one list of photos. `clusters` gives it to intervals.
 """
 
 from __future__ import annotations
@@ -17,9 +19,11 @@ import numpy.typing as npt
 
 from frostline.errors import RunError, one_line
 from frostline.files import write_csv
+from frostline.stats.clusters import Clusters, numbered
 
 DIGITS = 6
 """Decimals of a probability in the file."""
+CLUSTER = "cluster"
 _NEEDED = ("path", "true", "predicted", "confidence")
 
 
@@ -35,6 +39,8 @@ class Prediction:
     """Calibrated probability of `predicted`."""
     probabilities: dict[str, float]
     """Of every class."""
+    cluster: int | None = None
+    """A number that it shares with the photos that it is not independent of, see `stats.clusters`; None: not known."""
 
     @property
     def correct(self) -> bool:
@@ -52,6 +58,14 @@ class Prediction:
         top = int(probabilities.argmax())
         by_class = dict(zip(classes, probabilities.tolist(), strict=True))
         return cls(path, true, classes[top], float(probabilities[top]), by_class)
+
+
+def clusters(predictions: Sequence[Prediction]) -> Clusters | None:
+    """The cluster of each photo (N,), as the intervals of `stats` take them; None where all photos are independent, or
+    the run is of an older version, which did not record them."""
+    found = [p.cluster for p in predictions]
+    known = np.array([number for number in found if number is not None], dtype=np.intp)
+    return known if len(known) == len(found) and numbered(known) is not None else None
 
 
 def header(classes: Sequence[str]) -> list[str]:
@@ -73,7 +87,11 @@ def write_predictions(path: Path, predictions: Iterable[Prediction], classes: Se
     RunError
         No room on the disk, or the folder can't be written.
     """
-    write_csv(path, header(classes), map(row, predictions))
+    rows = list(predictions)
+    if clusters(rows) is None:
+        write_csv(path, header(classes), map(row, rows))
+    else:
+        write_csv(path, [*header(classes), CLUSTER], ([*row(p), str(p.cluster)] for p in rows))
 
 
 def read_predictions(path: Path, *, probabilities: bool = True) -> list[Prediction]:
@@ -109,7 +127,8 @@ def _read_row(row: dict[str, str], kept: Sequence[str], path: Path) -> Predictio
             came = f"{name} {row[name]!r} of {row['path']}"
             raise RunError(f"{path}: {came}, expected a number from 0 to 1; resume or repeat the study")
     by_class = {name.removeprefix("p_"): numbers[name] for name in kept}
-    return Prediction(row["path"], row["true"], row["predicted"], numbers["confidence"], by_class)
+    cluster = int(row[CLUSTER]) if row.get(CLUSTER) else None
+    return Prediction(row["path"], row["true"], row["predicted"], numbers["confidence"], by_class, cluster)
 
 
 def _number(text: str | None) -> float:

@@ -16,6 +16,7 @@ from scipy import optimize
 
 from frostline.documents.study import Crossing, CurvePoint
 from frostline.documents.sweep import Forecast
+from frostline.stats.clusters import Clusters
 from frostline.stats.resampling import photo_counts
 
 Floats = npt.NDArray[np.float64]
@@ -55,18 +56,18 @@ class Resampled:
         return float(low), float(high)
 
 
-def resample(grid: Grid, seed: int) -> Resampled:
+def resample(grid: Grid, seed: int, clusters: Clusters | None = None) -> Resampled:
     """Bootstrap over photos and repeats, both paired: one draw serves all strategies and sizes.
 
     Of R repeats R - 1 are drawn, which makes the variance of so small a bootstrap unbiased (McCarthy and Snowden, The
     bootstrap and finite population sampling, 1985). A single repeat is kept as it is: the intervals are then over
-    photos alone.
+    photos alone. Photos that share one of the `clusters` (N,) are drawn together: see `stats.clusters`.
     """
     s, k, repeats, photos = grid.correct.shape
     flat = grid.correct.reshape(-1, photos).astype(float)
     rng = np.random.default_rng([seed, 1])
     draws = []
-    for counts in photo_counts(photos, seed):
+    for counts in photo_counts(photos, seed, clusters=clusters):
         cells = (counts @ flat.T / photos).reshape(len(counts), s, k, repeats)
         drawn = max(1, repeats - 1)
         weights = rng.multinomial(drawn, np.full(repeats, 1 / repeats), len(counts)) / drawn

@@ -17,7 +17,7 @@ import frostline
 from frostline import wording
 from frostline.documents import Study
 from frostline.documents.decision import Decision
-from frostline.documents.shared import Cleaned, Dataset, LeakageFigures
+from frostline.documents.shared import Cleaned, Dataset, LeakageFigures, ReportedGroups
 from frostline.documents.strategy import StrategyRow
 from frostline.documents.study import Comparison
 from frostline.evidence import leakage
@@ -27,9 +27,10 @@ from frostline.photos import sample
 from frostline.photos.manifest import Manifest
 from frostline.progress import Progress
 from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
+from frostline.stats import clusters as dependence
 from frostline.stats import decision, intervals
 from frostline.stats.class_balance import unequal
-from frostline.stats.predictions import Prediction
+from frostline.stats.predictions import Prediction, clusters
 from frostline.training.prepare import Prepared
 
 
@@ -96,7 +97,18 @@ def _dataset(prepared: Prepared) -> Dataset:
         "conflicts": [[{"path": p.path, "class": p.label} for p in group] for group in photos.conflicts()],
         "sample": _is_sample(root),
         "test_sample": others is not None and _is_sample(others.root),
+        "reported_groups": _reported_groups(prepared),
     }
+
+
+def _reported_groups(prepared: Prepared) -> ReportedGroups | None:
+    """Of how many groups the reported photos are; None where each photo is one of its own."""
+    photos = prepared.reported()
+    own = dependence.numbered(prepared.clusters(photos))
+    if own is None:
+        return None
+    count, grouped = int(own.max()) + 1, any(photo.group for photo in photos)
+    return {"groups": count, "words": dependence.words(len(photos), count, grouped=grouped)}
 
 
 def report_near_duplicates(
@@ -123,7 +135,8 @@ def _paths(photos: Manifest) -> list[list[str]]:
 def comparisons(predictions: Mapping[str, Sequence[Prediction]]) -> list[Comparison]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
     correct = {name: np.array([p.correct for p in own]) for name, own in predictions.items()}
-    return [cast(Comparison, asdict(found)) for found in intervals.compare_all(correct)]
+    own = next((clusters(rows) for rows in predictions.values()), None)
+    return [cast(Comparison, asdict(found)) for found in intervals.compare_all(correct, own)]
 
 
 def decide(
@@ -167,7 +180,7 @@ def _pairs(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[str, s
 def _difference(a: Sequence[Prediction], b: Sequence[Prediction], unequal: bool) -> decision.Difference:
     labels = np.unique([p.true for p in a], return_inverse=True)[1]
     right, other = (np.array([p.correct for p in own]) for own in (a, b))
-    return decision.difference(right, other, labels, unequal)
+    return decision.difference(right, other, labels, unequal, clusters(a))
 
 
 def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
@@ -193,6 +206,8 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
             f" On all photos with their original labels: accuracy {100 * best['accuracy_as_given']:.1f} % (95 % CI "
             f"{low:.1f} to {high:.1f}) on {best['photos_as_given']:,}."
         )
+    if groups := document["dataset"].get("reported_groups"):
+        detail += f" {groups['words']}"
     return found["ship"]["words"], detail.strip()
 
 

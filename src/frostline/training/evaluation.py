@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, cast
 
 import numpy as np
@@ -97,9 +98,10 @@ def _measure(model: Logits, validated: Logits, store: Store, prepared: Prepared)
         validation_logits = validated(checked)
         weights = _validation_weights(checked.labels, prepared)
         temperature = fit_temperature(validation_logits, checked.labels, weights)
-        validation = _predictions(photos, validation_logits, temperature, prepared.classes)
-    figures = metrics.measure(logits, reported.labels, prepared.classes, temperature, prepared.config.seed)
-    predictions = _predictions(prepared.reported(), logits, figures.temperature, prepared.classes)
+        validation = _predictions(photos, validation_logits, temperature, prepared)
+    clusters = prepared.clusters(prepared.reported())
+    figures = metrics.measure(logits, reported.labels, prepared.classes, temperature, prepared.config.seed, clusters)
+    predictions = _predictions(prepared.reported(), logits, figures.temperature, prepared)
     balanced = class_mean(validation_logits.argmax(1) == checked.labels, checked.labels)
     return _Measured(figures, predictions, validation, balanced)
 
@@ -122,10 +124,13 @@ def class_shares(prepared: Prepared) -> tuple[list[float], list[float]]:
 
 
 def _predictions(
-    photos: Sequence[Photo], logits: np.ndarray, temperature: float, classes: Sequence[str]
+    photos: Sequence[Photo], logits: np.ndarray, temperature: float, prepared: Prepared
 ) -> list[Prediction]:
-    probabilities = softmax(logits, temperature)
-    return [Prediction.of(p.path, p.label, classes, q) for p, q in zip(photos, probabilities, strict=True)]
+    probabilities, clusters = softmax(logits, temperature), prepared.clusters(photos).tolist()
+    return [
+        replace(Prediction.of(photo.path, photo.label, prepared.classes, shares), cluster=cluster)
+        for photo, shares, cluster in zip(photos, probabilities, clusters, strict=True)
+    ]
 
 
 def _before_corrections(model: Logits, store: Store, prepared: Prepared) -> Row:
@@ -134,7 +139,7 @@ def _before_corrections(model: Logits, store: Store, prepared: Prepared) -> Row:
         return {}
     examples = stored_examples(store, prepared.as_given, prepared)
     correct = model(examples).argmax(1) == examples.labels
-    low, high = intervals.mean_interval(correct)
+    low, high = intervals.mean_interval(correct, prepared.clusters(prepared.as_given))
     return {
         "accuracy_as_given": float(correct.mean()),
         "accuracy_as_given_ci": [low, high],

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -26,10 +26,11 @@ from frostline.networks.activations import Tap, fill, tap
 from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import Runtime
 from frostline.photos import corrections, sample, scan
+from frostline.photos import split as splitting
 from frostline.photos.decoding import MIRROR
 from frostline.photos.head_start import HeadStart
 from frostline.photos.manifest import Manifest, Photo, Skip
-from frostline.photos.split import Split, leaks, make_split, overlap
+from frostline.photos.split import Indices, Split, leaks, make_split, overlap
 from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
 from frostline.training.optimiser import stretched
@@ -150,6 +151,9 @@ class Prepared:
     configuration's seed."""
     as_given: list[Photo] = field(default_factory=list)
     """The photos reported on as the user's folder has them, where a list of decisions changes any; else none."""
+    cluster_of: Mapping[str, int] = field(default_factory=dict)
+    """By digest of a photo, those of the test folder included: a number that it shares with the photos that it is not
+    independent of (one group, near-duplicates, the same bytes)."""
     cleaned: Row = field(default_factory=dict)
     """{"list", "left_out", "relabelled"} where there is such a list."""
 
@@ -218,6 +222,10 @@ class Prepared:
             return self.others.photos
         return [self.photos.photos[i] for i in (self.split.test if len(self.split.test) else self.split.validation)]
 
+    def clusters(self, photos: Sequence[Photo]) -> Indices:
+        """The cluster of each of these photos (N,), as intervals take them: see `frostline.stats.clusters`."""
+        return np.array([self.cluster_of[photo.sha256] for photo in photos], dtype=np.intp)
+
     def part(self, indices: Sequence[int]) -> list[Photo]:
         """Photos by their place in the manifest."""
         return [self.photos.photos[i] for i in indices]
@@ -265,6 +273,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     skipped = [*usable.skipped, *_skipped_in(tested, config.test)]
 
     # -- split, then apply the user's list of decisions: the split must not depend on it
+    cluster_of = _clusters(usable, tested, alike)
     alike = near_duplicates.near(alike, usable)
     split = make_split(usable, config.protocol, config.seed, tested is not None, near_duplicates.ties(alike, usable))
     _fill_mirrored(config, frozen, usable, split, tested, progress)
@@ -285,6 +294,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
         prefix_seconds=time.perf_counter() - started,
         training_seed=config.seed,
         as_given=as_given if cleaned and tested is None else [],
+        cluster_of=cluster_of,
         cleaned=cleaned,
     )
 
@@ -296,6 +306,14 @@ def _not_trained_on(tested: Manifest, usable: Manifest, alike: Sequence[Duplicat
     if not tested.photos:
         raise DataError(f"every photo of {config.test} is also in {config.data}: give photos that were not trained on")
     return tested
+
+
+def _clusters(usable: Manifest, tested: Manifest | None, alike: Sequence[DuplicateGroup]) -> dict[str, int]:
+    """The cluster of each photo, by digest: see `Prepared.cluster_of`."""
+    manifests = [usable, *([tested] if tested is not None else [])]
+    photos = [photo for manifest in manifests for photo in manifest.photos]
+    numbers = splitting.clusters(photos, near_duplicates.ties(alike, *manifests))
+    return dict(zip((photo.sha256 for photo in photos), numbers.tolist(), strict=True))
 
 
 def _skipped_in(tested: Manifest | None, folder: str) -> list[Skip]:
