@@ -157,6 +157,9 @@ class StrategyRow(TypedDict):
     accuracy_as_given: NotRequired[float]
     accuracy_as_given_ci: NotRequired[Interval]
     photos_as_given: NotRequired[int]
+    accuracy_with_known: NotRequired[float]
+    accuracy_with_known_ci: NotRequired[Interval]
+    photos_with_known: NotRequired[int]
     refit: NotRequired[Refit]
     seconds: Seconds
     peak_rss_mb: float

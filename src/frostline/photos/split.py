@@ -185,6 +185,17 @@ def overlap(photos: Manifest, others: Manifest, ties: Iterable[Sequence[int]] = 
     return found
 
 
+def shared_groups(photos: Manifest, others: Manifest) -> list[Skip]:
+    """Those of `others` (a test folder) whose `Photo.group` some of the `photos` of a run have too: the same plant or
+    patient was trained on. Groups are known by their names."""
+    first = {photo.group: photo.path for photo in reversed(photos.photos) if photo.group}
+    return [
+        Skip(photo.path, f"another photo of its group '{printable(photo.group)}' is trained on: {printable(known)}")
+        for photo in others.photos
+        if photo.group and (known := first.get(photo.group))
+    ]
+
+
 def _given(manifest: Manifest) -> dict[str, list[int]]:
     """Indices by the part that the data set puts them in; all in train when it gives none."""
     given: defaultdict[str, list[int]] = defaultdict(list)

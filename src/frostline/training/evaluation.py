@@ -73,6 +73,7 @@ def evaluate(
         "best_epoch": trained.state.best_epoch,
         "head_history": trained.head_history,
         **_before_corrections(model, store, prepared),
+        **_with_known(model, store, prepared),
     }
     return Evaluation(cast(StrategyRow, row), measured.reported, measured.validation)
 
@@ -144,6 +145,20 @@ def _before_corrections(model: Logits, store: Store, prepared: Prepared) -> Row:
         "accuracy_as_given": float(correct.mean()),
         "accuracy_as_given_ci": [low, high],
         "photos_as_given": len(correct),
+    }
+
+
+def _with_known(model: Logits, store: Store, prepared: Prepared) -> Row:
+    """The accuracy on all photos of the test folder, where those that were trained on, or whose group was, are left out
+    of the figures; else empty."""
+    if prepared.asked is None:
+        return {}
+    examples = stored_examples(store, prepared.asked.photos, prepared)
+    correct = model(examples).argmax(1) == examples.labels
+    return {
+        "accuracy_with_known": float(correct.mean()),
+        "accuracy_with_known_ci": intervals.mean_interval(correct, prepared.clusters(prepared.asked.photos)),
+        "photos_with_known": len(correct),
     }
 
 

@@ -30,7 +30,7 @@ from frostline.photos import split as splitting
 from frostline.photos.decoding import MIRROR
 from frostline.photos.head_start import HeadStart
 from frostline.photos.manifest import Manifest, Photo, Skip
-from frostline.photos.split import Indices, Split, leaks, make_split, overlap
+from frostline.photos.split import Indices, Split, leaks, make_split, overlap, shared_groups
 from frostline.progress import Progress
 from frostline.recipes import Strategy, resolve
 from frostline.training.optimiser import stretched
@@ -151,6 +151,9 @@ class Prepared:
     configuration's seed."""
     as_given: list[Photo] = field(default_factory=list)
     """The photos reported on as the user's folder has them, where a list of decisions changes any; else none."""
+    asked: Manifest | None = None
+    """All readable photos of `config.test`, where some of them were left out because they, near-duplicates of them or
+    others of their group are among `photos`."""
     cluster_of: Mapping[str, int] = field(default_factory=dict)
     """By digest of a photo, those of the test folder included: a number that it shares with the photos that it is not
     independent of (one group, near-duplicates, the same bytes)."""
@@ -268,15 +271,16 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     tested = frozen.fill_clean(others, config.test, progress) if others is not None else None
     alike = near_duplicates.find(usable, others=tested, progress=progress) if config.twins == "near" else []
     usable = usable.without(leaks(usable, near_duplicates.ties(alike, usable)))
+    asked = tested  # with the photos that are also trained on, and those of groups that are
     if tested is not None:
         tested = _not_trained_on(tested, usable, alike, config)
     skipped = [*usable.skipped, *_skipped_in(tested, config.test)]
 
     # -- split, then apply the user's list of decisions: the split must not depend on it
-    cluster_of = _clusters(usable, tested, alike)
+    cluster_of = _clusters(usable, asked, alike)
     alike = near_duplicates.near(alike, usable)
     split = make_split(usable, config.protocol, config.seed, tested is not None, near_duplicates.ties(alike, usable))
-    _fill_mirrored(config, frozen, usable, split, tested, progress)
+    _fill_mirrored(config, frozen, usable, split, asked, progress)
     as_given = [usable.photos[i] for i in (split.test if len(split.test) else split.validation)]
     usable, split, cleaned = _cleaned(config, decisions, usable, split)
     _check_classes(usable, tested, config)  # a list may leave a class out altogether
@@ -295,13 +299,20 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
         training_seed=config.seed,
         as_given=as_given if cleaned and tested is None else [],
         cluster_of=cluster_of,
+        asked=asked if asked is not None and tested is not None and len(asked.photos) > len(tested.photos) else None,
         cleaned=cleaned,
     )
 
 
 def _not_trained_on(tested: Manifest, usable: Manifest, alike: Sequence[DuplicateGroup], config: Config) -> Manifest:
-    """The photos of `config.test` without those that are also in `config.data`."""
+    """The photos of `config.test` without those that are also in `config.data`, or of a group that is.
+
+    Where every photo is of such a group all stay: then the groups may be those of two lists that count alike.
+    """
     tested = tested.without(overlap(usable, tested, near_duplicates.ties(alike, usable, tested)))
+    shared = shared_groups(usable, tested)
+    if len(shared) < len(tested.photos):
+        tested = tested.without(shared)
     _check_classes(usable, tested, config)
     if not tested.photos:
         raise DataError(f"every photo of {config.test} is also in {config.data}: give photos that were not trained on")
