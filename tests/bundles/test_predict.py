@@ -239,6 +239,28 @@ def test_evaluate_agrees_with_the_study(tested: Run, tmp_path: Path) -> None:
     assert (tmp_path / "p.csv").read_bytes() == (tested.out / "frozen" / "predictions.csv").read_bytes()
 
 
+def test_evaluate_on_photos_that_were_trained_on_says_so(tested: Run, tmp_path: Path) -> None:
+    bundle = tested.out / "frozen" / "bundle"
+    manifest = table(tested.out / "manifest.csv")
+    rows = [row for row in manifest if row["split"] == "train" and (tested.data / row["path"]).exists()]
+    for row in rows:
+        target = tmp_path / "known" / row["path"]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(tested.data / row["path"], target)
+    said = must("evaluate", bundle, tmp_path / "known").out
+    assert f"{len(rows)} of these {len(rows)} photos were trained on: the figures say nothing about new photos." in said
+
+    new = tmp_path / "known" / rows[0]["label"]
+    for number in range(3):
+        (new / f"new {number}.jpg").write_bytes(photo(90_000 + number))
+    found = json.loads(must("evaluate", bundle, tmp_path / "known", "--json", "--quiet").out)
+    assert (found["trained_on"], found["validated_on"], found["known_groups"]) == (len(rows), 0, 0)
+    assert found["photos"] == found["unseen"] == 3
+    assert found["all"]["photos"] == len(rows) + 3
+    assert sum(row["support"] for row in found["per_class"]) == 3
+    assert "the figures are of the other 3" in found["seen_words"]
+
+
 def test_evaluate_refuses_a_class_that_the_bundle_does_not_know(run: Run, tmp_path: Path) -> None:
     (tmp_path / "class 3").mkdir()
     (tmp_path / "class 3" / "1.jpg").write_bytes(photo(5))

@@ -5,8 +5,14 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+import numpy as np
+
+import frostline
 from frostline.photos.manifest import Photo
 from frostline.photos.split import clusters
+from frostline.stats.intervals import mean_interval
+from frostline.stats.predictions import clusters as predicted_clusters
+from frostline.stats.predictions import read_predictions
 from support import photos
 from support.prepared import prepared_run
 
@@ -45,3 +51,47 @@ def test_a_study_says_of_how_many_groups_its_photos_are(tmp_path: Path) -> None:
     assert found is not None
     assert found["groups"] == len({photo.group for photo in reported}) < 15
     assert "the intervals are a rough guide" in found["words"]
+
+
+def test_test_photos_of_groups_that_were_trained_on_are_left_out(tmp_path: Path) -> None:
+    """Of 50 groups of the test table 40 are also in the photos to train on."""
+    data = grouped(tmp_path / "data", 40, 2)
+    other = grouped(tmp_path / "other", 50, 2, first=10_000)
+    run = prepared_run(data, tmp_path / "run", test=str(other), twins="bytes")
+    reported = run.prepared.reported()
+    assert {photo.group for photo in reported} == {f"plant {n}" for n in range(40, 50)}
+    assert run.dataset["test"] == len(reported) == 20
+    left = [why for path, why in run.why.items() if "its group" in why]
+    assert len(left) == 80
+    assert all("is trained on" in why for why in left)
+    assert run.prepared.asked is not None
+    assert len(run.prepared.asked.photos) == 100
+    assert not run.dataset["shared_groups_only"]
+
+
+def test_groups_that_are_all_shared_are_reported_with_a_warning(tmp_path: Path) -> None:
+    data = grouped(tmp_path / "data", 20, 2)
+    other = grouped(tmp_path / "other", 10, 2, first=10_000)
+    run = prepared_run(data, tmp_path / "run", test=str(other), twins="bytes")
+    assert len(run.prepared.reported()) == 20
+    assert run.dataset["shared_groups_only"]
+
+
+def test_a_study_tells_the_figure_with_the_shared_groups_beside(tmp_path: Path) -> None:
+    data = grouped(tmp_path / "data", 24, 2)
+    other = grouped(tmp_path / "other", 30, 2, first=10_000)
+    run = frostline.study(
+        frostline.configure(data, strategies="baseline", epochs=1, image_size=32, test=str(other), twins="bytes"),
+        tmp_path / "run",
+    )
+    row = run["strategies"][0]
+    assert row["photos_with_known"] == 60
+    assert run["dataset"]["test"] == 12
+    assert "With them: accuracy" in run["answer_detail"]
+    assert "48 photos of the test folder" in run["answer_detail"]
+    found = read_predictions(tmp_path / "run" / "baseline" / "predictions.csv")
+    own = predicted_clusters(found)
+    assert own is not None
+    assert len(set(own.tolist())) == 6
+    assert "come from 6 groups" in run["answer_detail"]
+    assert tuple(row["accuracy_ci"]) == mean_interval(np.array([p.correct for p in found], dtype=float), own)

@@ -43,7 +43,10 @@ def contract(*strategies: str, validation: bool = True) -> list[str]:
         "predictions.csv",
         *(["validation.csv"] if validation else []),
         *(["explanations.json"] if len(strategies) > 1 else []),
-        *(f"bundle/{n}" for n in ("model.safetensors", "bundle.json", "README.md", "neighbours.safetensors")),
+        *(
+            f"bundle/{n}"
+            for n in ("model.safetensors", "bundle.json", "README.md", "neighbours.safetensors", "seen.safetensors")
+        ),
     ]
     return sorted([*top, *(f"{s}/{name}" for s in strategies for name in each)])
 

@@ -11,12 +11,12 @@ from typing import get_args
 
 from frostline.config import StoredAs
 from frostline.documents import read_object
-from frostline.documents.bundle import BundleFigures, NeighboursFile, ThresholdRow, TransformFigures
+from frostline.documents.bundle import BundleFigures, NeighboursFile, SeenFile, ThresholdRow, TransformFigures
 from frostline.errors import BundleError, FrostlineError, RunError, one_line
 from frostline.photos.decoding import Transform
 from frostline.stats import thresholds
 
-SCHEMA = 3
+SCHEMA = 4
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,8 @@ class About:
     validation photos could tell."""
     neighbours: NeighboursFile = field(default_factory=NeighboursFile)
     """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
+    seen: SeenFile = field(default_factory=SeenFile)
+    """{"trained", "validated", "sha256"} of seen.safetensors; empty in bundles of schema 3 and before."""
 
 
 def digest(folder: str | Path) -> str:
@@ -114,6 +116,8 @@ def _check(about: About, path: Path) -> None:
         problems += _share_problems(about)
     if not isinstance(about.neighbours, dict):
         problems.append(f"neighbours {about.neighbours!r}: expected photos and sha256")
+    if not isinstance(about.seen, dict):
+        problems.append(f"seen {about.seen!r}: expected trained, validated and sha256")
     problems += thresholds.problems(about.thresholds)
     if about.test_views not in (1, 2):
         problems.append(f"test_views {about.test_views!r}: expected 1 or 2")

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 import frostline
 from frostline import documents
-from frostline.bundles import neighbours
+from frostline.bundles import neighbours, seen
 from frostline.cache.folder import cache_dir
 from frostline.config import EngineKind
 from frostline.errors import BundleError, ConfigError, FrostlineError, one_line
@@ -148,6 +148,20 @@ class Bundle:
             self._folder / neighbours.FILE, str(self.about.neighbours.get("sha256")), len(self.classes)
         )
 
+    @cached_property
+    def seen(self) -> seen.Seen | None:
+        """The photos that it was trained and validated on, read when they are first asked for; None where it does not
+        tell (an older version wrote it).
+
+        Raises
+        ------
+        BundleError
+            The file is missing or damaged.
+        """
+        if not self.about.seen or self._folder is None:
+            return None
+        return seen.read(self._folder / seen.FILE, str(self.about.seen.get("sha256")))
+
     def stands_for(self) -> Floats:
         """The class shares (C,) for which its probabilities hold.
 
@@ -250,13 +264,15 @@ def state(backbone: Backbone, above: Above) -> dict[str, Tensor]:
     return {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()}
 
 
-def save(folder: Path, about: About, parts: Parts, card: str, known: bytes = b"") -> None:
+def save(folder: Path, about: About, parts: Parts, card: str, known: bytes = b"", photos: bytes = b"") -> None:
     """Write a bundle: all files into a folder beside, which then takes its place in one step.
 
     Parameters
     ----------
     known
         The training photos that it keeps, as `neighbours.to_bytes` gives them; `about` tells of them.
+    photos
+        Which photos it has seen, as `seen.to_bytes` gives them; `about` tells of them.
 
     Raises
     ------
@@ -275,6 +291,8 @@ def save(folder: Path, about: About, parts: Parts, card: str, known: bytes = b""
         write_text(temporary / "README.md", card)
         if known:
             (temporary / neighbours.FILE).write_bytes(known)
+        if photos:
+            (temporary / seen.FILE).write_bytes(photos)
         if folder.exists():
             shutil.rmtree(folder)
     _keep(about, digest, parts)

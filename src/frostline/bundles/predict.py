@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from frostline import wording
 from frostline.bundles.bundle import Bundle, load
 from frostline.errors import DataError, PhotoError, nearest
 from frostline.fields import path_text
@@ -18,8 +20,10 @@ from frostline.networks.engine import MANY, SEVERAL
 from frostline.parallel import ahead, groups
 from frostline.photos import names, scan
 from frostline.photos.loading import pixels
-from frostline.photos.manifest import Skip
+from frostline.photos.manifest import Manifest, Photo, Skip
+from frostline.photos.split import clusters
 from frostline.progress import Progress
+from frostline.stats import clusters as dependence
 from frostline.stats.predictions import Prediction
 from frostline.stats.probabilities import Floats, estimate_prior, for_prior, softmax
 
@@ -185,6 +189,12 @@ def evaluate_on(
 ) -> tuple[dict[str, Any], list[Prediction], list[Skip]]:
     """Measure a bundle on labelled photos; returns its figures, its predictions and the photos left out.
 
+    The figures are of the photos that the bundle has not seen, where there are any: those that it was neither trained
+    nor validated on, byte by byte, and whose group (by name) it knows no other photo of. Where it has seen some, the
+    figures have ``trained_on``, ``validated_on``, ``known_groups`` and ``unseen`` (numbers of photos), ``all`` (photos,
+    accuracy and its interval) and ``seen_words``. Near-duplicates of seen photos are not found. The predictions are of
+    all photos.
+
     With a `prior`, as `predict` takes it, the figures have the shares assumed too. `estimate` looks at no label.
 
     Raises
@@ -193,6 +203,8 @@ def evaluate_on(
         `prior` can't be used.
     DataError
         No readable photos, or a class that the bundle doesn't know.
+    BundleError
+        The bundle's list of seen photos is missing or damaged.
     """
     shares = _given(bundle, prior)
     photos = scan.scan(data, least_classes=1, progress=progress)
@@ -200,31 +212,107 @@ def evaluate_on(
         raise DataError(
             f"{data} has a class '{strange[0]}' that the bundle does not know{nearest(strange[0], bundle.classes)}"
         )
-    from frostline.stats import metrics  # SciPy and scikit-learn, which `predict` can do without
-
-    task = progress.task("Classifying", len(photos.photos))
-    kept: list[File] = []
-    logits, skipped = [], list(photos.skipped)
-    files = (File(str(photos.root / p.path), p.label) for p in photos.photos)
-    for photo, (file, result) in zip(photos.photos, _logits(bundle, files), strict=True):
-        if isinstance(result, PhotoError):
-            skipped.append(Skip(photo.path, str(result)))
-        else:
-            kept.append(File(photo.path, file.label))
-            logits.append(result)
-        task.advance(1)
+    kept, scores, skipped = _scored(bundle, photos, progress)
     if not kept:
         raise DataError(f"none of the {len(photos.photos)} photos in {data} could be read; the first: {skipped[0].why}")
-    scores, truth = np.stack(logits), np.array([bundle.classes.index(p.label) for p in kept])
     if prior == "estimate":
         shares = estimate_prior(scores, bundle.about.temperature, bundle.stands_for())
     scores = _shifted(bundle, scores, shares)
-    temperature = bundle.about.temperature
-    figures = metrics.measure(scores, truth, bundle.classes, temperature, seed)
     assumed = {} if shares is None else {"prior": dict(zip(bundle.classes, shares.tolist(), strict=True))}
-    probabilities = softmax(scores, temperature)
+    probabilities = softmax(scores, bundle.about.temperature)
     return (
-        {**figures.to_dict(), **assumed},
+        {**_figures(bundle, kept, scores, seed), **assumed},
         [Prediction.of(p.path, p.label, bundle.classes, q) for p, q in zip(kept, probabilities, strict=True)],
         skipped,
     )
+
+
+def _scored(bundle: Bundle, photos: Manifest, progress: Progress) -> tuple[list[Photo], Floats, list[Skip]]:
+    """The photos that can be read, their logits (N, C), and the others."""
+    task = progress.task("Classifying", len(photos.photos))
+    kept: list[Photo] = []
+    logits, skipped = [], list(photos.skipped)
+    files = (File(str(photos.root / p.path), p.label) for p in photos.photos)
+    for photo, (_, result) in zip(photos.photos, _logits(bundle, files), strict=True):
+        if isinstance(result, PhotoError):
+            skipped.append(Skip(photo.path, str(result)))
+        else:
+            kept.append(photo)
+            logits.append(result)
+        task.advance(1)
+    return kept, np.stack(logits) if logits else np.zeros((0, len(bundle.classes))), skipped
+
+
+def _figures(bundle: Bundle, photos: Sequence[Photo], scores: Floats, seed: int) -> dict[str, Any]:
+    """The figures on the photos that the bundle has not seen, and what to know of the others."""
+    from frostline.stats import metrics  # SciPy and scikit-learn, which `predict` can do without
+    from frostline.stats.intervals import mean_interval
+
+    truth = np.array([bundle.classes.index(p.label) for p in photos])
+    own = clusters(photos)  # near-duplicates are not looked for: that costs as much again
+
+    def measured(some: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        found = metrics.measure(scores[some], truth[some], bundle.classes, bundle.about.temperature, seed, own[some])
+        return {**found.to_dict(), **_groups_told(photos, own, some)}
+
+    everything = np.ones(len(photos), dtype=bool)
+    told = _known(bundle, photos)
+    if told is None:
+        return measured(everything)
+    counts, unseen = told
+    if not unseen.any():
+        return {**measured(everything), **counts, "seen_words": _none_unseen(len(photos), counts)}
+    correct = (scores.argmax(1) == truth).astype(float)
+    low, high = mean_interval(correct, own)
+    total = {"photos": len(photos), "accuracy": float(correct.mean()), "accuracy_ci": [low, high]}
+    return {**measured(unseen), **counts, "all": total, "seen_words": _some_unseen(total, counts)}
+
+
+def _known(bundle: Bundle, photos: Sequence[Photo]) -> tuple[dict[str, int], npt.NDArray[np.bool_]] | None:
+    """How many photos the bundle has seen, and which it has not (N,); None where it has seen none, or does not tell."""
+    seen = bundle.seen
+    if seen is None:
+        return None
+    trained = seen.trained_on(photos)
+    validated = seen.validated_on(photos) & ~trained
+    grouped = seen.of_known_groups(photos) & ~trained & ~validated
+    unseen = ~(trained | validated | grouped)
+    if unseen.all():
+        return None
+    parts = {"trained_on": trained, "validated_on": validated, "known_groups": grouped, "unseen": unseen}
+    return {name: int(which.sum()) for name, which in parts.items()}, unseen
+
+
+def _how_seen(total: int, counts: Mapping[str, int]) -> str:
+    parts = [
+        (counts["trained_on"], "trained on"),
+        (counts["validated_on"], "validated on"),
+        (counts["known_groups"], "of groups that it knows other photos of"),
+    ]
+    said = " and ".join(f"{count:,} {what}" for count, what in parts if count)
+    return f"Of these {total:,} photos the bundle has seen {total - counts['unseen']:,} ({said})"
+
+
+def _none_unseen(total: int, counts: Mapping[str, int]) -> str:
+    if counts["trained_on"] == total:
+        what = f"{total:,} of these {total:,} photos were trained on"
+    else:
+        what = _how_seen(total, counts)
+    return f"{what}: the figures say nothing about new photos."
+
+
+def _some_unseen(total: Mapping[str, Any], counts: Mapping[str, int]) -> str:
+    span = wording.span(total["accuracy_ci"])
+    return (
+        f"{_how_seen(total['photos'], counts)}: the figures are of the other {counts['unseen']:,}. On all: accuracy "
+        f"{wording.percent(total['accuracy'])} (95 % CI {span})."
+    )
+
+
+def _groups_told(photos: Sequence[Photo], own: npt.NDArray[np.intp], some: npt.NDArray[np.bool_]) -> dict[str, Any]:
+    """``reported_groups`` as study.json has it, where photos share groups or bytes."""
+    count, photo_count = len(np.unique(own[some])), int(some.sum())
+    if count == photo_count:
+        return {}
+    grouped = any(photo.group for photo in photos)
+    return {"reported_groups": {"groups": count, "words": dependence.words(photo_count, count, grouped=grouped)}}

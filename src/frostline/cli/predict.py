@@ -205,8 +205,9 @@ def evaluate(
     if out:
         write_predictions(Path(out), predictions, model.classes)
     listed: list[Skipped] = [{"path": s.path, "why": s.why} for s in skipped]
-    document = {"photos": len(predictions), **figures, "skipped": listed}
-    show(document, as_json, quiet, lambda: _print_figures(figures, len(predictions), listed))
+    count = figures.get("unseen") or len(predictions)  # what the figures are of
+    document = {"photos": count, **figures, "skipped": listed}
+    show(document, as_json, quiet, lambda: _print_figures(figures, count, listed))
 
 
 def _print_figures(figures: Mapping[str, Any], count: int, skipped: Sequence[Skipped]) -> None:
@@ -216,6 +217,10 @@ def _print_figures(figures: Mapping[str, Any], count: int, skipped: Sequence[Ski
     error = wording.decimal(figures["calibration_error"])
     more = f"macro F1 {figures['macro_f1']:.3f}, calibration error {error}"
     line(f"{headline} on {count:,} photos; {more}")
+    if "seen_words" in figures:
+        line(figures["seen_words"])
+    if "reported_groups" in figures:
+        line(figures["reported_groups"]["words"])
     if "prior" in figures:
         shares = ", ".join(f"{name} {wording.percent(share)}" for name, share in figures["prior"].items())
         line(f"Class shares assumed: {shares}")

@@ -60,6 +60,14 @@ class NeighboursFile(TypedDict, total=False):
     sha256: str
 
 
+class SeenFile(TypedDict, total=False):
+    """seen.safetensors of a bundle: how many photos it was trained and validated on."""
+
+    trained: int
+    validated: int
+    sha256: str
+
+
 class Bundle(TypedDict):
     """bundle.json."""
 
@@ -82,6 +90,7 @@ class Bundle(TypedDict):
     stands_for: list[float]
     thresholds: list[ThresholdRow]
     neighbours: NeighboursFile
+    seen: SeenFile
 
 
 class ExportMachine(TypedDict):

@@ -154,6 +154,7 @@ class Dataset(PhotoSet):
     conflicts: list[list[LabelledPath]]
     check: NotRequired[QuickCheck]
     reported_groups: NotRequired[ReportedGroups | None]
+    shared_groups_only: NotRequired[bool]
 
 
 class Run(TypedDict):

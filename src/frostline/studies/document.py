@@ -25,6 +25,7 @@ from frostline.networks.engine import processor
 from frostline.parallel import thread_count
 from frostline.photos import sample
 from frostline.photos.manifest import Manifest
+from frostline.photos.split import shared_groups
 from frostline.progress import Progress
 from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
 from frostline.stats import clusters as dependence
@@ -98,6 +99,7 @@ def _dataset(prepared: Prepared) -> Dataset:
         "sample": _is_sample(root),
         "test_sample": others is not None and _is_sample(others.root),
         "reported_groups": _reported_groups(prepared),
+        "shared_groups_only": others is not None and bool(shared_groups(photos, others)),
     }
 
 
@@ -206,6 +208,16 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
             f" On all photos with their original labels: accuracy {100 * best['accuracy_as_given']:.1f} % (95 % CI "
             f"{low:.1f} to {high:.1f}) on {best['photos_as_given']:,}."
         )
+    if "accuracy_with_known" in best:
+        low, high = (100 * bound for bound in best["accuracy_with_known_ci"])
+        left = best["photos_with_known"] - document["dataset"]["test"]
+        detail += (
+            f" Left out of these figures: {left:,} photos of the test folder that are also trained on, as they are, as "
+            f"near-duplicates or by others of their group. With them: accuracy {100 * best['accuracy_with_known']:.1f} "
+            f"% (95 % CI {low:.1f} to {high:.1f}) on {best['photos_with_known']:,}."
+        )
+    if document["dataset"].get("shared_groups_only"):
+        detail += " All test photos are of groups that were trained on: this says little about new groups."
     if groups := document["dataset"].get("reported_groups"):
         detail += f" {groups['words']}"
     return found["ship"]["words"], detail.strip()

@@ -17,9 +17,9 @@ from typing import cast
 
 import numpy as np
 
-from frostline.bundles import bundle, card, neighbours
+from frostline.bundles import bundle, card, neighbours, seen
 from frostline.bundles.about import About
-from frostline.documents.bundle import BundleFigures, NeighboursFile
+from frostline.documents.bundle import BundleFigures, NeighboursFile, SeenFile
 from frostline.documents.strategy import Seconds, StrategyRow
 from frostline.progress import Progress
 from frostline.recipes import Strategy
@@ -82,11 +82,13 @@ def fit(
 
     # -- write the figures, and the model ready to use
     known, kept = _training_photos(trained, trained_on, model)
+    photos, told = _seen(trained_on)
     about = replace(
         about,
         temperature=row["temperature"],
         figures=_headline(row, prepared),
         neighbours=kept,
+        seen=told,
         thresholds=thresholds.of(validation),
     )
     write_history(folder / "history.csv", trained.state)
@@ -95,7 +97,7 @@ def fit(
     if validation:
         write_predictions(folder / "validation.csv", validation, prepared.classes)
     text = card.write(about, prepared.config, prepared.photos.counts())
-    bundle.save(folder / "bundle", about, trained.parts, text, known)
+    bundle.save(folder / "bundle", about, trained.parts, text, known, photos)
     evaluating = time.perf_counter() - trained_at
     spent = {"prefix": prepared.prefix_seconds, "train": training_seconds(row), "evaluate": evaluating}
     row["seconds"] = cast(Seconds, {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()})
@@ -138,6 +140,14 @@ def _training_photos(
     features = np.concatenate([seen.features for seen in outputs_of(model, examples, 0)])
     known = neighbours.to_bytes(features, examples.labels, [p.path for p in photos])
     return known, neighbours.describe(known, len(photos))
+
+
+def _seen(trained_on: Prepared) -> tuple[bytes, SeenFile]:
+    """Which photos the model has seen, for its bundle; and their row of bundle.json."""
+    train = trained_on.part(trained_on.split.train.tolist())
+    validation = trained_on.part(trained_on.split.validation.tolist())
+    photos = seen.to_bytes(train, validation)
+    return photos, seen.describe(photos, len(train), len(validation))
 
 
 def _headline(row: StrategyRow, prepared: Prepared) -> BundleFigures:
