@@ -4,7 +4,8 @@ place.
 Photos that were drawn at random from one collection can't differ but by chance, so only a test folder (`--test`) or a
 part that the data set gives itself is tested. The test compares what the frozen network makes of both, class by class
 (Rabanser et al., Failing loudly, NeurIPS 2019: tests on a trained representation find shifts that tests on pixels
-miss), by permutation within classes: other class shares alone are no finding.
+miss), by permutation within classes: other class shares alone are no finding. Photos of one group or near-duplicates
+are permuted together: else any two sets of groups would seem to differ.
 """
 
 from __future__ import annotations
@@ -45,8 +46,14 @@ def measure(prepared: Prepared) -> DomainShift | None:
     reported = prepared.reported()
     seed = prepared.config.seed
     home, away = (_some(side, seed) for side in (trained, reported))
+    own = prepared.clusters([*home, *away])
     distance, p = difference(
-        features(tap.store, home), [x.label for x in home], features(tap.store, away), [x.label for x in away], seed
+        features(tap.store, home),
+        [x.label for x in home],
+        features(tap.store, away),
+        [x.label for x in away],
+        seed,
+        own,
     )
     differs = p < LEVEL
     chance = "p < 0.001" if p <= 1 / (1 + _PERMUTATIONS) else f"p = {p:.3f}"
@@ -82,9 +89,17 @@ def features(store: Store, photos: Sequence[Photo]) -> Floats:
 
 
 def difference(
-    home: Floats, home_labels: Sequence[str], away: Floats, away_labels: Sequence[str], seed: int
+    home: Floats,
+    home_labels: Sequence[str],
+    away: Floats,
+    away_labels: Sequence[str],
+    seed: int,
+    clusters: npt.NDArray[np.intp] | None = None,
 ) -> tuple[float, float]:
-    """(distance, p) of two sets of features (N, F) and (M, F), by permutation within the classes that both have."""
+    """(distance, p) of two sets of features (N, F) and (M, F), by permutation within the classes that both have.
+
+    Photos of one class that share one of the `clusters` (N + M,) and stand on one side are permuted as one.
+    """
     both = np.concatenate([home, away])
     labels = np.array([*home_labels, *away_labels])
     is_away = np.arange(len(both)) >= len(home)
@@ -93,22 +108,36 @@ def difference(
     if not shared or keep.sum() < 4:
         return 0.0, 1.0
     z = _whitened(both[keep], labels[keep])
+    own = (np.arange(len(both)) if clusters is None else clusters)[keep]
     labels, is_away = labels[keep], is_away[keep]
     rng = np.random.default_rng([seed, 3])
     squares = np.zeros(1 + _PERMUTATIONS)
     for c in shared:
-        rows, count = z[labels == c], int(is_away[labels == c].sum())
-        order = rng.random((_PERMUTATIONS, len(rows))).argsort(1)
-        picked = np.vstack([is_away[labels == c][None], order < count]).astype(float)  # (1 + permutations, rows)
-        means = picked @ rows / count
-        rest = (rows.sum(0) - picked @ rows) / (len(rows) - count)
-        squares += ((means - rest) ** 2).sum(1) * count * (len(rows) - count) / len(rows)
+        sums, sizes, outside = _units(z[labels == c], own[labels == c], is_away[labels == c])
+        order = rng.random((_PERMUTATIONS, len(sums))).argsort(1)
+        picked = np.vstack([outside[None], order < outside.sum()]).astype(float)  # (1 + permutations, units)
+        count, total = picked @ sizes, sizes.sum()
+        means = picked @ sums / count[:, None]
+        rest = (sums.sum(0) - picked @ sums) / (total - count)[:, None]
+        squares += ((means - rest) ** 2).sum(1) * count * (total - count) / total
     weight = sum(
         int(is_away[labels == c].sum()) * int((~is_away[labels == c]).sum()) / int((labels == c).sum()) for c in shared
     )
     beyond = max(0.0, float(squares[0] - squares[1:].mean()))
     p = float((1 + (squares[1:] >= squares[0] - 1e-12).sum()) / (1 + _PERMUTATIONS))
     return float(np.sqrt(beyond / weight)), p
+
+
+def _units(
+    rows: Floats, clusters: npt.NDArray[np.intp], is_away: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """What is permuted as one: sums of `rows` (N, F), sizes, and the side of each, in the order of their first rows."""
+    pairs = 2 * np.unique(clusters, return_inverse=True)[1] + is_away
+    _, first, unit = np.unique(pairs, return_index=True, return_inverse=True)
+    rank = np.argsort(np.argsort(first))[unit]
+    sums = np.zeros((len(first), rows.shape[1]))
+    np.add.at(sums, rank, rows)
+    return sums, np.bincount(rank).astype(float), is_away[np.sort(first)]
 
 
 def _whitened(rows: Floats, labels: npt.NDArray[Any]) -> Floats:

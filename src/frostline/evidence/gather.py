@@ -19,7 +19,8 @@ from frostline.documents.study import Claim, DataCurve
 from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted, reliability
-from frostline.stats.predictions import Prediction, clusters
+from frostline.stats.clusters import Clusters
+from frostline.stats.predictions import Prediction, clusters, read_predictions
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared
 from frostline.training.stages import VALIDATION_BY_EPOCH, read_validation_by_epoch
@@ -90,8 +91,17 @@ def measured_claims(run: Path, document: Study, predictions: Predictions) -> lis
         training_photos=document["dataset"]["train"],
         unfreezing=document["decision"]["unfreezing"] if "decision" in document else None,
         clusters=next((clusters(own) for own in predictions.values()), None),
+        validation_clusters=_validation_clusters(run, predictions),
     )
     return claims.measure(known)
+
+
+def _validation_clusters(run: Path, predictions: Predictions) -> Clusters | None:
+    """The clusters of the validation photos, which may be the ones reported on."""
+    for name, own in predictions.items():
+        file = run / name / "validation.csv"
+        return clusters(read_predictions(file, probabilities=False) if file.exists() else own)
+    return None
 
 
 def _known_curve(run: Path, document: Study) -> DataCurve | None:

@@ -93,7 +93,9 @@ def average_interval(values: np.ndarray, clusters: Clusters | None = None) -> tu
     mean = float(values.mean())
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
     if own is not None:
-        error = max(error, float(np.sqrt(dependence.variance((values - mean) / len(values), own))))
+        seen = dependence.variance((values - mean) / len(values), own)
+        more = (dependence.spread(np.bincount(own)) - 1) * dependence.correlation(values > mean, own)
+        error = max(error * float(np.sqrt(1 + more)), float(np.sqrt(seen)))
     half = float(stats.t.ppf(0.975, units - 1)) * error
     return max(-1.0, mean - half), min(1.0, mean + half)
 
@@ -154,7 +156,8 @@ def _paired_effect(difference: np.ndarray, clusters: Clusters) -> float:
         if apart
         else 1 + more * dependence.correlation(difference > 0, clusters)
     )
-    return max(1.0, (seen + assumed) / 2)
+    telling = len(np.unique(clusters[difference != 0]))  # clusters that say anything of it
+    return max(1.0, (telling * seen + 4 * assumed) / (telling + 4))
 
 
 def compare_all(correct: Mapping[str, np.ndarray], clusters: Clusters | None = None) -> list[Comparison]:
