@@ -128,7 +128,8 @@ def test_a_planted_cause_is_found_and_no_other() -> None:
     rng = np.random.default_rng(0)
     values = {name: rng.normal(size=400) for name in error_causes.MEASURES}
     chance = 1 / (1 + np.exp(2.5 + 1.5 * values["sharpness"]))  # the blurred ones go wrong
-    rows = {row["measure"]: row for row in error_causes.tested(values, asked(rng.random(400) < chance))}
+    found = error_causes.tested(values, {"frozen": asked(rng.random(400) < chance)})
+    rows = {row["measure"]: row for row in found["frozen"]}
     assert set(rows) == set(error_causes.MEASURES)
     sharp = rows.pop("sharpness")
     assert sharp["verdict"].endswith("less sharpness")
@@ -143,9 +144,25 @@ def test_causes_are_rarely_found_where_there_are_none() -> None:
     told = 0
     for _ in range(40):
         values = {name: rng.normal(size=150) for name in error_causes.MEASURES}
-        rows = error_causes.tested(values, asked(rng.random(150) < 0.1))
-        told += any(row["verdict"] != error_causes.NOTHING for row in rows)
+        own = {name: asked(rng.random(150) < 0.1) for name in ("baseline", "frozen", "fine-tuned")}
+        found = error_causes.tested(values, own)
+        told += any(row["verdict"] != error_causes.NOTHING for rows in found.values() for row in rows)
     assert told <= 6  # 2 are meant; more than 6 has a chance of 1 in 300
+
+
+def test_causes_are_rarely_found_where_groups_alone_differ() -> None:
+    """Photos of 40 groups, which differ in light and in how hard they are: tested photo by photo, most studies would
+    find a cause."""
+    rng = np.random.default_rng(2)
+    groups = np.arange(600) % 40
+    told = dict.fromkeys(("groups", "photos"), 0)
+    for _ in range(30):
+        light, hard = rng.normal(size=(2, 40))[:, groups] + 0.7 * rng.normal(size=(2, 600))
+        for name, clusters in (("groups", groups), ("photos", None)):
+            (row,) = error_causes.tested({"brightness": light}, {"frozen": asked(hard > 1.2)}, clusters)["frozen"]
+            told[name] += row["verdict"] != error_causes.NOTHING
+    assert told["groups"] <= 5
+    assert told["photos"] >= 10
 
 
 def test_photos_are_measured_for_what_they_are() -> None:

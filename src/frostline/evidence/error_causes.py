@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from scipy import ndimage, stats
+from scipy import ndimage
 
 from frostline.cache.store import Key
 from frostline.documents.study import ErrorCause
@@ -24,7 +24,9 @@ from frostline.photos.loading import pixels
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.stats import intervals
+from frostline.stats.clusters import Clusters
 from frostline.stats.predictions import Prediction
+from frostline.stats.ranks import RankEffect, compare_ranks
 from frostline.training.prepare import Prepared
 
 Floats = npt.NDArray[np.float64]
@@ -146,42 +148,51 @@ def write(path: Path, photos: Sequence[Photo], found: Mapping[str, Floats]) -> N
 # ---- testing ---------------------------------------------------------------------------------------------------------
 
 
-def tested(found: Mapping[str, Floats], predictions: Sequence[Prediction]) -> list[ErrorCause]:
-    """Wrong photos against correct ones, measure by measure: Mann and Whitney's rank test, with Holm's correction.
+def tested(
+    found: Mapping[str, Floats], predictions: Mapping[str, Sequence[Prediction]], clusters: Clusters | None = None
+) -> dict[str, list[ErrorCause]]:
+    """By strategy: wrong photos against correct ones, measure by measure (`ranks.compare_ranks`).
 
-    ``effect`` is how much oftener the wrong photo of a pair has the larger value, -1 to 1 (rank-biserial correlation;
-    Cureton, 1956).
+    The p values of all strategies and measures are corrected together (Holm). `found` and `clusters` are of the photos
+    that `predictions` are of, in their order.
     """
-    wrong = np.array([not p.correct for p in predictions])
-    rows = []
-    for name, values in found.items():
-        a, b = (values[side & np.isfinite(values)] for side in (wrong, ~wrong))
-        if len(a) < 2 or len(b) < 2:
-            continue
-        test = stats.mannwhitneyu(a, b)
-        rows.append(_row(name, a, b, float(2 * test.statistic / (len(a) * len(b)) - 1), float(test.pvalue)))
-    for row, p in zip(rows, intervals.holm([row["p_value"] for row in rows]), strict=True):
+    rows = {name: _rows(found, own, clusters) for name, own in predictions.items()}
+    every = [row for own in rows.values() for row in own]
+    for row, p in zip(every, intervals.holm([row["p_value"] for row in every]), strict=True):
         row["p_corrected"] = p
         row["verdict"] = _verdict(row) if p < 0.05 else NOTHING
     return rows
 
 
-def _row(name: str, wrong: Floats, correct: Floats, effect: float, p: float) -> ErrorCause:
+def _rows(
+    found: Mapping[str, Floats], predictions: Sequence[Prediction], clusters: Clusters | None
+) -> list[ErrorCause]:
+    wrong = np.array([not p.correct for p in predictions])
+    rows = []
+    for name, values in found.items():
+        known = np.isfinite(values)
+        if (wrong & known).sum() < 2 or (~wrong & known).sum() < 2:
+            continue
+        tested_on = None if clusters is None else clusters[known]
+        rows.append(_row(name, values[known], wrong[known], compare_ranks(values[known], wrong[known], tested_on)))
+    return rows
+
+
+def _row(name: str, values: Floats, wrong: npt.NDArray[np.bool_], found: RankEffect) -> ErrorCause:
     what, blamed, way = MEASURES[name]
-    by_chance = float(np.sqrt((len(wrong) + len(correct) + 1) / (3 * len(wrong) * len(correct))))  # standard deviation
     return {
         "measure": name,
         "what": what,
         "blamed": blamed,
-        "wrong": len(wrong),
-        "right": len(correct),
-        "wrong_median": float(np.median(wrong)),
-        "right_median": float(np.median(correct)),
-        "effect": effect,
-        "effect_ci": (max(-1.0, effect - 1.96 * by_chance), min(1.0, effect + 1.96 * by_chance)),
-        "expected": (way == "high" and effect > 0) or (way == "low" and effect < 0),
-        "p_value": p,
-        "p_corrected": p,
+        "wrong": int(wrong.sum()),
+        "right": int((~wrong).sum()),
+        "wrong_median": float(np.median(values[wrong])),
+        "right_median": float(np.median(values[~wrong])),
+        "effect": found.effect,
+        "effect_ci": found.ci,
+        "expected": (way == "high" and found.effect > 0) or (way == "low" and found.effect < 0),
+        "p_value": found.p_value,
+        "p_corrected": found.p_value,
         "verdict": NOTHING,
     }
 

@@ -138,7 +138,7 @@ def _add_error_causes(study: Gathering) -> bool:
         return False
     found = error_causes.measure(study.prepared, study.progress)
     error_causes.write(study.run / error_causes.FILE, study.prepared.reported(), found)
-    study.document["error_causes"] = {n: error_causes.tested(found, own) for n, own in study.predictions.items()}
+    study.document["error_causes"] = error_causes.tested(found, study.predictions)
     return True
 
 
