@@ -90,10 +90,15 @@ def measured_claims(run: Path, document: Study, predictions: Predictions) -> lis
         validation={name: found for name, found in kept.items() if found is not None},
         training_photos=document["dataset"]["train"],
         unfreezing=document["decision"]["unfreezing"] if "decision" in document else None,
-        clusters=next((clusters(own) for own in predictions.values()), None),
+        clusters=_clusters(predictions),
         validation_clusters=_validation_clusters(run, predictions),
     )
     return claims.measure(known)
+
+
+def _clusters(predictions: Predictions) -> Clusters | None:
+    """The clusters of the photos reported on."""
+    return next((clusters(own) for own in predictions.values()), None)
 
 
 def _validation_clusters(run: Path, predictions: Predictions) -> Clusters | None:
@@ -138,7 +143,7 @@ def _add_error_causes(study: Gathering) -> bool:
         return False
     found = error_causes.measure(study.prepared, study.progress)
     error_causes.write(study.run / error_causes.FILE, study.prepared.reported(), found)
-    study.document["error_causes"] = error_causes.tested(found, study.predictions)
+    study.document["error_causes"] = error_causes.tested(found, study.predictions, _clusters(study.predictions))
     return True
 
 
