@@ -37,7 +37,7 @@ def main() -> None:
     write_json(arguments.out, turns)
     for row in turns[0]["lines"]:
         print(
-            f"line {row['line']:>3}: sweep {100 * row['sweep']:.1f} %, alone {100 * row['alone']:.1f} %, "
+            f"line {row['line']:>11}: sweep {100 * row['sweep']:.1f} %, alone {100 * row['alone']:.1f} %, "
             f"{row['seconds']:.0f} s alone"
         )
     together, apart = ([t[side] for t in turns] for side in ("together", "apart"))
@@ -55,12 +55,12 @@ def turn(arguments: argparse.Namespace) -> dict[str, Any]:
         rows = []
         for point in sorted(swept, key=lambda p: -int(p["freeze_line"])):
             run = Path(folder) / f"line-{point['freeze_line']}"
-            what = ["--strategy", "fine-tuned", "--line", str(point["freeze_line"]), "--explain", "0"]
+            what = ["--strategy", "fine-tuned", "--line", point["name"], "--explain", "0"]
             seconds = timed(["fit", *common, *what, "--out", str(run)], Path(folder) / "apart")
             (alone,) = json.loads((run / "study.json").read_text(encoding="utf-8"))["strategies"]
             rows.append(
                 {
-                    "line": point["freeze_line"],
+                    "line": point["name"],
                     "sweep": point["accuracy"],
                     "alone": alone["accuracy"],
                     "seconds": seconds,

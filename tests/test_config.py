@@ -42,7 +42,9 @@ ROW = st.builds(
     name=st.sampled_from(STRATEGIES),
     backbone=TEXT,
     weights=st.sampled_from(["pretrained", "random"]),
-    line=st.sampled_from(["0", "top", "top-6", "133"]),
+    line=st.sampled_from(["0", "top", "top-6", "133", "30%", "features.17"]),
+    line_counts=st.sampled_from(["parameters", "all"]),
+    line_asked=st.booleans(),
     head_first=st.booleans(),
     recipe=RECIPE,
     head_recipe=RECIPE,
@@ -170,10 +172,10 @@ def test_every_row_of_the_tables_is_valid(protocol: Any, preset: Any) -> None:
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
-        ({}, "mobilenet_v2 top-6"),
-        ({"preset": "best"}, "mobilenet_v2+tf_efficientnet_lite0 top-54"),
-        ({"preset": "best", "backbone": "mobilenet_v2"}, "mobilenet_v2 top-27"),
-        ({"preset": "best", "weights": "mine.pth"}, "mobilenet_v2 top-27"),
+        ({}, "mobilenet_v2 30%"),
+        ({"preset": "best"}, "mobilenet_v2+tf_efficientnet_lite0 57%"),
+        ({"preset": "best", "backbone": "mobilenet_v2"}, "mobilenet_v2 65%"),
+        ({"preset": "best", "weights": "mine.pth"}, "mobilenet_v2 65%"),
         ({"preset": "best", "protocol": "tutorial"}, "mobilenet_v2 top-6"),
     ],
 )
@@ -181,6 +183,24 @@ def test_only_best_takes_two_networks_unless_it_is_told(said: Any, expected: str
     baseline, frozen, fine_tuned = configure("photos", **said).strategies
     assert f"{fine_tuned.backbone} {fine_tuned.line}" == expected
     assert (baseline.backbone, frozen.backbone) == ("small_cnn", fine_tuned.backbone)
+
+
+def test_the_lines_of_older_configurations_count_all_layers(tmp_path: Path) -> None:
+    """They do not say what they count."""
+    configure("photos", line="top-6").to_toml(tmp_path / "config.toml")
+    now = Config.from_toml(tmp_path / "config.toml").strategies[-1]
+    assert (now.line, now.line_counts, now.line_asked) == ("top-6", "parameters", True)
+    text = (tmp_path / "config.toml").read_text(encoding="utf-8")
+    kept = [row for row in text.splitlines() if not row.startswith(("line_counts", "line_asked"))]
+    (tmp_path / "config.toml").write_text("\n".join(kept), encoding="utf-8")
+    then = Config.from_toml(tmp_path / "config.toml").strategies[-1]
+    assert (then.line, then.line_counts, then.line_asked) == ("top-6", "all", True)
+
+
+@pytest.mark.parametrize("line", ["", "-1", "bottom", "tops", "top+6", "130%", "-5%", "1e1%", "٣", "a b", ".a"])
+def test_a_line_of_another_form_is_refused(line: str) -> None:
+    with pytest.raises(ConfigError, match=r"expected a layer number \(100\), top, top-6, a share"):
+        configure("photos", line=line)
 
 
 def test_the_robust_loss_is_that_of_every_stage_of_every_strategy() -> None:

@@ -22,6 +22,7 @@ from frostline.errors import ConfigError
 from frostline.fields import AT_LEAST_0, Field, Option, Within, fields_of, problems, unknown
 from frostline.files import sha256, write_text
 from frostline.recipes import (
+    A_LINE,
     DEFAULT_BACKBONE,
     DEFAULT_STRATEGIES,
     STRATEGIES,
@@ -33,7 +34,6 @@ from frostline.recipes import (
     Recipe,
     Strategy,
     default_backbone,
-    resolve,
     strategy,
 )
 
@@ -190,7 +190,7 @@ class Config:
 
 
 def _strategy_from(row: object) -> Strategy:
-    values = _named(Strategy, row)
+    values = {"line_counts": "all", **_named(Strategy, row)}  # every version that counts otherwise writes it
     for name in ("recipe", "head_recipe"):
         if name in values:
             values[name] = Recipe(**_named(Recipe, values[name]))
@@ -275,9 +275,10 @@ def configure(
     line: Annotated[
         str | None,
         Option(
-            "Freeze line of the fine-tuned strategy: a layer number, top or top-6; layers of A+B count in turns: "
-            "top-12 is six of each."
+            "Freeze line of the fine-tuned strategy: a share of the network's parameters to train (30%), a block's "
+            "name (features.17), or a layer number from the bottom (100) or the top (top-6)."
         ),
+        A_LINE,
     ] = None,
     loss: Annotated[
         Loss, Option("cross-entropy, or robust: where many labels are wrong (a fifth, say), they count for less.")
@@ -360,12 +361,10 @@ def _configured(
 ) -> Config:
     """The configuration, once each setting is known to be of its type and a choice that there is."""
     takes_line = next((name for name in ("fine-tuned", "fine-tuned-all") if name in strategies), None)
-    if line is not None:
-        resolve(line, 10**6)
-        if takes_line is None:
-            raise ConfigError(
-                f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
-            )
+    if line is not None and takes_line is None:
+        raise ConfigError(
+            f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
+        )
     backbone = backbone or (DEFAULT_BACKBONE if rest.get("weights") else default_backbone(protocol, preset))
     rows = tuple(
         strategy(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal, get_args
 
@@ -40,6 +41,10 @@ ROBUST = 0.7
 
 MOST_VIEWS = 16
 """Augmented views of a photo at most, however few photos there are: the tenth differs little from those before."""
+
+
+LineCount = Literal["parameters", "all"]
+"""Which layers a number in a freeze line counts: those with parameters, or all, as Keras does."""
 
 
 LEAST_TO_TELL = 50
@@ -109,6 +114,23 @@ class Recipe:
     averaging."""
 
 
+_SHARE = re.compile(r"([0-9]{1,3}(?:\.[0-9]{1,6})?) ?%")
+_PLACE = re.compile(r"[0-9]{1,9}|top(-[0-9]{1,9})?", re.IGNORECASE)
+_NAME = re.compile(r"(?!top|bottom)[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
+
+
+def is_line(text: str) -> bool:
+    """Whether a text has the form of a freeze line; whether a network has this line, `networks.lines` knows."""
+    plain = text.strip()
+    return share_of(plain) is not None or bool(_PLACE.fullmatch(plain) or _NAME.fullmatch(plain))
+
+
+LINE_FORMS = "a layer number (100), top, top-6, a share of the parameters (30%) or a block's name (features.17)"
+
+
+A_LINE = Within(LINE_FORMS, is_line)
+
+
 @dataclass(frozen=True)
 class Strategy:
     """(architecture, starting weights, freeze line), and the recipe for what lies above the line."""
@@ -119,8 +141,9 @@ class Strategy:
     """`small_cnn`, `mobilenet_v2` or any timm name."""
     weights: Weights
     """`pretrained` (published weights, batch-norm statistics fixed) or `random` (seeded, statistics trained)."""
-    line: str
-    """The freeze line: layers below it are frozen. A layer number from the bottom, `top`, or `top-6`."""
+    line: Annotated[str, A_LINE]
+    """The freeze line: layers below it are frozen. A layer number from the bottom, `top`, `top-6`, the name of a block
+    (`features.17`) or a share of the backbone's parameters that is above it (`30%`); see `frostline.networks.lines`."""
     head_first: bool = False
     """Train the head alone on the frozen network, then the layers above the line with it (LP-FT)."""
     recipe: Recipe = field(default_factory=Recipe)
@@ -134,15 +157,20 @@ class Strategy:
     refit: bool = False
     """Once the validation set has chosen the number of epochs, train again on training and validation photos together.
     That model is reported on and kept. Not done where validation photos are reported on, or were given as such."""
+    line_counts: LineCount = "parameters"
+    """Which layers a number in `line` counts: `parameters`, those that hold some; `all`, as in the tutorial's protocol
+    and in runs whose configuration does not say it."""
+    line_asked: bool = True
+    """The user named the line: it stands however little is trained above it. A preset's own line is refused there."""
 
 
 # ---- the strategies: a new one is a row ------------------------------------------------------------------------------
 
 _ROWS: dict[str, tuple[str | None, Weights, str, bool]] = {
-    # name: (backbone, or None for the one the user names; starting weights; line; head first)
+    # name: (backbone, or None for the one the user names; starting weights; line, empty = the preset's; head first)
     "baseline": ("small_cnn", "random", "0", False),
     "frozen": (None, "pretrained", "top", False),
-    "fine-tuned": (None, "pretrained", "top-6", True),
+    "fine-tuned": (None, "pretrained", "", True),
     "fine-tuned-all": (None, "pretrained", "0", True),
     "scratch": (None, "random", "0", False),
 }
@@ -197,16 +225,24 @@ class _Extras:
 
     enlarge: float = 1.0
     test_views: int = 1
-    line: str = ""
-    """Freeze line of the fine-tuned strategy, where it is not the row's own."""
+    line: str = "30%"
+    """Freeze line of the fine-tuned strategy."""
+    line_of_two: str = "20.24%"
+    """The same for networks side by side."""
     refit: bool = False
 
 
 _EXTRAS = {
+    # The shares put the line of MobileNetV2 below the tutorial's six layers (32.4 % of its parameters), with "best"
+    # below its block features.15 (68.6 %); beside EfficientNet-Lite0, as many layers of each.
     "fast": _Extras(),
     "balanced": _Extras(enlarge=9 / 7, refit=True),
-    "best": _Extras(10 / 7, 2, "top-27", refit=True),
+    "best": _Extras(10 / 7, 2, "65%", "57%", refit=True),
 }
+
+
+_TUTORIAL_LINE = 6
+"""Layers of each network above the fine-tuned strategy's line in the tutorial's protocol, as Keras counts them."""
 
 
 def default_backbone(protocol: Protocol, preset: Preset) -> str:
@@ -244,11 +280,10 @@ def strategy(
         raise ConfigError(f"unknown loss '{loss}'{nearest(loss, get_args(Loss))}")
     fixed, weights, row_line, head_first = _ROWS[name]
     extras = _EXTRAS[preset] if protocol == "rigorous" and weights == "pretrained" else _Extras()
-    if name == "fine-tuned":
-        row_line = extras.line or row_line
     networks = backbone.count("+") + 1
-    if networks > 1 and row_line.startswith("top-"):  # as many layers of each
-        row_line = f"top-{networks * int(row_line.removeprefix('top-'))}"
+    if not row_line and protocol == "tutorial":
+        row_line = f"top-{networks * _TUTORIAL_LINE}"
+    row_line = row_line or (extras.line if networks == 1 else extras.line_of_two)
     table = recipes(protocol, preset)
     kind = "random" if weights == "random" else "fine-tuned" if head_first else "head"
     own, head = table[kind], table["head"]
@@ -267,11 +302,20 @@ def strategy(
         enlarge=extras.enlarge,
         test_views=extras.test_views,
         refit=extras.refit,
+        line_counts="all" if protocol == "tutorial" else "parameters",
+        line_asked=line is not None,
     )
 
 
-def resolve(line: str, count: int) -> int:
-    """Turn ``"0"``, ``"133"``, ``"top"`` or ``"top-6"`` into a number of frozen layers, 0 to `count`.
+def share_of(line: str) -> float | None:
+    """The share that a line like ``30%`` or ``12.5 %`` says, 0 to 1; None where it says something else."""
+    found = _SHARE.fullmatch(line.strip())
+    return float(found[1]) / 100 if found and float(found[1]) <= 100 else None
+
+
+def resolve(line: str, count: int, layers: str = "layers") -> int:
+    """Turn ``"0"``, ``"133"``, ``"top"`` or ``"top-6"`` into a number of frozen layers, 0 to `count`; `layers`: what an
+    error calls what is counted.
 
     Raises
     ------
@@ -285,5 +329,5 @@ def resolve(line: str, count: int) -> int:
         raise ConfigError(f"freeze line '{line}': expected a layer number, 'top' or 'top-6'")
     place = count if text == "top" else count - int(number) if head == "top" else int(number)
     if not 0 <= place <= count:
-        raise ConfigError(f"freeze line '{line}': the network has {count} layers, so expected 0 to {count}")
+        raise ConfigError(f"freeze line '{line}': the network has {count} {layers}, so expected 0 to {count}")
     return place

@@ -9,6 +9,7 @@ import shutil
 import xml.etree.ElementTree as ET
 from collections import Counter
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from hypothesis import strategies as st
 from frostline.evidence import learning_curve
 from frostline.networks import backbone, freeze_line
 from frostline.photos.decoding import Transform
-from frostline.recipes import resolve
+from frostline.recipes import strategy
 from frostline.reports import sweep_page
 from frostline.stats import sweep_stats
 from frostline.studies import sweep
@@ -29,8 +30,8 @@ from support.photos import photo, write_folder
 
 CLASSES = ["rose", "tulip"]
 PARTS = {"train": 12, "validation": 8, "test": 6}
-LINES = ["top", "top-6", "100", "0"]
-OVER_LINES = ("--lines", "0,100,top-6", "--epochs", "1", *SMALL)
+LINES = ["top", "30%", "features.14", "0"]
+OVER_LINES = ("--lines", "0,features.14,30%", "--epochs", "1", *SMALL)
 OVER_PHOTOS = ("--photos", "2,5,all", "--repeats", "2", "--epochs", "2", *SMALL)
 
 
@@ -81,7 +82,7 @@ def test_a_sweep_over_lines_leaves_a_whole_strategy_a_line(lines: Path) -> None:
     found = read(lines)
     assert found["status"] == "finished"
     assert [row["name"] for row in found["lines"]] == LINES
-    assert [row["freeze_line"] for row in found["lines"]] == [139, 133, 100, 0]
+    assert [row["freeze_line"] for row in found["lines"]] == [139, 133, 104, 0]
     trainable = [row["parameters"]["trainable"] for row in found["lines"]]
     assert trainable == sorted(set(trainable))
     assert trainable[-1] == found["lines"][-1]["parameters"]["total"]
@@ -120,7 +121,7 @@ def test_validation_csv_holds_the_validation_photos(lines: Path) -> None:
         assert judged["accuracy"] == pytest.approx(right)
 
 
-@pytest.mark.parametrize("line", ["100", "0"])
+@pytest.mark.parametrize("line", ["features.14", "0"])
 def test_the_bundle_of_a_line_gives_its_predictions(lines: Path, photos: Path, line: str, tmp_path: Path) -> None:
     must("evaluate", lines / line / "bundle", photos / "test", "--out", tmp_path / "p.csv")
     got = {f"test/{row.pop('path')}": row for row in table(tmp_path / "p.csv")}
@@ -134,9 +135,9 @@ def test_the_recommended_line_never_depends_on_test_labels(lines: Path, photos: 
     one.rename(tmp_path / "aside")
     other.rename(one)
     (tmp_path / "aside").rename(other)
-    must("sweep", swapped, "--out", tmp_path / "run", "--lines", "top-6", *OVER_LINES[2:])
+    must("sweep", swapped, "--out", tmp_path / "run", "--lines", "30%", *OVER_LINES[2:])
     after = read(tmp_path / "run")
-    expected = sweep.recommendation(lines, ["top", "top-6"], after["seed"])
+    expected = sweep.recommendation(lines, ["top", "30%"], after["seed"])
     assert after["recommendation"] == json.loads(json.dumps(expected))
     for a, b in zip(after["lines"], read(lines)["lines"][:2], strict=True):
         assert a["accuracy"] == pytest.approx(1 - b["accuracy"])  # the labels are others
@@ -170,7 +171,7 @@ def test_a_sweep_over_lines_decides_in_two_sentences(lines: Path) -> None:
 
 
 def test_a_stopped_sweep_over_lines_goes_on_to_the_same_figures(lines: Path, photos: Path, tmp_path: Path) -> None:
-    config, plan = sweep.over_lines(photos, "top-6", epochs=1, image_size=64)
+    config, plan = sweep.over_lines(photos, "30%", epochs=1, image_size=64)
 
     def stop(row: dict[str, Any], _: dict[str, Any]) -> None:
         raise KeyboardInterrupt
@@ -188,18 +189,23 @@ def test_a_stopped_sweep_over_lines_goes_on_to_the_same_figures(lines: Path, pho
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v2", "resnet18", "mobilenet_v2+tf_efficientnet_lite0"])
-def test_auto_takes_narrow_places_from_the_top_to_the_photos(name: str) -> None:
+def test_auto_takes_edges_of_blocks_from_the_top_to_the_photos(name: str) -> None:
     network = backbone.skeleton(name, Transform(224, "squash", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)))
     networks = name.count("+") + 1
-    chosen = sweep.auto_lines(network, "top-6")
-    assert chosen[:2] == ["top", "top-6"]
+    own = strategy("fine-tuned", backbone=name)
+    chosen = sweep.auto_lines(network, own)
+    assert chosen[0] == "top"
     assert chosen[-1] == "0"
+    assert own.line in chosen
     assert len(chosen) >= 8
-    places = [resolve(line, network.layer_count) for line in chosen]
+    places = [network.lines.find(line) for line in chosen]
     assert places == sorted(set(places), reverse=True)
-    for line in places[2:-1]:
+    shares = [network.lines.share(place) for place in places]
+    assert max(b - a for a, b in pairwise(shares)) < 0.3
+    for line in (place for place in places[1:-1] if place != network.lines.place(own)):
+        assert name != "mobilenet_v2" or line in {block.start for block in network.lines.blocks}
         cut = freeze_line.cut(network.traced, line)
-        assert len(cut.shapes) <= networks
+        assert name != "mobilenet_v2" or len(cut.shapes) == 1
         assert sum(np.prod(shape) for shape in cut.shapes) <= networks * 224 * 224 * 3
         assert freeze_line.boundary(network.traced, line) == cut.shapes
 
@@ -388,9 +394,11 @@ def test_repeats_widen_the_interval() -> None:
     [
         (("--lines", "0,60", "--photos", "5,all"), "--lines and --photos exclude each other"),
         (("--lines", "top"), "a line below the top"),
-        (("--lines", "133,top-6"), "133 and top-6 are the same line"),
+        (("--lines", "98,top-6"), "98 and top-6 are the same line"),
+        (("--lines", "30%,top-4"), "30% and top-4 are the same line"),
         (("--lines", "middle"), "freeze line 'middle'"),
-        (("--lines", "140"), "the network has 139 layers"),
+        (("--lines", "140"), "the network has 104 layers with parameters"),
+        (("--lines", "features.99"), "did you mean 'features.9'?"),
         (("--photos", "5"), "two numbers of photos or more"),
         (("--photos", "5,many"), "'many': expected whole numbers"),
         (("--photos", "0,5"), "'0': expected whole numbers"),

@@ -34,7 +34,8 @@ def sweep(
     lines: Annotated[
         str,
         typer.Option(
-            help="Freeze lines: auto (about nine, top to 0), or a list: 0,60,top-6. The top is always among them."
+            help="Freeze lines: auto (about nine, top to 0), or a list: 0,features.14,30% (see --line). The top is "
+            "always among them."
         ),
     ] = "auto",
     photos: Annotated[

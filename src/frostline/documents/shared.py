@@ -35,6 +35,26 @@ class Parameters(TypedDict):
     trainable: int
 
 
+class Unfrozen(TypedDict):
+    """What a freeze line leaves to train."""
+
+    line: str
+    """As the strategy says it."""
+    frozen_layers: int
+    layers: int
+    """In all; both as numbers of the line count them."""
+    head: int
+    """Parameters of the head."""
+    backbone: int
+    """Parameters of the backbone above the line."""
+    share: float
+    """Of the backbone's parameters, 0 to 1."""
+    blocks: list[str]
+    """That hold parameters above the line, from the photos up."""
+    partly: list[str]
+    """Those of them that the line cuts."""
+
+
 class Machine(TypedDict):
     """What a run ran on."""
 

@@ -6,7 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.shared import Interval, Parameters
+from frostline.documents.shared import Interval, Parameters, Unfrozen
 from frostline.recipes import Weights
 
 PerClass = TypedDict(
@@ -128,6 +128,7 @@ class StrategyRow(TypedDict):
     label_smoothing: NotRequired[float]
     """Of the training that made this model; it lowers confidence."""
     parameters: Parameters
+    unfrozen: NotRequired[Unfrozen]
     accuracy: float
     accuracy_ci: Interval
     balanced_accuracy: float

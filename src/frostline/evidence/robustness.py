@@ -29,7 +29,7 @@ from frostline.photos.decoding import Pixels
 from frostline.photos.loading import pixels
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
-from frostline.recipes import Strategy, resolve
+from frostline.recipes import Strategy
 from frostline.stats import intervals, predictions
 from frostline.stats.clusters import Clusters
 from frostline.stats.probabilities import softmax
@@ -115,7 +115,7 @@ def _by_pixels(prepared: Prepared, strategies: Sequence[Strategy]) -> list[list[
     groups: dict[Any, list[tuple[Strategy, Tap]]] = {}
     for s in strategies:
         network = prepared.backbones[network_name(s)]
-        tap = prepared.taps[network_name(s), resolve(s.line, network.layer_count)]
+        tap = prepared.taps[network_name(s), network.lines.place(s)]
         groups.setdefault(network.transform.frame(), []).append((s, tap))
     return list(groups.values())
 

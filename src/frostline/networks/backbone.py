@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -20,6 +21,7 @@ from frostline.cache import download
 from frostline.config import Resize
 from frostline.errors import ConfigError, WeightsError, nearest, one_line
 from frostline.networks import freeze_line, hub_cache, mobilenet, naming, timm_names, weights
+from frostline.networks.lines import Lines
 from frostline.networks.short_list import side_of
 from frostline.networks.side_by_side import MARK, Joint, Part, in_turns
 from frostline.photos.decoding import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
@@ -67,6 +69,10 @@ class _Pooled(nn.Module):
     def __init__(self, features: nn.Module) -> None:
         super().__init__()
         self.features = features
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:  # noqa: ARG002
+        """The blocks, by patterns of their layers' names; as timm's networks give them."""
+        return {"blocks": r"^features\.(\d+)"}
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) to (N, C)."""
@@ -211,8 +217,13 @@ class Backbone:
 
     @property
     def layer_count(self) -> int:
-        """Number of layers that the line can count."""
+        """Number of layers, those without parameters included: the place of a line above them all."""
         return len(freeze_line.layers(self.traced))
+
+    @cached_property
+    def lines(self) -> Lines:
+        """The places where a freeze line may stand."""
+        return Lines(self.name, self.traced, self.network.body)
 
     @property
     def blocks(self) -> list[str]:
@@ -277,7 +288,7 @@ def build(
     if backbone.blocks and progress is not None:
         kinds = {type(backbone.traced.get_submodule(block)).__name__ for block in backbone.blocks}
         progress.say(
-            f"{name}: {len(backbone.blocks)} of its {backbone.layer_count} layers are whole blocks "
+            f"{name}: {len(backbone.blocks)} of its {len(backbone.lines.counted)} layers are whole blocks "
             f"({', '.join(sorted(kinds))}) that can't be recorded inside; the freeze line counts each as one"
         )
     return backbone

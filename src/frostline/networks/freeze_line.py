@@ -9,12 +9,14 @@ by suffix computes, bit for bit, what the whole network computes.
 from __future__ import annotations
 
 import hashlib
+import operator
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -59,6 +61,8 @@ class _Shapes(fx.Interpreter):
             self.failed = n
             raise
         n.meta["type"] = type(value)
+        if isinstance(value, torch.Size | int):
+            n.meta["value"] = value
         if isinstance(value, Tensor):
             n.meta["like"] = value.detach().to("meta")  # shape and type, no data
         return value
@@ -115,7 +119,28 @@ def trace(network: nn.Module, photos: Tensor) -> fx.GraphModule:
                 raise ConfigError(f"{type(network).__name__} can't be recorded layer by layer: {reason}") from error
             opaque = (*opaque, type(block))
         else:
+            _fix_sizes(traced)
             return traced
+
+
+def _fix_sizes(traced: fx.GraphModule) -> None:
+    """Write the sizes of tensors as numbers, but for the batch: photos have one size here. Else a tensor would cross
+    the line, and be stored, for its size alone."""
+    for node in list(traced.graph.nodes):
+        if node.op != "call_function" or node.target is not operator.getitem or not isinstance(node.args[1], int):
+            continue
+        sizes, place = node.args
+        value, shape = node.meta.get("value"), sizes.meta.get("value")
+        if isinstance(shape, torch.Size) and isinstance(value, int) and place % len(shape) != 0:
+            for user in list(node.users):
+                user.args = fx.map_arg(user.args, partial(_instead, node, value))
+                user.kwargs = fx.map_arg(user.kwargs, partial(_instead, node, value))
+            traced.graph.erase_node(node)
+    traced.recompile()
+
+
+def _instead(old: fx.Node, value: int, node: fx.Node) -> fx.Node | int:
+    return value if node is old else node
 
 
 def _check_same(recorded: Tensor, whole: Tensor) -> None:
@@ -202,13 +227,15 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
     Raises
     ------
     ConfigError
-        A layer with weights runs on both sides of the line, so that it can't be frozen and trained at once.
+        A layer with weights runs on both sides of the line, so that it can't be frozen and trained at once; or what
+        crosses the line has no row for each photo.
     """
     nodes = list(traced.graph.nodes)
     below = _below(nodes, line)
     _check_shared(traced, nodes, below)
     above = [n for n in nodes if n not in below and n.op != "placeholder"]
     live, again = _crossing(nodes, below, above)
+    _check_photos(nodes, live)
     prefix = _subgraph(traced, [n for n in nodes if n in below or n.op == "placeholder"], inputs=[], outputs=live)
     suffix = _subgraph(traced, [n for n in nodes if n in again or n in above], inputs=live, outputs=None)
     metas = [n.meta["like"] for n in live]
@@ -230,6 +257,7 @@ def boundary(traced: fx.GraphModule, line: int) -> tuple[tuple[int, ...], ...]:
     below = _below(nodes, line)
     _check_shared(traced, nodes, below)
     live, _ = _crossing(nodes, below, [n for n in nodes if n not in below and n.op != "placeholder"])
+    _check_photos(nodes, live)
     return tuple(tuple(int(s) for s in n.meta["like"].shape[1:]) for n in live)
 
 
@@ -278,18 +306,19 @@ def _crossing(nodes: list[fx.Node], below: set[fx.Node], above: list[fx.Node]) -
     """What the part above needs from below: tensors, which cross the line; and the rest, which is computed again above
     it.
 
-    Parameters read as attributes, sizes and other values without a batch can't be stored per photo; the nodes that make
-    them are repeated in the suffix, from tensors that cross.
+    Parameters read as attributes, sizes and other values that are the same for every photo can't be stored per photo;
+    the nodes that make them are repeated in the suffix, from tensors that cross.
     """
     tensors: set[fx.Node] = set()
     again: set[fx.Node] = set()
+    carried = of_photos(nodes)
     queue = [source for node in above for source in node.all_input_nodes]
     sources = below | {n for n in nodes if n.op == "placeholder"}
     while queue:
         node = queue.pop()
         if node not in sources or node in tensors or node in again:
             continue
-        if node.op != "get_attr" and node.meta.get("type") is Tensor:
+        if node in carried and node.meta.get("type") is Tensor:
             tensors.add(node)
         else:
             again.add(node)
@@ -297,11 +326,28 @@ def _crossing(nodes: list[fx.Node], below: set[fx.Node], above: list[fx.Node]) -
     return [n for n in nodes if n in tensors], again
 
 
+def of_photos(nodes: Iterable[fx.Node]) -> set[fx.Node]:
+    """The nodes whose values follow from the photos' pixels: not those that need parameters and sizes alone."""
+    carried: set[fx.Node] = set()
+    for node in nodes:  # in execution order
+        sizes = issubclass(node.meta.get("type", object), torch.Size | int | float | torch.dtype | torch.device)
+        if node.op == "placeholder" or (not sizes and any(source in carried for source in node.all_input_nodes)):
+            carried.add(node)
+    return carried
+
+
 def _check_shared(traced: fx.GraphModule, nodes: list[fx.Node], below: set[fx.Node]) -> None:
     calls = [n for n in nodes if n.op == "call_module"]
     for name in {str(n.target) for n in calls if n in below} & {str(n.target) for n in calls if n not in below}:
         if any(True for _ in traced.get_submodule(name).parameters()):
             raise ConfigError(f"layer '{name}' runs on both sides of the freeze line: choose another line")
+
+
+def _check_photos(nodes: list[fx.Node], live: list[fx.Node]) -> None:
+    """Refuse a line at which a photo is no row of a tensor: inside a block that attends within windows, say."""
+    (photos,) = (n.meta["like"].shape[0] for n in nodes if n.op == "placeholder")
+    if any(n.meta["like"].dim() == 0 or n.meta["like"].shape[0] != photos for n in live):
+        raise ConfigError("photos can't be kept apart at this freeze line: choose another line, a block's edge say")
 
 
 def _subgraph(
@@ -332,9 +378,13 @@ def fixed_statistics(network: nn.Module, training: bool) -> None:
 
 def parameter_counts(prefix: nn.Module, suffix: nn.Module, head: nn.Module) -> tuple[int, int]:
     """(total, trainable): the prefix is frozen, all above the line learns."""
-    count = cast(Callable[[nn.Module], int], lambda m: sum(p.numel() for p in m.parameters()))
-    above = count(suffix) + count(head)
-    return count(prefix) + above, above
+    above = parameter_count(suffix) + parameter_count(head)
+    return parameter_count(prefix) + above, above
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Parameters of a network."""
+    return sum(p.numel() for p in network.parameters())
 
 
 def identity(network: nn.Module) -> str:

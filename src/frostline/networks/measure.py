@@ -86,13 +86,14 @@ class Notes:
 
 
 def _sized(name: str) -> str:
-    return f"{name}, timm {metadata.version('timm')}"
+    return f"{name}, timm {metadata.version('timm')}, with parameters"  # older notes count other layers too
 
 
 def _size(name: str) -> Row:
     import torch
 
     from frostline.networks import backbone, freeze_line
+    from frostline.networks.lines import Lines
 
     about = backbone.info(name)
     with torch.device("meta"):  # the shapes alone: no memory, no initialisation
@@ -101,7 +102,7 @@ def _size(name: str) -> Row:
     size: Row = {"parameters": sum(p.numel() for p in network.parameters()), "layers": None, "blocks": None}
     with suppress(ConfigError):
         traced = freeze_line.trace(network, photos)
-        size |= {"layers": len(freeze_line.layers(traced)), "blocks": len(freeze_line.blocks(traced))}
+        size |= {"layers": len(Lines(name, traced, network.body).counted), "blocks": len(freeze_line.blocks(traced))}
     return size
 
 

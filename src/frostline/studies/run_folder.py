@@ -164,6 +164,8 @@ def _differences(a: Config, b: Config) -> list[str]:
         for name in ("data", "test", "weights"):
             if side[name] and side[name] != SAMPLE:
                 side[name] = str(Path(side[name]).resolve())
+        for strategy in side["strategies"]:
+            del strategy["line_asked"]  # the same line, whoever named it
         side["exclude"] = side.pop("exclude_sha256") or side["exclude"]  # what it says counts, not where it lies
     return [name for name in one if one[name] != other[name]]
 

@@ -25,7 +25,7 @@ from frostline.evidence import domain_shift, explanations, gather, leakage
 from frostline.fields import path_of
 from frostline.photos.head_start import HeadStart
 from frostline.progress import Progress, open_progress
-from frostline.recipes import Strategy, resolve
+from frostline.recipes import Strategy
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
 from frostline.studies.document import answer, begin, comparisons, decide, files_of, report_near_duplicates
@@ -313,7 +313,7 @@ def order(s: Strategy, prepared: Prepared) -> int:
     quick.
     """
     network = prepared.backbones[network_name(s)]
-    return network.layer_count - resolve(s.line, network.layer_count)
+    return network.layer_count - network.lines.place(s)
 
 
 def head_from(s: Strategy, config: Config, rows: Mapping[str, StrategyRow]) -> StrategyRow | None:

@@ -8,7 +8,7 @@ and the activations of the whole training part.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -24,11 +24,10 @@ from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
 from frostline.files import write_csv
 from frostline.networks import backbone as backbones
-from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
 from frostline.networks.side_by_side import MARK
 from frostline.progress import Progress, open_progress
-from frostline.recipes import Strategy, resolve
+from frostline.recipes import LINE_FORMS, Strategy, is_line
 from frostline.reports import sweep_page
 from frostline.stats import decision, sweep_stats
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
@@ -36,7 +35,7 @@ from frostline.studies.document import begin
 from frostline.studies.run_folder import Existing, held, look, start
 from frostline.studies.study import head_from, order
 from frostline.training.evaluation import evaluate, torch_logits
-from frostline.training.prepare import Prepared, network_name
+from frostline.training.prepare import LEAST_UNFROZEN, Prepared, network_name
 from frostline.training.stages import TrainedHead, discard_checkpoints, train_strategy
 from frostline.training.strategy import fit, training_seconds
 
@@ -88,8 +87,8 @@ def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, 
     Parameters
     ----------
     lines
-        ``auto``, or lines as the command line takes them: ``0,60,top-6``. The top is always among them: its head is
-        what the others start from.
+        ``auto``, or lines as the command line takes them: ``0,features.14,30%``. The top is always among them: its
+        head is what the others start from.
     line
         The fine-tuned strategy's line, where it is not the usual one; `auto` has it among its lines.
     options
@@ -104,8 +103,10 @@ def over_lines(data: str | Path, lines: str = AUTO, *, line: str | None = None, 
     frozen, fine_tuned = base.strategies
     size = base.image_size or backbones.enlarged(fine_tuned.backbone, fine_tuned.enlarge)
     network = backbones.skeleton(fine_tuned.backbone, backbones.info(fine_tuned.backbone).transform(size, base.resize))
-    chosen = auto_lines(network, fine_tuned.line) if lines.strip() == AUTO else _named(lines, network.layer_count)
-    rows = (replace(frozen if x == "top" else fine_tuned, name=x, line=x, refit=False) for x in chosen)
+    asked = lines.strip() != AUTO
+    chosen = _named(lines, network, fine_tuned) if asked else auto_lines(network, fine_tuned)
+    lower = replace(fine_tuned, refit=False, line_asked=asked or fine_tuned.line_asked)
+    rows = (replace(frozen, name=x, refit=False) if x == "top" else replace(lower, name=x, line=x) for x in chosen)
     return replace(base, strategies=tuple(rows)), Plan("lines")
 
 
@@ -163,72 +164,67 @@ def _size(text: str) -> float:
     return int(text)
 
 
-def _named(lines: str, count: int) -> list[str]:
+def _named(lines: str, network: Backbone, fine_tuned: Strategy) -> list[str]:
     """The lines that someone listed, from the top down, with the top among them."""
-    found = {count: "top"}
-    for text in [part.strip().lower() for part in lines.split(",") if part.strip()]:
-        place = resolve(text, count)
-        if place != count and place in found:
+    found = {network.lines.top: "top"}
+    for text in [part.strip() for part in lines.split(",") if part.strip()]:
+        if not is_line(text):
+            raise ConfigError(f"--lines: freeze line '{text}': expected {LINE_FORMS}")
+        place = network.lines.place(replace(fine_tuned, line=text))
+        if place != network.lines.top and place in found:
             raise ConfigError(f"--lines {lines}: {found[place]} and {text} are the same line; name it once")
-        found.setdefault(place, str(place) if text.isdigit() else text)
+        found.setdefault(place, _plainly(text))
     if len(found) < 2:
-        raise ConfigError(f"--lines {lines}: expected a line below the top too, such as top-6 or 0")
+        raise ConfigError(f"--lines {lines}: expected a line below the top too, such as 30% or 0")
     return [found[place] for place in sorted(found, reverse=True)]
 
 
-def auto_lines(network: Backbone, fine_tuned: str, count: int = LINES) -> list[str]:
-    """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and narrow places evenly
-    between.
+def _plainly(text: str) -> str:
+    """A line as it names a folder: 7 for 007, 30% for 30 %, top-6 for TOP-6."""
+    if text.isdigit():
+        return str(int(text))
+    return text.lower() if text.lower().startswith("top-") else text.replace(" ", "")
 
-    A narrow place is one where a single tensor is live (of each network) and holds no more numbers than the photo:
-    mostly the end of a block. What it holds is written for every photo and read in every epoch. Evenly means by depth
-    and by trainable parameters, half each.
+
+def auto_lines(network: Backbone, fine_tuned: Strategy, count: int = LINES) -> list[str]:
+    """Lines worth measuring, from the top down: the top, the fine-tuned strategy's, 0, and edges of blocks, at about
+    equal steps of the share of parameters that is trained.
+
+    Only edges where a single tensor is live (of each network), and only places where no more numbers are live than the
+    photo has: they are written for every photo and read in every epoch. Where a network has few such edges, places
+    within blocks join.
     """
-    top = network.layer_count
-    upper = resolve(fine_tuned, top)
-    chosen = {top: "top", 0: "0"}
-    chosen.setdefault(upper, fine_tuned)
-    places = _places(network)
-    width = _narrow(network, upper)
-    step = places[upper] / (count - 2)
-    for target in (step * i for i in range(1, count - 2)):
-        near = {k: abs(places[k] - target) / step for k in width if abs(places[k] - target) <= step / 2}
-        if near:
-            best = min(near, key=lambda k: width[k] * (1 + near[k]))
-            chosen.setdefault(best, str(best))
-    while len(chosen) < count and (rest := sorted(width.keys() - chosen.keys())):  # some windows had no narrow place
-        lonely = max(rest, key=lambda k: min(abs(places[k] - places[c]) for c in chosen))
-        chosen[lonely] = str(lonely)
+    lines = network.lines
+    upper = lines.place(fine_tuned)
+    chosen = {lines.top: "top", 0: "0"}
+    chosen.setdefault(upper, fine_tuned.line)
+    most = (1 + network.name.count(MARK)) * 3 * network.transform.size**2
+    edges = {b.start: b.name for b in lines.edges if lines.share(b.start) >= LEAST_UNFROZEN}
+    edges = {start: name for start, name in edges.items() if lines.width(start) <= most}
+    targets = sorted(i / (count - 1) for i in range(1, count - 1))
+    targets.remove(min(targets, key=lambda t: abs(t - lines.share(upper))))
+    for target in targets:
+        apart = {k: abs(lines.share(k) - target) for k in edges.keys() - chosen.keys()}
+        if apart and min(apart.values()) < 1 / (count - 1):
+            nearest = min(apart, key=lambda k: (apart[k], -k))
+            chosen[nearest] = edges[nearest]
+    if len(chosen) < count:
+        _fill(chosen, edges, network, count, most)
     return [chosen[place] for place in sorted(chosen, reverse=True)]
 
 
-def _places(network: Backbone) -> list[float]:
-    """Where each line lies between the photos (0) and the top (1): half by the layers below it, half by their
-    parameters.
-    """
-    counts: dict[str, int] = {}
-    sums = [0]
-    for name in freeze_line.layers(network.traced):
-        new = name not in counts
-        counts[name] = sum(p.numel() for p in network.traced.get_submodule(name).parameters())
-        sums.append(sums[-1] + (counts[name] if new else 0))
-    layers, total = len(sums) - 1, max(1, sums[-1])
-    return [0.5 * line / layers + 0.5 * below / total for line, below in enumerate(sums)]
-
-
-def _narrow(network: Backbone, upper: int) -> dict[int, int]:
-    """The narrow places between line 0 and `upper`: how many numbers cross the line, by line."""
-    most, networks = 3 * network.transform.size**2, 1 + network.name.count(MARK)
-    found = {}
-    for line in range(1, upper):
-        try:
-            shapes = freeze_line.boundary(network.traced, line)
-        except ConfigError:  # a layer runs on both sides
-            continue
-        width = sum(int(np.prod(shape)) for shape in shapes)
-        if len(shapes) <= networks and width <= networks * most:
-            found[line] = width
-    return found
+def _fill(chosen: dict[int, str], edges: Mapping[int, str], network: Backbone, count: int, most: int) -> None:
+    """Add places until `count` are chosen, each time where the steps of the share are widest. An edge of a block is
+    taken where another place would halve a step."""
+    lines = network.lines
+    numbers = {lines.find(str(n)): str(n) for n in range(1, len(lines.counted))}
+    places = {p: n for p, n in numbers.items() if lines.width(p) <= most} | dict(edges)
+    while len(chosen) < count and (free := places.keys() - chosen.keys()):
+        apart = {p: min(abs(lines.share(p) - lines.share(c)) for c in chosen) for p in free}
+        lonely = max(sorted(free), key=lambda p: (2 if p in edges else 1) * apart[p])
+        if apart[lonely] < LEAST_UNFROZEN:
+            return
+        chosen[lonely] = places[lonely]
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
@@ -342,10 +338,9 @@ def _lines(run: Path, prepared: Prepared, document: Sweep, progress: Progress, l
 def _about(strategy: Strategy, prepared: Prepared) -> dict[str, str | int]:
     """What a line means in this network: the first layer that is trained, and what a photo takes on the disk."""
     network = prepared.backbones[network_name(strategy)]
-    names = freeze_line.layers(network.traced)
-    line = resolve(strategy.line, len(names))
-    store = prepared.taps[network_name(strategy), line].store
-    return {"first_trained": names[line] if line < len(names) else "head", "bytes_per_photo": store.row_bytes}
+    names, place = network.lines.layers, network.lines.place(strategy)
+    store = prepared.taps[network_name(strategy), place].store
+    return {"first_trained": names[place] if place < len(names) else "head", "bytes_per_photo": store.row_bytes}
 
 
 def recommendation(

@@ -66,6 +66,9 @@ def evaluate(
         "image_size": network.transform.size,
         "label_smoothing": 0.0 if trained.strategy.recipe.robust else trained.strategy.recipe.label_smoothing,
         "parameters": {"total": total, "trainable": trainable},
+        "unfrozen": network.lines.unfrozen(
+            cut.line, trained.strategy, freeze_line.parameter_count(trained.parts.above.head)
+        ),
         **measured.figures.to_dict(),
         "validation_accuracy": trained.state.kept_accuracy,
         "validation_balanced_accuracy": measured.validation_balanced_accuracy,

@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from frostline import wording
 from frostline.checks import near_duplicates
 from frostline.checks.near_duplicates import DuplicateGroup
 from frostline.config import Config, Precision
@@ -32,11 +33,14 @@ from frostline.photos.head_start import HeadStart
 from frostline.photos.manifest import Manifest, Photo, Skip
 from frostline.photos.split import Indices, Split, leaks, make_split, overlap, shared_groups
 from frostline.progress import Progress
-from frostline.recipes import Strategy, resolve
+from frostline.recipes import Strategy
 from frostline.training.optimiser import stretched
 from frostline.training.precision import settle
 
 Row = dict[str, Any]
+
+LEAST_UNFROZEN = 0.01
+"""The share of the backbone's parameters that a fine-tuned strategy trains at least, unless the user asks for less."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,8 @@ class Frozen:
         """Build the networks of all strategies and open the stores that these draw from."""
         runtime = Runtime(config.engine, _device(config))
         networks = _backbones(config, progress)
+        for s in config.strategies:
+            _check_line(s, networks[network_name(s)], progress)
         taps = {
             (network_name(s), line): tap(networks[network_name(s)], line, runtime, config.stored_as)
             for s in config.strategies
@@ -120,9 +126,7 @@ class Frozen:
     def mirrored_taps(self, strategies: Sequence[Strategy]) -> list[Tap]:
         """The taps of the strategies that look at a photo's mirror image too."""
         places = [
-            (network_name(s), resolve(s.line, self.backbones[network_name(s)].layer_count))
-            for s in strategies
-            if s.test_views > 1
+            (network_name(s), self.backbones[network_name(s)].lines.place(s)) for s in strategies if s.test_views > 1
         ]
         return [self.taps[place] for place in dict.fromkeys(places)]
 
@@ -433,10 +437,27 @@ def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
     return networks
 
 
+def _check_line(strategy: Strategy, network: Backbone, progress: Progress) -> None:
+    """Refuse to fine-tune hardly anything, or say so where the user named the line."""
+    if not strategy.head_first:
+        return
+    place = network.lines.place(strategy)
+    above, total, share = network.lines.above(place), network.lines.total, network.lines.share(place)
+    if share >= LEAST_UNFROZEN:
+        return
+    found = (
+        f"{strategy.name}: {above:,} of the {total:,} parameters of {network.name} are above line '{strategy.line}' "
+        f"({wording.percent(share, 2)})"
+    )
+    if not strategy.line_asked:
+        raise ConfigError(f"{found}, expected {wording.percent(LEAST_UNFROZEN, 0)} or more: name a line, --line 30%")
+    progress.say(f"{found}: hardly more is trained than by the frozen strategy; --line 30% trains more")
+
+
 def _lines(strategy: Strategy, network: Backbone, photos: int) -> dict[int, int]:
     """The lines at which a strategy draws photos, and how many views of each of so many training photos it wants
     there."""
-    lines = {resolve(strategy.line, network.layer_count): stretched(strategy.recipe, photos).views}
+    lines = {network.lines.place(strategy): stretched(strategy.recipe, photos).views}
     if strategy.head_first:
         top = network.layer_count
         lines[top] = max(lines.get(top, 1), stretched(strategy.head_recipe, photos).views)

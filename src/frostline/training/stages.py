@@ -25,7 +25,7 @@ from frostline.networks.trainable import Above, make_head
 from frostline.photos.decoding import MIRROR
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
-from frostline.recipes import Recipe, Strategy, resolve
+from frostline.recipes import Recipe, Strategy
 from frostline.training import loop
 from frostline.training.checkpoint import Epoch, Stage, State
 from frostline.training.loop import Examples
@@ -171,7 +171,7 @@ class _Stages:
 
     @property
     def line(self) -> int:
-        return resolve(self.strategy.line, self.network.layer_count)
+        return self.network.lines.place(self.strategy)
 
     def new_head(self) -> nn.Sequential:
         """A head with random weights."""
