@@ -67,6 +67,14 @@ def test_a_picture_that_stands_for_several_classes_is_a_placeholder(
     assert {d.action for d in check.decisions([finding])} == {"exclude"}
 
 
+def test_of_a_set_packed_inside_itself_one_copy_of_each_photo_is_kept() -> None:
+    rows = [(f"{label}/{i}.jpg", label, "", f"{label} {i}") for label in ("oak", "beech", "ash") for i in range(6)]
+    again = [(f"trees/{path}", "trees", "", content) for path, _, _, content in rows]
+    found = kinds.find(Examined(listed(*rows, *again)))
+    assert {f.kind for f in found} == {"conflict"}
+    assert {d.path for d in check.decisions(found)} == {row[0] for row in again}
+
+
 @pytest.mark.parametrize(("small", "told"), [(10, False), (9, True)])
 def test_classes_are_unequal_from_three_times_on(small: int, told: bool) -> None:
     rows = [(f"{i}.jpg", "oak" if i < 30 else "beech", "", str(i)) for i in range(30 + small)]

@@ -40,6 +40,8 @@ HARD = 0.6
 
 _PLAIN = 0.8  # share of the pixels that look like the median one: lettering on a plain ground has more
 
+_COPIED = 0.9  # share of a class's photos that are copies of other classes' photos
+
 
 @dataclass
 class Examined:
@@ -86,8 +88,39 @@ class Examined:
     def distinct_labels(self) -> Indices:
         """(M,): the classes of the `distinct` photos; -1 where the same bytes stand in several, or show none."""
         conflicts = {group[0].sha256 for group in self.photos.conflicts()} | self.placeholders
-        unclear = [self.photos.photos[i].sha256 in conflicts for i in self.distinct]
-        return np.where(unclear, -1, self.labels[self.distinct])
+        place = {label: i for i, label in enumerate(self.photos.classes)}
+        clear = {sha256: place[label] for sha256, label in self.own_class.items()}
+        digests = [self.photos.photos[i].sha256 for i in self.distinct]
+        labels = self.labels[self.distinct].tolist()
+        known = [clear.get(d, -1 if d in conflicts else i) for d, i in zip(digests, labels, strict=True)]
+        return np.array(known, np.int64)
+
+    @cached_property
+    def copies(self) -> set[str]:
+        """Classes that hold little but copies of several other classes' photos, as a set packed inside itself does."""
+        count: Counter[str] = Counter()
+        others: dict[str, set[str]] = {}
+        for group in self.photos.conflicts():
+            labels = {photo.label for photo in group}
+            count.update(photo.label for photo in group)
+            for label in labels:
+                others.setdefault(label, set()).update(labels - {label})
+        photos = self.photos.counts()
+        return {
+            label
+            for label, n in count.items()
+            if n > 2 * len(others[label]) > 2 and n >= _COPIED * photos[label]  # more than a photo or two of each
+        }
+
+    @cached_property
+    def own_class(self) -> dict[str, str]:
+        """The class of photos that stand in one class and in `copies`, by SHA-256."""
+        found = {}
+        for group in self.photos.conflicts() if self.copies else []:
+            labels = {photo.label for photo in group} - self.copies
+            if len(labels) == 1:
+                found[group[0].sha256] = labels.pop()
+        return found
 
     @cached_property
     def strangeness(self) -> Floats | None:
@@ -126,7 +159,7 @@ class Examined:
         """
         found: set[str] = set()
         for group in [*self.photos.duplicates(), *(near.photos for near in self.near)]:
-            counts = Counter(photo.label for photo in group).most_common()
+            counts = Counter(photo.label for photo in group if photo.label not in self.copies).most_common()
             several = len(counts) > 2 or (len(counts) == 2 and counts[1][1] > 1)
             if several or (len(counts) == 2 and self._is_plain(group[0])):
                 found |= {photo.sha256 for photo in group}

@@ -94,6 +94,11 @@ def _duplicates(examined: Examined, *, kind: str) -> Iterator[Finding]:
     """Groups of the same photo, or nearly the same: leaks between parts, conflicts between classes, harmless ones."""
     for group in examined.photos.duplicates():
         if kind == _kind_of(group) and group[0].sha256 not in examined.placeholders:
+            if kind == "conflict" and (own := examined.own_class.get(group[0].sha256)):
+                classes, other = [photo.label for photo in group], ", ".join(map(printable, sorted(examined.copies)))
+                detail = f"{other} holds copies of other classes"
+                yield Finding(kind, [photo.path for photo in group], classes, 1.0, own, detail)
+                continue
             yield _same_bytes(group, kind, *examined.predicted.get(group[0].sha256, ("", 0.0)))
     for near in examined.near:
         placeholder = near.photos[0].sha256 in examined.placeholders
