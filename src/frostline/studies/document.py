@@ -221,17 +221,3 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
     if groups := document["dataset"].get("reported_groups"):
         detail += f" {groups['words']}"
     return found["ship"]["words"], detail.strip()
-
-
-def advice(strategy: str) -> str:
-    """What to do, where that strategy is the best."""
-    return _ADVICE.get(strategy, f"Use {strategy}")
-
-
-_ADVICE = {
-    "baseline": "Train from scratch",
-    "scratch": "Train from scratch",
-    "frozen": "Freeze the pretrained network and train a head",
-    "fine-tuned": "Fine-tune the upper layers",
-    "fine-tuned-all": "Fine-tune the whole network",
-}

@@ -23,15 +23,16 @@ import frostline
 from frostline import documents, wording
 from frostline.config import Config, configured
 from frostline.documents import Seeds, Study
+from frostline.documents.decision import Decision
 from frostline.documents.seeds import SeedRun, SeedsComparison, SeedsRow, SeedStrategy
+from frostline.documents.strategy import StrategyRow
 from frostline.errors import ConfigError, RunError
 from frostline.fields import path_of
 from frostline.files import write_csv, write_text
 from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, draw, read
-from frostline.stats import across_seeds, decision
+from frostline.stats import across_seeds, decision, macro_recall
 from frostline.stats.predictions import read_predictions
-from frostline.studies.document import advice
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
 from frostline.studies.study import OnRow, study
 
@@ -220,6 +221,8 @@ class _Answers(NamedTuple):
     """By strategy: how many answers were correct."""
     counts: np.ndarray
     """How many there were."""
+    mass: np.ndarray
+    """What an answer counts in its seed's macro recall, 1 on average: classes count the same."""
 
 
 def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
@@ -231,7 +234,8 @@ def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
     pairs = itertools.combinations(reversed(names), 2)
     compared = across_seeds.corrected([_compared(a, b, answers, seed) for a, b in pairs])
     comparisons = [cast(SeedsComparison, asdict(pair)) for pair in compared]
-    text, detail = _answer(rows, comparisons, answers.counts, ended)
+    decided = _decide(rows, compared, answers, ended)
+    text, detail = _answer(rows, comparisons, decided)
     asked = (answers.counts > 0).sum(1)
     tested = {"photos": len(asked), "answers": int(answers.counts.sum()), "shared": int((asked > 1).sum())}
     return {
@@ -242,6 +246,7 @@ def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
         "comparisons": comparisons,
         "answer": text,
         "answer_detail": detail,
+        "decision": decided,
         "runs": [_about(document) for document in ended],
         "seconds": round(sum(document["seconds"] for document in ended), 3),
     }
@@ -271,10 +276,11 @@ def _about(document: Study) -> SeedRun:
 
 
 def _answers(folder: Path, names: Sequence[str], ended: Sequence[Study]) -> _Answers:
-    digests = []
+    digests, labels = [], {}
     for document in ended:
-        rows = _manifest(_folder(folder, document["seed"]))
-        digests.append({row["path"]: row["sha256"] for row in rows if row["split"] == document["reported_on"]})
+        rows = [r for r in _manifest(_folder(folder, document["seed"])) if r["split"] == document["reported_on"]]
+        digests.append({row["path"]: row["sha256"] for row in rows})
+        labels.update({row["sha256"]: row["label"] for row in rows})
     place = {digest: i for i, digest in enumerate(dict.fromkeys(d for seed in digests for d in seed.values()))}
     shape = (len(place), len(ended))
     correct, counts = {name: np.zeros(shape) for name in names}, np.zeros(shape)
@@ -283,7 +289,11 @@ def _answers(folder: Path, names: Sequence[str], ended: Sequence[Study]) -> _Ans
         for name in names:
             own = read_predictions(_folder(folder, document["seed"]) / name / "predictions.csv")
             np.add.at(correct[name], ([place[digest[p.path]] for p in own], column), [p.correct for p in own])
-    return _Answers(correct, counts)
+    of = np.unique([labels[digest] for digest in place], return_inverse=True)[1]
+    each = np.zeros((of.max() + 1, len(ended)))
+    np.add.at(each, of, counts)
+    mass = counts.sum(0) / ((each > 0).sum(0) * np.maximum(each, 1))
+    return _Answers(correct, counts, mass[of])
 
 
 def _row(name: str, answers: _Answers, ended: Sequence[Study], seed: int) -> SeedsRow:
@@ -293,8 +303,9 @@ def _row(name: str, answers: _Answers, ended: Sequence[Study], seed: int) -> See
     row = {
         "name": name,
         **({"as_given_mean": float(np.mean(as_given))} if as_given else {}),
-        **{k: v for k, v in rows[0].items() if k in ("backbone", "freeze_line", "layers", "parameters")},
+        **{k: v for k, v in rows[0].items() if k in ("backbone", "weights", "freeze_line", "layers", "parameters")},
         **asdict(across_seeds.mean_across(answers.correct[name], answers.counts, seed)),
+        **_balanced(name, answers, rows, seed),
         "validation_mean": float(np.mean([row["validation_accuracy"] for row in rows])),
         "macro_f1_mean": float(np.mean([row["macro_f1"] for row in rows])),
         "seconds_mean": float(np.mean([row["seconds"]["total"] for row in rows])),
@@ -302,20 +313,74 @@ def _row(name: str, answers: _Answers, ended: Sequence[Study], seed: int) -> See
     return cast(SeedsRow, row)
 
 
-def _answer(
-    rows: Sequence[SeedsRow], comparisons: Sequence[SeedsComparison], counts: np.ndarray, ended: Sequence[Study]
-) -> tuple[str, str]:
-    """The answer in a sentence, and how its strategy compares."""
-    best = decision.best_over_seeds(rows)
-    low, high = (100 * x for x in best["ci"])
-    text = (
-        f"{advice(best['name'])}: mean accuracy {100 * best['mean']:.1f} % over {len(ended)} seeds "
-        f"(95 % CI {low:.1f} to {high:.1f}) on {len(counts):,} {wording.photos_reported(ended[0])}."
+def _balanced(name: str, answers: _Answers, rows: Sequence[StrategyRow], seed: int) -> dict[str, object]:
+    """A strategy's macro recall over the seeds; nothing where a seed's run is older than that figure."""
+    if not all("validation_balanced_accuracy" in row for row in rows):
+        return {}
+    found = across_seeds.mean_across(answers.correct[name] * answers.mass, answers.counts * answers.mass, seed)
+    values = [row["validation_balanced_accuracy"] for row in rows]
+    return {
+        "validation_balanced_mean": float(np.mean(values)),
+        "balanced_mean": found.mean,
+        "balanced_ci": found.ci,
+    }
+
+
+def _decide(
+    rows: Sequence[SeedsRow], pairs: Sequence[across_seeds.PairAcross], answers: _Answers, ended: Sequence[Study]
+) -> Decision:
+    """Which strategy to ship, and whether unfreezing helps; by macro recall where classes are unequal."""
+    unequal = ended[0]["dataset"].get("unequal", False) and all("balanced_mean" in row for row in rows)
+    best, metric = decision.best_over_seeds(rows, unequal), decision.metric_of(unequal)
+    value, ci = (best["balanced_mean"], best["balanced_ci"]) if unequal else (best["mean"], best["ci"])
+    photos = wording.photos_reported(ended[0])
+    ship = decision.shipped(
+        best,
+        rows,
+        unequal,
+        f"mean {metric} {wording.percent(value)} over {len(ended)} seeds ({wording.interval(ci)}) on "
+        f"{len(answers.counts):,} {photos}",
     )
+    pair = decision.unfrozen_pair(rows, unequal)
+    if pair is None:
+        return decision.decide(ship, None)
+    names = (pair[0]["name"], pair[1]["name"])
+    family = [_mean_difference(p.a, p.b, answers, unequal, p, ended[0]["seed"]) for p in pairs]
+    place = next(i for i, p in enumerate(pairs) if {p.a, p.b} == set(names))
+    found = family[place]
+    if pairs[place].a != names[0]:
+        found = replace(found, difference=-found.difference, ci=(-found.ci[1], -found.ci[0]))
+    p_values = [one.p_value for one in family]
+    about = decision.unfreezing(*names, found, metric, photos, p_values)
+    more = ", so it takes more of both to tell" if about["photos_to_tell"] else ""
+    return decision.decide(ship, about, f"The interval covers photos and {len(ended)} seeds{more}.")
+
+
+def _mean_difference(
+    a: str, b: str, answers: _Answers, unequal: bool, known: across_seeds.PairAcross, seed: int
+) -> decision.Difference:
+    """Two strategies over the seeds; `known`: by accuracy."""
+    photos = len(answers.counts)
+    if not unequal:
+        return decision.over_runs(known.mean, known.ci, known.p_value, photos)
+    weighed = [answers.correct[name] * answers.mass for name in (a, b)]
+    found = across_seeds.compare_across(a, weighed[0], b, weighed[1], answers.counts * answers.mass, seed)
+    ahead = (weighed[0] - weighed[1]).sum(1)
+    return decision.over_runs(found.mean, found.ci, macro_recall.sign_flips(ahead), photos)
+
+
+def _answer(rows: Sequence[SeedsRow], comparisons: Sequence[SeedsComparison], decided: Decision) -> tuple[str, str]:
+    """The decision in words, and how the strategy to ship compares with the others."""
+    about, model = decided["unfreezing"], decided["ship"]["model"]
+    best = next(row for row in rows if row["name"] == model)
+    text = decided["ship"]["words"]
     if "as_given_mean" in best:
         text += f" On all photos with their original labels: mean accuracy {100 * best['as_given_mean']:.1f} %."
-    verdicts = [c["verdict"] for c in comparisons if best["name"] in (c["a"], c["b"])]
-    return text, " ".join(f"{v[0].upper()}{v[1:]}." for v in verdicts)
+    told = {about["unfrozen"], about["frozen"]} if about else set()
+    verdicts = [c["verdict"] for c in comparisons if model in (c["a"], c["b"]) and {c["a"], c["b"]} != told]
+    said = [about["words"], decided["note"]] if about else []
+    plain = "By plain accuracy: " if verdicts and decided["ship"]["metric"] != "accuracy" else ""
+    return text, " ".join([*said, *(f"{plain}{v[0].upper()}{v[1:]}." for v in verdicts)])
 
 
 # ---- table, picture, page --------------------------------------------------------------------------------------------
