@@ -38,7 +38,7 @@ def test_a_study_and_its_bundles_are_what_their_types_say(run: Run) -> None:
     ("change", "said"),
     [
         ({"seed": "3"}, "seed: Input should be a valid integer"),
-        ({"status": "done"}, "status: Input should be 'running' or 'finished'"),
+        ({"status": "done"}, "status: Input should be 'running', 'stopped' or 'finished'"),
         ({"mood": 1}, "mood: Extra inputs are not permitted"),
     ],
 )

@@ -87,14 +87,22 @@ def test_a_study_stopped_after_its_answer_is_finished_and_the_rest_can_be_had_la
     options = ("--strategies", "frozen,fine-tuned", "--preset", "fast", "--explain", "0", *SMALL)
     process = spawn("study", data, "--out", out, *options)
     stop_when(process, out, lambda event: event["event"] == "evidence", signal.SIGINT)
-    process.communicate()
+    said, _ = process.communicate()
     found = document(out)
     assert found["status"] == "finished"
+    assert found["stopped"] == "while measuring robustness, causes of errors and fewer photos"
+    assert f"Stopped {found['stopped']}." in said
+    assert said.count("calibration error") == 1  # the table, which was shown before
+    assert said.splitlines()[-1] == f"Report: {out / 'report.html'}"
+    assert found["seconds"] >= found["evidence_seconds"] + sum(r["seconds"]["train"] for r in found["strategies"])
+    assert "All strategies are finished. What is missing below" in (out / "report.html").read_text(encoding="utf-8")
     assert "error_causes" in found
     assert "data_curve" not in found
     assert (out / "report.html").exists()
     must("robustness", out)
     found = document(out)
+    assert "stopped" not in found
+    assert len(found["sittings"]) == 2
     assert found["claims"][4]["verdict"] != claims.UNTESTED
     curve = found["data_curve"]
     assert curve["photos"] == sorted(curve["photos"])

@@ -555,3 +555,18 @@ def test_the_cache_tells_photos_apart_by_what_shapes_their_pixels_alone() -> Non
     assert store(mean=HALF, std=HALF) == plain  # the network's own work
     about = json.loads((plain / "about.json").read_text())
     assert not {"interpolation", "crop_pct"} & set(about)  # stores of older versions keep their names
+
+
+def test_published_is_said_only_of_weights_whose_digest_is_known(tmp_path: Path) -> None:
+    known = backbone.weights_origin("mobilenet_v2", None)
+    assert known == f"published ImageNet weights (SHA-256 {weights.KNOWN['mobilenet_v2'].sha256})"
+    assert backbone.weights_origin("mobilenet_v2+tf_efficientnet_lite0", None).startswith("published ")
+    file = tmp_path / "mine.pth"
+    file.write_bytes(b"weights")
+    own = backbone.weights_origin("test_resnet", file)
+    assert own.startswith(
+        f"weights from the file mine.pth, SHA-256 {hashlib.sha256(b'weights').hexdigest()}, which frostline "
+    )
+    assert "published" not in own
+    assert "SHA-256 not known" in backbone.weights_origin("test_resnet", tmp_path / "gone.pth")
+    assert "timm's hub (timm/test_resnet" in backbone.weights_origin("test_resnet", None)

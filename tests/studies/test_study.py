@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sk
 
+from frostline import wording
 from support.commands import SMALL, call, document, events, figures, must, spawn, stop_when, table
 from support.photos import photo, write_folder
 from support.prepared import prepared_run
@@ -296,13 +297,30 @@ def test_ctrl_c_tells_how_to_go_on_and_the_run_goes_on(tmp_path: Path) -> None:
     out, options = tmp_path / "run", ("--strategies", "baseline", "--epochs", "60", "--protocol", "tutorial", *SMALL)
     process = spawn("study", data, "--out", out, *options)
     assert stop_when(process, out, in_training("baseline"), signal.SIGINT) == 130
-    _, err = process.communicate()
+    said, err = process.communicate()
     assert "Traceback" not in err
     assert "--resume" in err.splitlines()[-1]
+    assert said.splitlines()[0] == "Stopped while training baseline."
+    assert said.splitlines()[-1] == f"Report: {out / 'report.html'}"
+    found = document(out)
+    assert (found["status"], found["stopped"], found["answer"]) == ("stopped", "while training baseline", "")
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert "<b>Stopped</b> while training baseline. Not finished: baseline; nothing is said of it here." in page
+    assert "Still running" not in page
     assert call("study", data, "--out", out, *options).error.endswith("or choose another --out")
     must("study", "--out", out, "--resume")  # the run folder knows its photos
     assert Counter(e["epoch"] for e in events(out) if e["event"] == "epoch") == dict.fromkeys(range(1, 61), 1)
     assert files(out) == contract("baseline", validation=False)
+    last = document(out)
+    assert last["status"] == "finished"
+    assert "stopped" not in last
+    assert last["sittings"][0] == found["seconds"]
+    assert last["seconds"] == pytest.approx(sum(last["sittings"]))
+    assert len(last["sittings"]) == 2
+    assert last["seconds"] > sum(epoch["seconds"] for epoch in last["strategies"][0]["history"])
+    page = (out / "report.html").read_text(encoding="utf-8")
+    took = wording.duration(last["seconds"]).replace(" ", "\u00a0")
+    assert f"The whole study took {took}. That is the sum of its 2 sittings." in page
 
 
 def test_a_finished_run_resumes_to_itself(run: Run, tmp_path: Path) -> None:

@@ -37,8 +37,17 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
         unequal=unequal(counts.values()),
         metrics=shown_on("card", unequal(counts.values())),
         robust=any(s.name == about.strategy and s.recipe.robust for s in config.strategies),
-        start="published ImageNet weights" if about.weights == "pretrained" else "random weights",
+        start=_start(about, config),
     )
+
+
+def _start(about: About, config: Config) -> str:
+    """What training started from."""
+    from frostline.networks import backbone
+
+    if about.weights != "pretrained":
+        return "random weights"
+    return backbone.weights_origin(about.backbone, Path(config.weights) if config.weights else None)
 
 
 def published(source: Path) -> str:

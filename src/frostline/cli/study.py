@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -85,7 +86,9 @@ def _study(config: Config, asked: RunOptions) -> None:
     """Run a study of one seed and print its results: the answer as soon as it stands, then what else was measured."""
     from frostline.photos import head_start
 
+    started, answered = time.perf_counter(), False
     existing, run = existing_run(asked), run_folder(config, asked)
+    talks = not asked.as_json and not asked.quiet
     with head_start.begin(config) as start, progress_bar(asked.quiet) as progress:
         from frostline.studies.study import study as run_study  # PyTorch and all: the head start's seconds
 
@@ -95,12 +98,20 @@ def _study(config: Config, asked: RunOptions) -> None:
             progress.say(_strategy_ended(row, document))
 
         def on_answer(document: Mapping[str, Any]) -> None:
-            if not asked.as_json and not asked.quiet:
+            nonlocal answered
+            answered = True
+            if talks:
                 _print_study(document)
 
-        document = run_study(
-            config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer, head_start=start
-        )
+        try:
+            document = run_study(
+                config, run, existing=existing, progress=progress, on_row=on_row, on_answer=on_answer, head_start=start,
+                started=started,
+            )  # fmt: skip
+        except KeyboardInterrupt:
+            if talks:
+                _print_stopped(run, answered)
+            raise
     show(document, asked.as_json, asked.quiet, lambda: _print_evidence(document, run))
 
 
@@ -126,7 +137,7 @@ def _strategy_ended(row: Mapping[str, Any], document: Mapping[str, Any]) -> str:
     """A strategy's figures, told as it ends."""
     return (
         f"{row['name']}: {wording.headline(row, document['dataset'].get('unequal', False))} "
-        f"on {document['reported_on']} photos, after {row['seconds']['total']:.0f} s"
+        f"on {wording.photos_reported(document)}, in {wording.duration(row['seconds']['total'])}"
     )
 
 
@@ -164,6 +175,31 @@ def _print_study(document: Mapping[str, Any]) -> None:
     line(f"{document['answer']} {document['answer_detail']}")
 
 
+def _print_stopped(run: Path, answered: bool) -> None:
+    """What a stopped study has: its table, if that is not shown yet, and where the report is."""
+    from frostline import documents
+    from frostline.errors import RunError
+
+    try:
+        document = documents.read(run, documents.Study)
+    except RunError:  # stopped before its first figure
+        return
+    if "stopped" not in document:
+        return
+    line(f"Stopped {document['stopped']}.")
+    if document["strategies"] and not answered:
+        _print_study(document)
+    _print_end(document, run)
+
+
+def _print_end(document: Mapping[str, Any], run: Path) -> None:
+    """How long the run took in all, and where its report is."""
+    sittings = len(document["sittings"])
+    more = f", in {sittings} sittings" if sittings > 1 else ""
+    line(f"Time in all: {wording.duration(document['seconds'])}{more}.")
+    line(f"Report: {run / 'report.html'}")
+
+
 def _print_evidence(document: Mapping[str, Any], run: Path) -> None:
     """What was measured beside the strategies, and where the report is."""
     rows = [row for row in document["strategies"] if "robustness" in row]
@@ -182,7 +218,7 @@ def _print_evidence(document: Mapping[str, Any], run: Path) -> None:
             line(f"- {claim['claim']} {claim['verdict'].capitalize()}.")
     if missing := [str(number) for number, claim in enumerate(claims, 1) if "tested_by" in claim]:
         line(f"Not tested in this run: claim{'s' if len(missing) > 1 else ''} {', '.join(missing)}; see the report.")
-    line(f"Report: {run / 'report.html'}")
+    _print_end(document, run)
 
 
 def _print_seeds(document: Mapping[str, Any], run: Path) -> None:

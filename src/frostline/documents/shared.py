@@ -12,7 +12,8 @@ from frostline.recipes import Balance, Loss, Preset, Protocol
 
 Interval = Annotated[Sequence[float], Len(2, 2)]
 """[low, high], the 95 % CI."""
-Status = Literal["running", "finished"]
+Status = Literal["running", "stopped", "finished"]
+"""`stopped`: by Ctrl-C or an error, before all strategies had ended; a killed run still says `running`."""
 Figures = dict[str, Any]
 """Numbers that stand behind a sentence; which ones there are depends on what was measured."""
 
@@ -195,4 +196,5 @@ class Run(TypedDict):
     answer: str
     answer_detail: str
     seconds: float
+    """Of the whole run, from the start of the command to its report, all sittings together."""
     machine: Machine

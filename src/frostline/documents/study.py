@@ -184,4 +184,10 @@ class Study(Run):
     robustness: NotRequired[Robustness]
     data_curve: NotRequired[DataCurve]
     evidence_seconds: NotRequired[float]
+    """The part of `seconds` that robustness, causes of errors and fewer photos took."""
+    sittings: NotRequired[list[float]]
+    """The seconds of each sitting: one, and one more for each time that the run was resumed. Their sum is `seconds`; in
+    documents without this key `seconds` ends with the answer."""
+    stopped: NotRequired[str]
+    """What the run was at when it was stopped, such as "while training baseline"; gone once it has been resumed."""
     decision: NotRequired[Decision]

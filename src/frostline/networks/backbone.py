@@ -20,6 +20,7 @@ from frostline import recipes
 from frostline.cache import download
 from frostline.config import Resize
 from frostline.errors import ConfigError, WeightsError, nearest, one_line
+from frostline.files import sha256
 from frostline.networks import freeze_line, hub_cache, mobilenet, naming, timm_names, weights
 from frostline.networks.lines import Lines
 from frostline.networks.short_list import side_of
@@ -351,6 +352,28 @@ def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> 
     if path is not None and progress is not None:
         progress.say(f"weights of {about.name}: {path} is taken unchecked, no SHA-256 of its published file is known")
     return path
+
+
+def weights_origin(name: str, path: Path | None) -> str:
+    """Where a pretrained network's weights came from, in words: "published" are those whose SHA-256 is known.
+
+    Parameters
+    ----------
+    path
+        The file that the user gave, or None.
+    """
+    about = info(name)
+    parts = about.parts or (about,)
+    if all(part.source is not None for part in parts):  # `weights.fetch` holds any file against it
+        digests = ", ".join(part.source.sha256 for part in parts if part.source)
+        return f"published ImageNet weights (SHA-256 {digests})"
+    file = path or (None if about.parts else hub_file(about))
+    place = f"the file {path.name}" if path else f"timm's hub ({about.hub})" if about.hub else "timm's hub"
+    try:
+        digest = f"SHA-256 {sha256(file)}" if file else "SHA-256 not known"
+    except OSError:  # moved since
+        digest = "SHA-256 not known"
+    return f"weights from {place}, {digest}, which frostline has not held against a publisher's"
 
 
 def architecture(about: Info, size: int = 0) -> nn.Module:

@@ -85,6 +85,10 @@ def _answer(record: Record, _: Drawn) -> Iterator[str]:
         f"Figures are on {wording.count(record.dataset.get(on))} {on} photos in {len(record.classes)} classes; "
         f"{study.get('protocol')} protocol, seed {study.get('seed')}, frostline {study.get('frostline')}."
     )
+    if study.get("stopped"):
+        missing = study_page.waiting(record)
+        named = f" Not finished: {', '.join(missing)}." if missing else ""
+        yield _text(f"Stopped {study['stopped']}.{named} What is missing was not measured.")
     if record.dataset.get("sample") or record.dataset.get("test_sample"):
         yield "> Built-in sample: synthetic images, rendered by code. The figures say nothing about real flowers."
     if steps := next_steps.steps(record):

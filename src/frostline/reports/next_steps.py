@@ -126,7 +126,7 @@ def _always_wrong(record: Record, best: str) -> int:
 
 
 def _ship(record: Record, best: Row) -> Step | None:
-    if record.study.get("status") == "running":
+    if record.unfinished:
         return None
     metric = "balanced_accuracy" if record.unequal else "accuracy"
     interval = best.get(f"{metric}_ci")

@@ -58,6 +58,11 @@ class Record:
         return bool(self.dataset.get("unequal"))
 
     @property
+    def unfinished(self) -> bool:
+        """Whether some strategies have not ended: the study is running, or was stopped before."""
+        return self.study.get("status") in ("running", "stopped")
+
+    @property
     def root(self) -> Path:
         """Where the photos reported on are."""
         return Path(self.dataset.get("test_root") or self.dataset.get("root") or self.run)

@@ -54,7 +54,6 @@ def build(run: Path) -> Path:
 def _contents(record: Record) -> Row:
     """All that the template shows, by the name it has there."""
     run, study, strategies = record.run, record.study, record.strategies
-    names = [s["name"] for s in strategies]
     pictures = Pictures()
     photos = gallery.contents(record, pictures)
     shown = {
@@ -71,7 +70,9 @@ def _contents(record: Record) -> Row:
         "best": record.best,
         "answer": study.get("answer") or provisional_answer(record),
         "steps": next_steps.steps(record),
-        "waiting": [s for s in _wanted(record.config) if s not in names] if study.get("status") == "running" else [],
+        "waiting": waiting(record),
+        "resume": shlex.join(["frostline", "study", "--out", str(run), "--resume"]),
+        "seconds": whole_seconds(study),
         "curves": {s["name"]: study_charts.epochs(s) for s in strategies},
         "figures": _figures(record),
         "confusions": {s["name"]: _confusion(s.get("confusion") or [], record.classes) for s in strategies},
@@ -191,6 +192,20 @@ def provisional_answer(record: Record) -> str:
         if len(record.strategies) > 1
         else f"First result, {best['name']}: {figures}."
     )
+
+
+def waiting(record: Record) -> list[str]:
+    """The strategies that an unfinished run was asked for and that have not ended."""
+    ended = [s["name"] for s in record.strategies]
+    return [name for name in _wanted(record.config) if name not in ended] if record.unfinished else []
+
+
+def whole_seconds(study: Row) -> float | None:
+    """Seconds of the whole run; an older one's `seconds` end with its answer."""
+    seconds = study.get("seconds")
+    if not wording.known(seconds) or not seconds:
+        return None
+    return seconds if study.get("sittings") else seconds + (study.get("evidence_seconds") or 0)
 
 
 def _wanted(config: Row) -> list[str]:

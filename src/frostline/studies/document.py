@@ -221,3 +221,18 @@ def answer(rows: Sequence[StrategyRow], document: Study) -> tuple[str, str]:
     if groups := document["dataset"].get("reported_groups"):
         detail += f" {groups['words']}"
     return found["ship"]["words"], detail.strip()
+
+
+def provisional(document: Study, missing: Sequence[str]) -> str:
+    """What can be said before all strategies have ended: figures, and no advice."""
+    unequal = document["dataset"].get("unequal", False)
+    rows = document["strategies"]
+    best = decision.best_strategy(rows, unequal)
+    if best is None:
+        return ""
+    figures = f"{wording.headline(best, unequal)} on {wording.photos_reported(document)}"
+    others = f"{' and '.join(missing)} did not run yet, so no strategy is chosen."
+    if len(rows) == 1:
+        return f"First result, {best['name']}: {figures}. {others}"
+    names = " and ".join(row["name"] for row in rows)
+    return f"So far {best['name']} has the highest validation accuracy of {names}: {figures}. {others}"

@@ -28,8 +28,17 @@ from frostline.progress import Progress, open_progress
 from frostline.recipes import Strategy
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
-from frostline.studies.document import answer, begin, comparisons, decide, files_of, report_near_duplicates
+from frostline.studies.document import (
+    answer,
+    begin,
+    comparisons,
+    decide,
+    files_of,
+    provisional,
+    report_near_duplicates,
+)
 from frostline.studies.run_folder import Existing, held, look, start
+from frostline.studies.sitting import Sitting, earlier
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import discard_checkpoints
 from frostline.training.strategy import fit
@@ -49,6 +58,7 @@ def study(
     on_row: OnRow | None = None,
     on_answer: OnAnswer | None = None,
     head_start: HeadStart | None = None,
+    started: float | None = None,
 ) -> Study:
     """Run a study and return what its study.json holds.
 
@@ -69,42 +79,72 @@ def study(
         (`frostline.evidence.gather`): from then on the study may be stopped, and is finished.
     head_start
         What `frostline.photos.head_start.begin` began before this module was imported.
+    started
+        When the command began, by `time.perf_counter`; None = now.
 
     Raises
     ------
     FrostlineError
         Of the kind that fits; its text is one line.
     """
+    started = time.perf_counter() if started is None else started
     config, run = configured(config), path_of(out, "out")
     with open_progress(progress, quiet) as progress, held(run):
         old = look(run, config, existing, Study)
-        return _run(run, config, old, head_start, progress, on_row, on_answer)
+        return _run(run, config, old, started, head_start, progress, on_row, on_answer)
 
 
 def _run(
     run: Path,
     config: Config,
     old: Study | None,
+    started: float,
     head_start: HeadStart | None,
     progress: Progress,
     on_row: OnRow | None,
     on_answer: OnAnswer | None,
 ) -> Study:
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
-    started = time.perf_counter()
-
     # ---- the photos: listed, decoded, split, and run through the frozen layers
+    before = earlier(run, old)
     prepared, log = start(run, config, old, progress, head_start, frostline=frostline.__version__)
     document = old or begin(prepared)
-    document["status"] = "running"
+    sitting = Sitting(run, document, started, before)
     report_near_duplicates(document["dataset"], progress)
     wait_for_check = _quick_check(document, prepared, progress)
     photos, skipped = len(prepared.photos.photos), len(prepared.skipped)
     log("photos", usable=photos, skipped=skipped, seconds=round(prepared.prefix_seconds, 3))
-    write = _writer(run, document, started)
-    write()
+    sitting.write()
+    with sitting.told_if_stopped(progress):
+        # ---- the strategies, the quick ones first
+        predictions = _train(prepared, document, sitting, progress, log, wait_for_check, on_row)
 
-    # ---- the strategies, the quick ones first: train, evaluate, compare
+        # ---- the answer: from here on the study may be stopped, and is finished
+        wait_for_check()
+        document["status"] = "finished"
+        if "shift" not in document and (shift := domain_shift.measure(prepared)) is not None:
+            document["shift"] = shift
+        sitting.write()
+        if on_answer is not None:
+            on_answer(document)
+
+        # ---- the evidence and the report
+        _measure_evidence(prepared, document, predictions, sitting, progress, log)
+    log("end", seconds=document["seconds"])
+    return documents.read(run, Study)
+
+
+def _train(
+    prepared: Prepared,
+    document: Study,
+    sitting: Sitting,
+    progress: Progress,
+    log: Log,
+    wait_for_check: Callable[[], None],
+    on_row: OnRow | None,
+) -> dict[str, list[Prediction]]:
+    """Train, evaluate and compare the strategies that `document` lacks; returns the predictions of all."""
+    run, config = sitting.run, prepared.config
     rows = {row["name"]: row for row in document["strategies"]}
     more = gather.wanted(config) or any(s.name not in rows for s in config.strategies)
     predictions = _read_predictions(run, config, rows) if more else {}  # a run with nothing to add needs none
@@ -114,6 +154,7 @@ def _run(
             continue
         if rows:
             study_page.build(run)  # what there is so far; its last form is built at the end
+        sitting.doing = f"while training {s.name}"
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
         head = head_from(s, config, rows)
@@ -122,35 +163,11 @@ def _run(
         wait_for_check()
         log("finished", strategy=s.name, accuracy=row["accuracy"], seconds=row["seconds"]["total"])
         _conclude(run, config, document, rows, predictions)
-        write()
+        sitting.write()
         discard_checkpoints(run / s.name)
         if on_row is not None:
             on_row(row, document)
-
-    # ---- the answer: from here on the study may be stopped, and is finished
-    wait_for_check()
-    document["status"] = "finished"
-    if "shift" not in document and (shift := domain_shift.measure(prepared)) is not None:
-        document["shift"] = shift
-    write()
-    if on_answer is not None:
-        on_answer(document)
-
-    # ---- the evidence and the report
-    _measure_evidence(run, prepared, document, predictions, progress, log, write)
-    log("end", seconds=document["seconds"])
-    return documents.read(run, Study)
-
-
-def _writer(run: Path, document: Study, started: float) -> Callable[[], None]:
-    """What writes study.json with the time spent so far, that before a resume included."""
-    spent = document["seconds"] - started
-
-    def write() -> None:
-        document["seconds"] = round(spent + time.perf_counter(), 3)
-        documents.write(run, Study, document)
-
-    return write
+    return predictions
 
 
 def _conclude(
@@ -165,10 +182,14 @@ def _conclude(
     by_name = {name: predictions[name] for name in names}
     document["strategies"] = [rows[name] for name in names]
     document["comparisons"] = comparisons(by_name)
-    if (found := decide(list(rows.values()), document, by_name)) is not None:
+    missing = [s.name for s in config.strategies if s.name not in rows]
+    if not missing and (found := decide(list(rows.values()), document, by_name)) is not None:
         document["decision"] = found
     document["claims"] = gather.measured_claims(run, document, by_name)
-    document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
+    if missing:
+        document["answer"], document["answer_detail"] = provisional(document, missing), ""
+    else:
+        document["answer"], document["answer_detail"] = answer(list(rows.values()), document)
 
 
 def _read_predictions(run: Path, config: Config, rows: dict[str, StrategyRow]) -> dict[str, list[Prediction]]:
@@ -180,34 +201,39 @@ def _read_predictions(run: Path, config: Config, rows: dict[str, StrategyRow]) -
 
 
 def _measure_evidence(
-    run: Path,
     prepared: Prepared,
     document: Study,
     predictions: dict[str, list[Prediction]],
+    sitting: Sitting,
     progress: Progress,
     log: Log,
-    write: Callable[[], None],
 ) -> None:
     """Heat maps, near-duplicates, causes of errors, robustness, fewer photos: as far as the configuration asks
-    for them; the report is built whatever happens.
+    for them; then the report.
     """
-    config = prepared.config
-    try:
-        networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
-        explanations.write_missing(run, config, networks, files_of(prepared), progress, log)
-        if gather.wanted(config):
-            report_near_duplicates(document["dataset"], progress, partial(leakage.measure, prepared))
-            write()
-            _gather(run, prepared, document, predictions, progress, log)
-    finally:
-        study_page.build(run)
+    config, run = prepared.config, sitting.run
+    sitting.doing = "while drawing heat maps"
+    networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
+    explanations.write_missing(run, config, networks, files_of(prepared), progress, log)
+    if gather.wanted(config):
+        report_near_duplicates(document["dataset"], progress, partial(leakage.measure, prepared))
+        sitting.write()
+        _gather(prepared, document, predictions, sitting, progress, log)
+    _report(sitting)
+
+
+def _report(sitting: Sitting) -> None:
+    """Write the page, and before it the time that the whole run took."""
+    sitting.doing = "while writing the report"
+    sitting.write()
+    study_page.build(sitting.run)
 
 
 def _gather(
-    run: Path,
     prepared: Prepared,
     document: Study,
     predictions: dict[str, list[Prediction]],
+    sitting: Sitting,
     progress: Progress,
     log: Log,
     photos: int | None = None,
@@ -217,10 +243,11 @@ def _gather(
 
     def write() -> None:
         document["evidence_seconds"] = round(spent + time.perf_counter(), 3)
-        documents.write(run, Study, document)
+        sitting.write()
 
+    sitting.doing = "while measuring robustness, causes of errors and fewer photos"
     by_name = {s.name: predictions[s.name] for s in prepared.config.strategies if s.name in predictions}
-    gather.gather(gather.Gathering(run, prepared, document, by_name, progress, log, write), photos)
+    gather.gather(gather.Gathering(sitting.run, prepared, document, by_name, progress, log, write), photos)
 
 
 def robustness(
@@ -241,19 +268,21 @@ def robustness(
     FrostlineError
         The run is not finished, its photos are gone, or the like; its text is one line.
     """
-    folder = Path(run)
+    folder, started = Path(run), time.perf_counter()
     document = documents.read(folder, Study)
     if document["status"] != "finished":
         raise RunError(f"{folder} is not finished: go on with it by frostline study --out {folder} --resume")
     with open_progress(progress, quiet) as progress, held(folder):
         config = Config.from_toml(folder / "config.toml")
+        before = earlier(folder, document)
         prepared, log = start(folder, config, document, progress, robustness=photos)
-        try:
+        sitting = Sitting(folder, document, started, before)
+        document["status"] = "finished"
+        with sitting.told_if_stopped(progress):
             rows = {row["name"]: row for row in document["strategies"]}
             predictions = _read_predictions(folder, config, rows)
-            _gather(folder, prepared, document, predictions, progress, log, photos)
-        finally:
-            study_page.build(folder)
+            _gather(prepared, document, predictions, sitting, progress, log, photos)
+            _report(sitting)
     return documents.read(folder, Study)
 
 
