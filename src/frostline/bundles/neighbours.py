@@ -33,7 +33,7 @@ MOST_FROM_PIXELS = 500
 Features = npt.NDArray[np.floating[Any]]
 
 
-class Near(NamedTuple):
+class Neighbour(NamedTuple):
     """A training photo that looks like the one asked about."""
 
     path: str
@@ -54,13 +54,13 @@ class Neighbours:
     """Class index of each, (N,)."""
     paths: list[str]
 
-    def nearest(self, features: Features, count: int) -> list[Near]:
+    def nearest(self, features: Features, count: int) -> list[Neighbour]:
         """The `count` photos most like one with these `features` (D,), the most similar first; equal ones in the
         order kept."""
         asked = features.astype(np.float32)
         likeness = self.features @ (asked / max(float(np.linalg.norm(asked)), 1e-12))
         first = np.argsort(-likeness, kind="stable")[:count]
-        return [Near(self.paths[i], int(self.labels[i]), float(likeness[i])) for i in first]
+        return [Neighbour(self.paths[i], int(self.labels[i]), float(likeness[i])) for i in first]
 
 
 def chosen(labels: npt.NDArray[np.int64], most: int) -> npt.NDArray[np.int64]:

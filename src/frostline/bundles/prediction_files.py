@@ -38,7 +38,7 @@ Cells = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Form:
+class RowFormat:
     """What a row holds."""
 
     classes: Sequence[str]
@@ -91,10 +91,10 @@ def storable(path: str) -> str:
     return printable(path) if "\r" in path else path
 
 
-class Sink:
+class RowWriter:
     """Where rows go."""
 
-    def __init__(self, stream: Any, form: Form, *, nested: bool, begun: bool = False) -> None:
+    def __init__(self, stream: Any, form: RowFormat, *, nested: bool, begun: bool = False) -> None:
         self._stream, self._form, self._nested = stream, form, nested
         self._table = csv.writer(stream, lineterminator="\n")
         if not nested and not begun:
@@ -108,7 +108,7 @@ class Sink:
             self._table.writerow(self._form.cells(result).values())
 
 
-class Kept:
+class KeptRows:
     """The rows of a run that was stopped: 8 bytes each in memory."""
 
     def __init__(self, paths: Iterator[str], first: Cells | None = None) -> None:
@@ -145,7 +145,9 @@ def check(out: str) -> None:
 
 
 @contextmanager
-def opened(out: str, form: Form, *, nested: bool = False, resume: bool = False) -> Iterator[tuple[Sink, Kept]]:
+def opened(
+    out: str, form: RowFormat, *, nested: bool = False, resume: bool = False
+) -> Iterator[tuple[RowWriter, KeptRows]]:
     """A sink for rows, and the rows that `resume` found: on stdout (CSV, or JSON lines if `nested`), or a file, as
     its name says.
 
@@ -158,7 +160,7 @@ def opened(out: str, form: Form, *, nested: bool = False, resume: bool = False) 
         The disk refuses, or the rows to go on with have other columns.
     """
     if not out:
-        yield Sink(sys.stdout, form, nested=nested), Kept(iter(()))
+        yield RowWriter(sys.stdout, form, nested=nested), KeptRows(iter(()))
         return
     path, nested = Path(out), out.lower().endswith(".jsonl")
     part = path.with_name(f"{path.name}.part")
@@ -166,10 +168,10 @@ def opened(out: str, form: Form, *, nested: bool = False, resume: bool = False) 
         path.parent.mkdir(parents=True, exist_ok=True)
         _take_up(path, part, form, nested) if resume else part.unlink(missing_ok=True)
         begun = part.exists()
-        kept = Kept(_paths(part, nested), _first(part, nested)) if begun else Kept(iter(()))
+        kept = KeptRows(_paths(part, nested), _first(part, nested)) if begun else KeptRows(iter(()))
         try:
             with part.open("a", encoding="utf-8", newline="", buffering=1) as stream:  # each row as it comes
-                yield Sink(stream, form, nested=nested, begun=begun), kept
+                yield RowWriter(stream, form, nested=nested, begun=begun), kept
             _settle(path, part, form)
         except DataError:  # nothing was classified
             if not begun:
@@ -177,7 +179,7 @@ def opened(out: str, form: Form, *, nested: bool = False, resume: bool = False) 
             raise
 
 
-def _take_up(path: Path, part: Path, form: Form, nested: bool) -> None:
+def _take_up(path: Path, part: Path, form: RowFormat, nested: bool) -> None:
     """Make `part` hold the whole rows of a stopped run, or of the finished file, and no half one."""
     source = part if part.exists() else path
     if not source.exists():
@@ -195,7 +197,7 @@ def _take_up(path: Path, part: Path, form: Form, nested: bool) -> None:
             writer.writerow(row)
 
 
-def _whole_rows(source: Path, form: Form, nested: bool) -> Iterator[Cells]:
+def _whole_rows(source: Path, form: RowFormat, nested: bool) -> Iterator[Cells]:
     """The rows that were written to their end."""
     with source.open(encoding="utf-8", errors="replace", newline="") as stream:  # a torn row may end inside a letter
         lines = (line for line in stream if line.endswith("\n"))
@@ -209,7 +211,7 @@ def _whole_rows(source: Path, form: Form, nested: bool) -> Iterator[Cells]:
         yield from (dict(zip(header, row, strict=True)) for row in reader if len(row) == len(header))
 
 
-def _object(line: str, source: Path, form: Form) -> Cells:
+def _object(line: str, source: Path, form: RowFormat) -> Cells:
     try:
         row: Cells = json.loads(line)
         same = list(row["probabilities"]) == list(form.classes)
@@ -221,7 +223,7 @@ def _object(line: str, source: Path, form: Form) -> Cells:
     return row
 
 
-def _other(source: Path, came: Sequence[str], form: Form) -> str:
+def _other(source: Path, came: Sequence[str], form: RowFormat) -> str:
     return (
         f"{source} was written with other options or another bundle: it has {', '.join(came)}, expected "
         f"{', '.join(form.columns())}; choose another --out"
@@ -241,7 +243,7 @@ def _first(part: Path, nested: bool) -> Cells | None:
         return next((json.loads(line) for line in stream) if nested else csv.DictReader(stream), None)
 
 
-def check_same(kept: Kept, model: Bundle, prior: Prior, out: str) -> None:
+def check_same(kept: KeptRows, model: Bundle, prior: Prior, out: str) -> None:
     """Hold the first row to go on with against what the model says of that photo, where it is still there.
 
     Raises
@@ -260,7 +262,7 @@ def check_same(kept: Kept, model: Bundle, prior: Prior, out: str) -> None:
             )
 
 
-def _settle(path: Path, part: Path, form: Form) -> None:
+def _settle(path: Path, part: Path, form: RowFormat) -> None:
     """Put the finished rows in their place."""
     if path.suffix.lower() != ".parquet":
         part.replace(path)

@@ -17,7 +17,7 @@ from frostline.errors import ConfigError
 
 if TYPE_CHECKING:
     from frostline.bundles.bundle import Bundle
-    from frostline.bundles.prediction_files import Form, Kept, Sink
+    from frostline.bundles.prediction_files import KeptRows, RowFormat, RowWriter
     from frostline.documents.shared import Skipped
     from frostline.progress import Progress
 
@@ -86,8 +86,8 @@ def _classify(
     model: Bundle,
     paths: Iterable[str],
     prior: str,
-    kept: Kept,
-    sink: Sink,
+    kept: KeptRows,
+    sink: RowWriter,
     progress: Progress,
     *,
     list_them: bool,
@@ -130,8 +130,8 @@ def _check_predict(out: str, resume: bool, precision: float | None, threshold: f
         raise ConfigError("--precision was measured without --prior: give --threshold with it")
 
 
-def _form(model: Bundle, top: int, precision: float | None, threshold: float | None, quiet: bool) -> Form:
-    from frostline.bundles.prediction_files import Form
+def _form(model: Bundle, top: int, precision: float | None, threshold: float | None, quiet: bool) -> RowFormat:
+    from frostline.bundles.prediction_files import RowFormat
     from frostline.stats import thresholds
 
     if precision is not None:
@@ -144,7 +144,7 @@ def _form(model: Bundle, top: int, precision: float | None, threshold: float | N
                 "confidence)",
                 err=True,
             )
-    return Form(model.classes, top, threshold)
+    return RowFormat(model.classes, top, threshold)
 
 
 def _paths(photos: list[str] | None, null: bool) -> Iterable[str]:
