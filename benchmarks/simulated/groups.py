@@ -118,13 +118,15 @@ def told_apart(count: int, sizes: Sizes, each: float, correlation: float) -> Stu
 
 
 def made_worse(count: int, sizes: Sizes, drop: float, correlation: float) -> Study:
-    """The mean drop over 60 changed versions of each photo; groups withstand to different degrees."""
+    """The mean drop over 60 changed versions of each photo; photos withstand to different degrees, as often as the
+    correlation says to that of their group."""
 
     def study(rng: np.random.Generator) -> bool:
         groups = np.arange(count).repeat(sizes(rng, count))
         right = rng.random(len(groups)) < _chances(rng, np.full(count, 0.93), correlation)[groups]
-        kept = np.where(right, _chances(rng, np.full(count, 1 - drop), correlation)[groups], 0.2)
-        ends = intervals.average_interval(right - rng.binomial(60, kept) / 60, groups)
+        own, shared = (rng.beta(4 * (1 - drop), 4 * drop, many) for many in (len(groups), count))
+        withstands = np.where(rng.random(len(groups)) < correlation, shared[groups], own)
+        ends = intervals.average_interval(right - rng.binomial(60, np.where(right, withstands, 0.2)) / 60, groups)
         return bool(ends[0] <= 0.93 * drop - 0.07 * 0.2 <= ends[1])
 
     return study
@@ -135,19 +137,28 @@ def _cells(counts: tuple[int, ...], names: tuple[str, ...]) -> Iterator[tuple[in
         yield count, SIZES[name], correlation, f"{count} groups of {name} photos, correlation {correlation}"
 
 
+def _most(correlation: float) -> float:
+    """Groups that say nothing are not known to: there intervals are a little too wide."""
+    return 0.98 if correlation else 0.99
+
+
 def lines() -> Iterator[Line]:
     for count, sizes, correlation, of in _cells((15, 20, 30, 40, 100), tuple(SIZES)):
         for mean in (0.7, 0.85, 0.93, 0.97):
-            yield Line("accuracy, groups", f"{of}, {mean}", accuracy(count, sizes, mean, correlation), 0.93, 0.97)
+            yield Line(
+                "accuracy, groups", f"{of}, {mean}", accuracy(count, sizes, mean, correlation), 0.93, _most(correlation)
+            )
     for count, sizes, correlation, of in _cells((15, 30, 100), ("4", "15", "2 to 30")):
         for shares in ((0.06, 0.06), (0.08, 0.03)):
             study = difference(count, sizes, shares, correlation)
-            yield Line("paired difference, groups", f"{of}, {shares[0]} and {shares[1]} alone", study, 0.93, 0.97)
+            yield Line(
+                "paired difference, groups", f"{of}, {shares[0]} and {shares[1]} alone", study, 0.93, _most(correlation)
+            )
         for each in (0.03, 0.08):
             study = told_apart(count, sizes, each, correlation)
             yield Line("equal models told apart, groups", f"{of}, {each} alone", study, 0.0, 0.06)
         for recalls, nested in product(((0.95, 0.9, 0.8), (0.9, 0.9, 0.9, 0.85, 0.8)), (True, False)):
             study = macro_recall(count, sizes, recalls, correlation, nested=nested)
             what = "each of one class" if nested else "classes mixed"
-            yield Line("macro recall, groups", f"{of}, {len(recalls)} classes, {what}", study, 0.93, 0.97)
-        yield Line("mean drop, groups", of, made_worse(count, sizes, 0.1, correlation), 0.92, 0.97)
+            yield Line("macro recall, groups", f"{of}, {len(recalls)} classes, {what}", study, 0.92, _most(correlation))
+        yield Line("mean drop, groups", of, made_worse(count, sizes, 0.1, correlation), 0.92, _most(correlation))

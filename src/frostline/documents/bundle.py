@@ -90,7 +90,7 @@ class Bundle(TypedDict):
     stands_for: list[float]
     thresholds: list[ThresholdRow]
     neighbours: NeighboursFile
-    seen: SeenFile
+    seen: NotRequired[SeenFile]
 
 
 class ExportMachine(TypedDict):

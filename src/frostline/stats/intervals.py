@@ -76,11 +76,13 @@ def _balanced_effect(
     recall = np.bincount(classes, weights=correct) / n
     alone = float((recall * (1 - recall) / np.maximum(1, n - 1)).sum()) / len(n) ** 2
     seen = dependence.variance((correct - recall[classes]) * of_photo, clusters, classes) / alone if alone else 1.0
-    correlation = dependence.correlation(correct > 0.5, clusters, classes)
+    groups = int(clusters.max()) + 1
+    units = np.array([len(np.unique(clusters[classes == c])) for c in range(len(n))])
+    nested = units.sum() < 1.5 * groups  # else most clusters have photos of several classes, which vary together
+    correlation = dependence.correlation(correct > 0.5, clusters, classes if nested else None)
     deviation = np.sqrt(variances * n)[classes] / n[classes]  # of each photo's part
     together = float((np.bincount(clusters, weights=deviation) ** 2).sum() / (deviation**2).sum())
-    units = np.array([len(np.unique(clusters[classes == c])) for c in range(len(n))])
-    return max(1.0, seen, 1 + (together - 1) * correlation), units
+    return max(1.0, seen, 1 + (together - 1) * correlation), units if nested else np.minimum(units, groups / len(n))
 
 
 def average_interval(values: np.ndarray, clusters: Clusters | None = None) -> tuple[float, float]:
