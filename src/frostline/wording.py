@@ -75,6 +75,29 @@ def short(number: object) -> str:
     return f"{number / 1e3:.0f} k" if number >= 1000 else str(number)
 
 
+def unfrozen(row: Mapping[str, Any]) -> str:
+    """What a strategy trains, as a sentence: "fine-tuned trains 884,613 parameters: the head and 32 % of the backbone
+    (features.17 in part, features.18)."; empty for rows of older versions, which do not say it."""
+    found = row.get("unfrozen")
+    if not found:
+        return ""
+    share, partly = found["share"], found["partly"]
+    what = "the head alone"
+    if share == 1:
+        what = "the head and the whole backbone"
+    elif found["backbone"]:
+        blocks = [f"{name} in part" if name in partly else name for name in found["blocks"]]
+        named = ", ".join(blocks) if len(blocks) < 5 else f"{blocks[0]} to {blocks[-1]}"
+        what = f"the head and {percent(share, 0 if share >= 0.01 else 2)} of the backbone ({named})"
+    return f"{row['name']} trains {count(found['head'] + found['backbone'])} parameters: {what}."
+
+
+def frozen_layers(row: Mapping[str, Any]) -> tuple[Any, Any]:
+    """(layers below the line, layers in all) of a strategy's row, as its line counts them; older rows count all."""
+    found = row.get("unfrozen") or {}
+    return found.get("frozen_layers", row.get("freeze_line")), found.get("layers", row.get("layers"))
+
+
 def duration(seconds: object) -> str:
     """134 -> "2 min 14 s"."""
     if not known(seconds):

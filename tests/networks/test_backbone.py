@@ -277,9 +277,12 @@ def test_what_cannot_be_recorded_is_cut_at_its_blocks(tmp_path: Path) -> None:
     assert f"{file} is taken unchecked" in result.err
     assert re.search(rf"{BLOCKS}: 4 of its \d+ layers are whole blocks \(LiteMLA\) that can't be recorded", result.err)
     about = json.loads((tmp_path / "run" / "fine-tuned" / "bundle" / "bundle.json").read_text())
-    assert about["line"] == about["layers"] - 8
+    (trained,) = json.loads((tmp_path / "run" / "study.json").read_text())["strategies"]
+    found = trained["unfrozen"]
+    assert found["frozen_layers"] == found["layers"] - 8
+    assert found == about["figures"]["unfrozen"]
     row = listed(BLOCKS, "--layers")[BLOCKS]
-    assert (row["layers"], row["blocks"]) == (about["layers"], 4)
+    assert (row["layers"], row["blocks"]) == (found["layers"], 4)
     predictions = table(tmp_path / "run" / "fine-tuned" / "predictions.csv")
     shown = must(
         "predict", tmp_path / "run" / "fine-tuned" / "bundle", *(data / row["path"] for row in predictions)
@@ -494,7 +497,8 @@ def test_layers_are_counted_on_demand_and_kept(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("FROSTLINE_CACHE", str(tmp_path))
     assert listed("test_resnet")["test_resnet"]["layers"] is None
     counted = listed("test_resnet", "--layers")["test_resnet"]
-    assert counted["layers"] == backbone.build("test_resnet", "random").layer_count  # without computing anything
+    lines = backbone.build("test_resnet", "random").lines
+    assert counted["layers"] == len(lines.counted)  # without computing anything
     assert listed("test_resnet")["test_resnet"] == counted
     (tmp_path / "networks.json").write_text("{damaged")
     assert listed("test_resnet")["test_resnet"]["layers"] is None

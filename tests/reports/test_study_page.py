@@ -15,7 +15,7 @@ import pytest
 
 from frostline import wording
 from frostline.errors import RunError
-from frostline.reports import study_page
+from frostline.reports import markdown, study_page
 from support.reports import (
     ACCURACY,
     FLOWERS,
@@ -60,6 +60,23 @@ def test_every_figure_is_there_as_people_read_it(tmp_path: Path) -> None:
         "daisy taken for rose (3)",
     ):
         assert expected in text, expected
+
+
+def test_what_a_line_leaves_to_train_is_told_as_the_line_counts_it(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    row = next(row for row in study["strategies"] if row["name"] == "fine-tuned")
+    row["unfrozen"] = {
+        "line": "30%", "frozen_layers": 100, "layers": 104, "head": 164_613, "backbone": 720_000, "share": 0.3238,
+        "blocks": ["features.17", "features.18"], "partly": ["features.17"],
+    }  # fmt: skip
+    save(run, study)
+    text = read(study_page.build(run))
+    assert "100 of 104" in text
+    told = "fine-tuned trains 884,613 parameters: the head and 32 % of the backbone (features.17 in part, features.18)."
+    assert told in text
+    assert "133 of 139" not in text
+    assert "100 of 104" in markdown.build(run).read_text(encoding="utf-8")
 
 
 def test_it_says_which_photos_were_watched_and_which_were_rendered(tmp_path: Path) -> None:

@@ -155,6 +155,15 @@ def test_the_lines_and_the_trainable_parameters_are_the_tutorials(run: Run) -> N
     # 1280 x 128 + 128 for the hidden layer, 128 x 3 + 3 for three classes; 720,000 in the last six layers
     assert rows["frozen"]["parameters"]["trainable"] == 1280 * 128 + 128 + 128 * 3 + 3
     assert rows["fine-tuned"]["parameters"]["trainable"] - rows["frozen"]["parameters"]["trainable"] == 720_000
+    told = (
+        f"fine-tuned trains {rows['fine-tuned']['parameters']['trainable']:,} parameters: the head and 32 % of the "
+        "backbone (features.17 in part, features.18)."
+    )
+    pages = [
+        run.said.out,
+        *((run.out / f).read_text(encoding="utf-8") for f in ("report.html", "fine-tuned/bundle/README.md")),
+    ]
+    assert all(told in " ".join(page.replace("\u00a0", " ").split()) for page in pages)
     assert rows["fine-tuned"]["head_history"] == rows["frozen"]["history"]  # it starts from that head
 
 

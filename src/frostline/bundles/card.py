@@ -28,9 +28,14 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
     counts
         Photos of each class.
     """
+    row = {"name": about.strategy, "freeze_line": about.line, "layers": about.layers, **about.figures}
+    frozen, layers = wording.frozen_layers(row)
     return _filled(
         "card.md.j2",
         about=about,
+        frozen=frozen,
+        layers=layers,
+        unfrozen=wording.unfrozen(row),
         figures=about.figures,
         config=config,
         counts=counts,

@@ -167,6 +167,9 @@ def _print_study(document: Mapping[str, Any]) -> None:
     for cells in rows:
         shown.add_row(*(cells[column] for column in columns))
     print_table(shown)
+    for row in document["strategies"]:
+        if told := wording.unfrozen(row):
+            line(told)
     print_skipped(dataset["skipped"])
     if conflicts := dataset["conflicts"]:
         line(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.")

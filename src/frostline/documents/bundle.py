@@ -7,7 +7,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.shared import Interval
+from frostline.documents.shared import Interval, Unfrozen
 from frostline.recipes import Weights
 
 
@@ -29,6 +29,7 @@ class BundleFigures(TypedDict):
     photos: int
     rendered: bool
     refit: bool
+    unfrozen: NotRequired[Unfrozen]
     accuracy: float
     accuracy_ci: Interval
     balanced_accuracy: float

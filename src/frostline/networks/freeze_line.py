@@ -1,8 +1,8 @@
 """The freeze line: cut a network at any layer into a frozen prefix and a trainable suffix.
 
 A *layer* is a leaf module in execution order, as Keras counts layers. Line 0 leaves everything trainable; line n (of n
-layers) freezes the whole backbone; the line `top-6` unfreezes the last six layers. The cut may fall inside a block:
-whatever tensors are live at the line (a residual branch beside the main one, say) are the boundary, so prefix followed
+layers) freezes the whole backbone. What users say for it is in `frostline.networks.lines`. The cut may fall inside a
+block: whatever tensors are live at the line (a residual branch beside the main one, say) are the boundary, so prefix followed
 by suffix computes, bit for bit, what the whole network computes.
 """
 

@@ -1,7 +1,7 @@
 """Several backbones side by side, as one: ``mobilenet_v2+tf_efficientnet_lite0``.
 
-Each sees the same photo, scaled as its publisher did; their features stand one behind the other. Layers are
-counted from the top, the networks in turns: ``top-12`` of two networks unfreezes the last six layers of both.
+Each sees the same photo, scaled as its publisher did; their features stand one behind the other. Their layers
+take turns, aligned at the top, so that a line has as many layers of each above it (those without parameters included).
 """
 
 from __future__ import annotations

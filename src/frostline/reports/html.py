@@ -26,10 +26,12 @@ _WORDS = (
     wording.count,
     wording.decimal,
     wording.decimals,
+    wording.frozen_layers,
     wording.moment,
     wording.refit_note,
     wording.points,
     wording.span,
+    wording.unfrozen,
     wording.tied,
 )
 

@@ -129,7 +129,7 @@ def _figure(metric: Metric, strategy: Row) -> list[str]:
 def _sizes(strategy: Row) -> list[str]:
     """Frozen layers, trainable and all parameters."""
     parameters = strategy.get("parameters") or {}
-    frozen = f"{wording.count(strategy.get('freeze_line'))} of {wording.count(strategy.get('layers'))}"
+    frozen = " of ".join(map(wording.count, wording.frozen_layers(strategy)))
     return [frozen, wording.count(parameters.get("trainable")), wording.count(parameters.get("total"))]
 
 

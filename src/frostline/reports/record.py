@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
+from frostline import wording
 from frostline.documents import Sweep, trained_alike
 from frostline.errors import RunError
 from frostline.reports.svg import looks
@@ -29,7 +30,7 @@ class Record:
 
     run: Path
     study: Row
-    """study.json; each strategy also has its "colour", "shape" and "frozen_share"."""
+    """study.json; each strategy also has its "colour", "shape", "frozen_layers", "all_layers" and "frozen_share"."""
     settings: str
     """config.toml as text; empty when there is none."""
     config: Row
@@ -161,7 +162,8 @@ def _read_study(run: Path) -> Row:
     signs = looks([strategy["name"] for strategy in study["strategies"]])
     for strategy in study["strategies"]:
         strategy["colour"], strategy["shape"] = signs[strategy["name"]]
-        layers, line = strategy.get("layers"), strategy.get("freeze_line")
+        line, layers = wording.frozen_layers(strategy)
+        strategy["frozen_layers"], strategy["all_layers"] = line, layers
         _add_calibration_error(strategy, study.get("reported_on"))
         strategy["frozen_share"] = min(line / layers, 1.0) if layers and line is not None else None
     return dict(study)

@@ -56,7 +56,8 @@ def _advice(row: LineRow) -> str:
         return "Freeze the whole network and train a head"
     if row["freeze_line"] == 0:
         return "Fine-tune the whole network (line 0)"
-    return f"Put the line at {row['name']} ({row['freeze_line']} of {row['layers']} layers frozen)"
+    frozen, layers = wording.frozen_layers(row)
+    return f"Put the line at {row['name']} ({frozen} of {layers} layers frozen)"
 
 
 def photo_answer(document: Sweep) -> tuple[str, str]:

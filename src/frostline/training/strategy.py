@@ -160,6 +160,7 @@ def _headline(row: StrategyRow, prepared: Prepared) -> BundleFigures:
         "photos": len(prepared.reported()),
         "rendered": prepared.rendered,
         "refit": "refit" in row,
+        **({"unfrozen": row["unfrozen"]} if "unfrozen" in row else {}),
     }
     return cast(BundleFigures, {**about, **{name: value for name, value in row.items() if name in names}})
 
