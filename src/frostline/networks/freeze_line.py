@@ -2,8 +2,8 @@
 
 A *layer* is a leaf module in execution order, as Keras counts layers. Line 0 leaves everything trainable; line n (of n
 layers) freezes the whole backbone. What users say for it is in `frostline.networks.lines`. The cut may fall inside a
-block: whatever tensors are live at the line (a residual branch beside the main one, say) are the boundary, so prefix followed
-by suffix computes, bit for bit, what the whole network computes.
+block: whatever tensors are live at the line (a residual branch beside the main one, say) are the boundary, so prefix
+followed by suffix computes, bit for bit, what the whole network computes.
 """
 
 from __future__ import annotations
