@@ -124,6 +124,8 @@ class Crossing(TypedDict):
     difference_at_most: float
     difference_ci: Interval
     shown: bool
+    shown_from: NotRequired[float | None]
+    """The smallest number tried from which on the difference is shown at every number."""
     differences: NotRequired[list[CurveDifference]]
     at_photos: NotRequired[float | None]
     at_photos_ci: NotRequired[Annotated[Sequence[float | str], Len(2, 2)]]

@@ -177,6 +177,11 @@ def _add_learning_curve(study: Gathering) -> bool:
         return False
     strategies = study.prepared.config.strategies
     study.document["data_curve"] = learning_curve.curve(
-        study.run, study.prepared, strategies, study.progress, study.log
+        study.run,
+        study.prepared,
+        strategies,
+        {row["name"]: row for row in study.document["strategies"]},
+        study.progress,
+        study.log,
     )
     return True

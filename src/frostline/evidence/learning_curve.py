@@ -1,14 +1,16 @@
 """How accuracy grows with the number of photos, in small: measured beside a study, to say from how many on
 fine-tuning pays.
 
-The frozen and the fine-tuned strategy are trained again on nested shares of the training photos, on the activations
-that the cache holds; all photos were trained on already. One repeat: the intervals are over the photos reported on.
-`frostline sweep --photos` has more sizes and repeats.
+The frozen and the fine-tuned strategy are trained again on shares of the training photos, on the activations that the
+cache holds, twice on other photos each time, so that the luck of training is in the intervals. All photos were trained on
+already, once. Each share is trained as the study's own models were: with as many views of each photo, for the same part
+of the recipe's epochs (few photos get more of them, as anywhere in frostline), and with its validation photos where the
+study's models had theirs. `frostline sweep --photos` has more sizes and repeats.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +18,21 @@ from typing import Any
 import numpy as np
 
 from frostline import documents
-from frostline.documents import Study, Sweep
+from frostline.documents import StrategyRow, Study, Sweep
+from frostline.documents.strategy import Refit
 from frostline.documents.study import AgainstBaseline, Crossing, CurveDifference, DataCurve, PhotosNeeded
 from frostline.errors import RunError
 from frostline.photos.manifest import Photo
 from frostline.progress import Progress
 from frostline.recipes import Strategy
-from frostline.stats import intervals, sweep_stats
+from frostline.stats import sweep_stats
 from frostline.stats.clusters import Clusters
+from frostline.stats.means import mean
 from frostline.stats.predictions import Prediction, read_predictions, write_predictions
 from frostline.training.evaluation import evaluate, torch_logits
+from frostline.training.optimiser import stretched
 from frostline.training.prepare import Prepared
-from frostline.training.stages import TrainedHead, train_strategy
+from frostline.training.stages import train_for, train_strategy
 
 Log = Callable[..., None]
 
@@ -39,7 +44,8 @@ joined in).
 """
 
 _LEAST = 4  # photos of a class, in the mean
-_STEPS = 100  # few photos get as many epochs as make so many steps, where the study itself may take more
+REPEATS = 2
+"""Training runs on each share, each on photos drawn anew."""
 
 
 def drawn(labels: Sequence[str], digests: Sequence[str], seed: int, repeat: int) -> dict[str, list[int]]:
@@ -76,18 +82,25 @@ def subsets(
     return {size: sorted(place for places in order.values() for place in places[:size]) for size in sizes}
 
 
-def share_of(photos: Sequence[Photo], share: float, seed: int) -> list[int]:
-    """Ascending places of a share of the photos in which each class has its own, at least one; smaller shares are
-    parts of larger ones.
+def share_of(photos: Sequence[Photo], share: float, seed: int, repeat: int = 0) -> list[int]:
+    """Ascending places of a share of the photos in which each class has its own, at least one; of one repeat, smaller
+    shares are parts of larger ones.
     """
-    order = drawn([p.label for p in photos], [p.sha256 for p in photos], seed, 0)
+    order = drawn([p.label for p in photos], [p.sha256 for p in photos], seed, repeat)
     return sorted(place for places in order.values() for place in places[: max(1, round(share * len(places)))])
 
 
 # ---- the curve -------------------------------------------------------------------------------------------------------
 
 
-def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progress: Progress, log: Log) -> DataCurve:
+def curve(
+    run: Path,
+    prepared: Prepared,
+    strategies: Sequence[Strategy],
+    rows: Mapping[str, StrategyRow],
+    progress: Progress,
+    log: Log,
+) -> DataCurve:
     """``data_curve`` of study.json: accuracies by number of photos, where fine-tuning begins to pay, photos to 95 %
     of the final accuracy.
 
@@ -95,7 +108,7 @@ def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progres
 
     Parameters
     ----------
-    strategies
+    strategies, rows
         Of the run, finished; those of `PAIR` among them.
     """
     training = prepared.part(prepared.split.train.tolist())
@@ -103,19 +116,23 @@ def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progres
     if not shares:
         return {"why_not": f"{len(training)} photos to train on are too few to leave some out and see what it costs"}
     pair = [next(s for s in strategies if s.name == name) for name in PAIR]
-    task = progress.task("On fewer photos: frozen and fine-tuned", 2 * len(shares))
-    counts, right = [], []
+    task = progress.task("On fewer photos: frozen and fine-tuned", 2 * len(shares) * REPEATS)
+    counts, correct = [], []
     for share in shares:
-        some = _some(prepared, share)
-        counts.append(len(some.split.train))
-        right.append(_trained(run, some, pair, task.advance))
+        some = [_some(prepared, share, repeat) for repeat in range(REPEATS)]
+        joined = len(some[0].split.validation) if any("refit" in rows[s.name] for s in pair) else 0
+        counts.append(len(some[0].split.train) + joined)
+        correct.append(
+            [[_trained(run, one, s, rows[s.name], len(training), task.advance) for one in some] for s in pair]
+        )
         log("fewer photos", photos=counts[-1])
     task.finish()
-    joined = len(prepared.split.validation) if prepared.refits and any(s.refit for s in pair) else 0
+    joined = len(prepared.split.validation) if any("refit" in rows[s.name] for s in pair) else 0
     counts.append(len(training) + joined)
-    right.append([_correct(read_predictions(run / s.name / "predictions.csv")) for s in pair])
+    own = [_correct(read_predictions(run / s.name / "predictions.csv")) for s in pair]
+    correct.append([[one] * REPEATS for one in own])
     grid = sweep_stats.Grid(
-        list(PAIR), np.array(counts) / len(prepared.classes), np.array(right).transpose(1, 0, 2)[:, :, None, :]
+        list(PAIR), np.array(counts) / len(prepared.classes), np.array(correct).transpose(1, 0, 2, 3)
     )
     baseline = run / "baseline" / "predictions.csv"
     scratch = _correct(read_predictions(baseline)) if baseline.exists() else None
@@ -123,36 +140,53 @@ def curve(run: Path, prepared: Prepared, strategies: Sequence[Strategy], progres
     return _figures(grid, counts, scratch, len(training), prepared.config.seed, clusters)
 
 
-def _some(prepared: Prepared, share: float) -> Prepared:
+def _some(prepared: Prepared, share: float, repeat: int) -> Prepared:
     """The same study with a share of the photos to train on, and to validate on where those aren't reported on."""
-    train = prepared.split.train[share_of(prepared.part(prepared.split.train.tolist()), share, prepared.config.seed)]
-    validation = prepared.split.validation
+    seed = prepared.config.seed
+    train, validation = prepared.split.train, prepared.split.validation
+    train = train[share_of(prepared.part(train.tolist()), share, seed, repeat)]
     if not prepared.validation_is_reported:
-        validation = validation[share_of(prepared.part(validation.tolist()), share, prepared.config.seed)]
-    return replace(prepared, split=replace(prepared.split, train=train, validation=validation))
+        validation = validation[share_of(prepared.part(validation.tolist()), share, seed, repeat)]
+    split = replace(prepared.split, train=train, validation=validation)
+    return replace(prepared, split=split, training_seed=seed + repeat)
 
 
 def _trained(
-    run: Path, prepared: Prepared, pair: Sequence[Strategy], advance: Callable[[int], None]
-) -> list[list[bool]]:
-    """Which of the photos reported on each strategy gets right after training on these."""
-    head: TrainedHead | None = None
-    answers = []
-    for s in pair:
-        file = run / FOLDER / f"{s.name}-{len(prepared.split.train)}.csv"
-        if not file.exists():
-            short = replace(s, recipe=replace(s.recipe, least_steps=min(s.recipe.least_steps, _STEPS)))
-            start = head if s.head_first and s.head_recipe == pair[0].recipe else None
-            strategy, quiet = short if s.head_first else s, Progress(quiet=True)
+    run: Path, prepared: Prepared, strategy: Strategy, row: StrategyRow, full: int, advance: Callable[[int], None]
+) -> list[bool]:
+    """Which of the photos reported on a strategy gets right after training on these.
+
+    Parameters
+    ----------
+    row
+        Of the study's own model, trained on `full` photos before its refit: this one is trained alike.
+    """
+    repeat = prepared.training_seed - prepared.config.seed
+    file = run / FOLDER / f"{strategy.name}-{len(prepared.split.train)}-{repeat}.csv"
+    if not file.exists():
+        quiet = Progress(quiet=True)
+        if "refit" in row:
+            alike, epochs = _alike(strategy, row["refit"], full, len(prepared.split.train))
+            trained, _ = train_for(alike, prepared.joined(), None, epochs, progress=quiet, log=_unlogged)
+        else:
             prepared.fill_views(strategy, quiet)
-            trained = train_strategy(strategy, prepared, None, head=start, progress=quiet, log=_unlogged)
-            head = trained.head
-            write_predictions(
-                file, evaluate(trained, prepared, torch_logits(trained, prepared)).reported, prepared.classes
-            )
-        answers.append(_correct(read_predictions(file)))
-        advance(1)
-    return answers
+            trained = train_strategy(strategy, prepared, None, head=None, progress=quiet, log=_unlogged)
+        predictions = evaluate(trained, prepared, torch_logits(trained, prepared)).reported
+        write_predictions(file, predictions, prepared.classes)
+    advance(1)
+    return _correct(read_predictions(file))
+
+
+def _alike(strategy: Strategy, refit: Refit, full: int, photos: int) -> tuple[Strategy, tuple[int, int]]:
+    """The strategy and its epochs (of the head, of its own layers) for `photos` training photos: the views of the
+    study's own model on `full` photos, and the same part of the recipe's epochs as that model was refitted for.
+    """
+    recipes, epochs = [], []
+    for recipe, kept in ((strategy.head_recipe, refit["head_epochs"]), (strategy.recipe, refit["epochs"])):
+        whole, few = stretched(recipe, full), stretched(recipe, photos)
+        recipes.append(replace(few, views=whole.views, patience=0, least_steps=0, least_pictures=0))
+        epochs.append(max(1, round(few.epochs * kept / whole.epochs)))
+    return replace(strategy, head_recipe=recipes[0], recipe=recipes[1]), (epochs[0], epochs[1])
 
 
 def _unlogged(event: str, **values: Any) -> None:
@@ -169,7 +203,7 @@ def _figures(
     scratch: Sequence[bool] | None,
     scratch_photos: int,
     seed: int,
-    clusters: Clusters,
+    clusters: Clusters | None,
 ) -> DataCurve:
     found = sweep_stats.resample(grid, seed, clusters)
     classes = counts[-1] / grid.per_class[-1]
@@ -177,11 +211,14 @@ def _figures(
     points = sweep_stats.curves(grid, found)
     for point in points:
         point["photos"] = round(point["per_class"] * classes)
+        if point["photos"] == counts[-1]:
+            del point["repeats"][1:]  # the study's own model stands in for every repeat
     differences = _in_photos(crossing, classes)
     against = None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos, clusters)
     return {
         "source": "study",
         "photos": list(counts),
+        "runs": [*[grid.correct.shape[2]] * (len(counts) - 1), 1],
         "reported": grid.correct.shape[3],
         "curves": points,
         "crossing": crossing,
@@ -203,16 +240,22 @@ def _to_most(counts: Sequence[int], accuracies: np.ndarray) -> PhotosNeeded:
 
 
 def _against(
-    grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int, clusters: Clusters
+    grid: sweep_stats.Grid, photos: int, scratch: np.ndarray, scratch_photos: int, clusters: Clusters | None
 ) -> AgainstBaseline:
-    """The frozen strategy on the fewest photos against the network from scratch on all of them."""
-    compared = intervals.compare("frozen", grid.correct[0, 0, 0], "baseline", scratch, clusters)
+    """The frozen strategy on the fewest photos, in the mean over its repeats, against the network from scratch on all.
+
+    The interval adds up the variances over photos and over repeats, with Student's t for independent photos.
+    """
+    runs = grid.correct[0, 0]
+    gap = mean(runs.mean(0) - scratch, clusters)
+    luck = float(runs.mean(1).var(ddof=1)) / len(runs) if len(runs) > 1 else 0.0
+    found = gap._replace(error=float(np.hypot(gap.error, np.sqrt(luck))))
     return {
         "photos": photos,
         "baseline_photos": scratch_photos,
-        "difference": compared.difference,
-        "ci": compared.ci,
-        "p_value": compared.p_value,
+        "difference": found.value,
+        "ci": found.ci,
+        "p_value": min(found.above, found.below),
     }
 
 

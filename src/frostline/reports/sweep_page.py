@@ -71,13 +71,13 @@ def photo_answer(document: Sweep) -> tuple[str, str]:
 def _crossing(c: Crossing, smallest: float, largest: float) -> str:
     name, other, points = c["challenger"], c["reference"], 100 * c["difference_at_most"]
     interval = wording.interval(c["difference_ci"])
-    if c["at"] is None:
+    if c["at"] is None and points <= 0:
         gap = "level with" if points == 0 else f"{-points:.1f} points behind"
         return (
             f"{_capital(name)} does not pay within these photos: with {largest:.0f} of each class it is {gap} {other} "
             f"({interval})."
         )
-    if not c["shown"]:
+    if c["at"] is None or not c["shown"]:
         return (
             f"Whether {name} pays is not settled within these photos: with {largest:.0f} of each class it is "
             f"{points:.1f} points ahead of {other}, but that may be due to chance ({interval})."
@@ -85,11 +85,11 @@ def _crossing(c: Crossing, smallest: float, largest: float) -> str:
     if c["from_the_start"]:
         where = f"at every number of photos measured, {smallest:.0f} to {largest:.0f} of each class"
     else:
-        where = f"from about {c['at']:.0f} photos of each class on"
+        where = f"from {c.get('shown_from') or largest:.0f} photos of each class on"
     low, high = (_end(end, smallest, largest) for end in c["at_ci"])
     return (
-        f"{_capital(name)} pays {where} (95 % CI {low} to {high}): with {largest:.0f} it is {points:.1f} points ahead "
-        f"of {other} ({interval})."
+        f"{_capital(name)} pays {where}: with {largest:.0f} it is {points:.1f} points ahead of {other} ({interval}). The "
+        f"curves cross at about {c['at']:.0f} (95 % CI {low} to {high})."
     )
 
 

@@ -94,9 +94,11 @@ def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> C
     """From how many photos of a class on one strategy stays ahead of another.
 
     Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where
-    the challenger is not ahead at the largest size, and the smallest size where it is ahead from there on. Ends of
-    ``at_ci`` that lie outside the sizes are "below" or "beyond". ``shown`` says whether it is ahead at the largest size
-    beyond chance (95 % CI of the paired difference).
+    the challenger is not shown to be ahead at the largest size (``shown``: the 95 % CI of the paired difference is above
+    0), and the smallest size where it is ahead from there on. Ends of ``at_ci`` that lie outside the sizes are "below"
+    or "beyond". ``shown_from`` is the smallest size from which on it is shown to be ahead at every size; sizes are
+    tested from the largest down until one is not shown, so no correction is needed (a fixed sequence; Maurer et al.,
+    1995).
     """
     difference = found.draws[:, challenger] - found.draws[:, reference]
     mean = found.mean[challenger] - found.mean[reference]
@@ -104,19 +106,22 @@ def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> C
     places = np.array([_crossing(grid.per_class, d) for d in difference])
     at = _crossing(grid.per_class, mean)
     smallest = float(grid.per_class[0])
+    each = [found.interval(difference[:, j]) for j in range(len(mean))]
+    unshown = max((j for j, (low, _) in enumerate(each) if low <= 0), default=-1)
     return {
         "challenger": grid.strategies[challenger],
         "reference": grid.strategies[reference],
-        "at": None if math.isinf(at) and at > 0 else max(at, smallest),
+        "at": None if at == math.inf or last[0] <= 0 else max(at, smallest),
         "from_the_start": at == -math.inf,
         "at_ci": [_end(end) for end in found.interval(places)],
         "share": float(np.mean(places < math.inf)),
         "difference_at_most": float(mean[-1]),
         "difference_ci": last,
         "shown": last[0] > 0,
+        "shown_from": float(grid.per_class[unshown + 1]) if unshown + 1 < len(mean) else None,
         "differences": [
-            {"per_class": float(x), "difference": float(m), "ci": found.interval(difference[:, j])}
-            for j, (x, m) in enumerate(zip(grid.per_class, mean, strict=True))
+            {"per_class": float(x), "difference": float(m), "ci": ci}
+            for x, m, ci in zip(grid.per_class, mean, each, strict=True)
         ],
     }
 

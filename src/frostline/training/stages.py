@@ -137,21 +137,47 @@ def refit(
     photos, joined = len(prepared.split.train), prepared.joined()
     own, head = (repeated(recipe, photos) for recipe in (trained.strategy.recipe, trained.strategy.head_recipe))
     strategy = replace(trained.strategy, recipe=own, head_recipe=head)
-    stages = _Stages(strategy, joined, folder, progress, log)
-    layers, seconds = stages.new_head(), 0.0
-    if strategy.head_first:
-        state = stages.train(stages.on_frozen_network(layers), "head again", trained.head_epochs)
-        seconds += sum(epoch.seconds for epoch in state.history)
-    above = stages.above_line(layers)
-    state = stages.train(above, "own again", trained.state.best_epoch)
-    seconds += sum(epoch.seconds for epoch in state.history)
+    epochs = (trained.head_epochs, trained.state.best_epoch)
+    again, seconds = train_for(strategy, joined, folder, epochs, progress=progress, log=log)
     row: Refit = {
         "photos": len(joined.split.train),
         "head_epochs": trained.head_epochs,
         "epochs": trained.state.best_epoch,
         "seconds": seconds,
     }
-    return replace(trained, parts=stages.parts(above)), row
+    return replace(trained, parts=again.parts), row
+
+
+def train_for(
+    strategy: Strategy,
+    prepared: Prepared,
+    folder: Path | None,
+    epochs: tuple[int, int],
+    *,
+    progress: Progress,
+    log: Log,
+) -> tuple[TrainedStrategy, float]:
+    """Train a strategy for so many epochs of its head alone and of its own layers; nothing is validated.
+
+    Returns
+    -------
+    tuple
+        The model, without a history; and the seconds that its training took.
+
+    Raises
+    ------
+    RunError
+        As `train_strategy`.
+    """
+    stages = _Stages(strategy, prepared, folder, progress, log)
+    layers, seconds = stages.new_head(), 0.0
+    if strategy.head_first:
+        state = stages.train(stages.on_frozen_network(layers), "head again", epochs[0])
+        seconds += sum(epoch.seconds for epoch in state.history)
+    above = stages.above_line(layers)
+    state = stages.train(above, "own again", epochs[1])
+    seconds += sum(epoch.seconds for epoch in state.history)
+    return TrainedStrategy(strategy, stages.parts(above), State(), [], epochs[0]), seconds
 
 
 @dataclass(frozen=True)

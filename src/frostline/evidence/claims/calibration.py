@@ -9,10 +9,10 @@ import numpy.typing as npt
 
 from frostline import wording
 from frostline.evidence.claims.evidence import Evidence, Finding, all_of
-from frostline.evidence.claims.means import Mean, folds, mean
 from frostline.stats import intervals
 from frostline.stats.calibration import recalibrated
 from frostline.stats.clusters import Clusters
+from frostline.stats.means import Mean, folds, mean
 
 Floats = npt.NDArray[np.float64]
 

@@ -14,9 +14,9 @@ from frostline.documents import StrategyRow
 from frostline.documents.study import AgainstBaseline, DataCurve
 from frostline.evidence.claims.evidence import Evidence, Finding, all_of, any_of, untested
 from frostline.evidence.claims.features import comparison
-from frostline.evidence.claims.means import Mean, mean
 from frostline.evidence.claims.overfitting import rises
 from frostline.stats.intervals import Comparison
+from frostline.stats.means import Mean, mean
 from frostline.stats.resampling import photo_counts
 
 _RESAMPLES = 2000

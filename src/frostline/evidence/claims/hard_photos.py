@@ -11,12 +11,12 @@ from scipy import stats
 from frostline import wording
 from frostline.documents.study import ErrorCause
 from frostline.evidence.claims.evidence import Evidence, Finding, all_of, any_of, untested
-from frostline.evidence.claims.means import mean
 from frostline.evidence.corruptions import Kind
 from frostline.evidence.error_causes import NOTHING
 from frostline.evidence.robustness import CorruptionResults
 from frostline.stats import intervals
 from frostline.stats.clusters import Clusters
+from frostline.stats.means import mean
 
 BLAMED: tuple[Kind, ...] = ("lighting", "blur", "viewing angle", "occlusion")
 """The kinds of corruption that the tutorial blames for errors."""

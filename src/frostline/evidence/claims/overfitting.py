@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from frostline.documents.strategy import Epoch
 from frostline.evidence.claims.evidence import Evidence, Finding, untested
-from frostline.evidence.claims.means import Mean, folds, mean
 from frostline.stats.clusters import Clusters
+from frostline.stats.means import Mean, folds, mean
 from frostline.training.stages import ValidationByEpoch
 
 Floats = npt.NDArray[np.float64]
