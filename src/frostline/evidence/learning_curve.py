@@ -2,10 +2,10 @@
 fine-tuning pays.
 
 The frozen and the fine-tuned strategy are trained again on shares of the training photos, on the activations that the
-cache holds, twice on other photos each time, so that the luck of training is in the intervals. All photos were trained on
-already, once. Each share is trained as the study's own models were: with as many views of each photo, for the same part
-of the recipe's epochs (few photos get more of them, as anywhere in frostline), and with its validation photos where the
-study's models had theirs. `frostline sweep --photos` has more sizes and repeats.
+cache holds; twice, on other photos each time, so that the luck of training is in the intervals. All photos were trained
+on already, once. Each share is trained as the study's own models were: with as many views of each photo, for the same
+part of the recipe's epochs (few photos get more of them, as anywhere in frostline), and with its validation photos
+where the study's models had theirs. `frostline sweep --photos` has more sizes and repeats.
 """
 
 from __future__ import annotations
@@ -209,6 +209,7 @@ def _figures(
     classes = counts[-1] / grid.per_class[-1]
     crossing = sweep_stats.crossing(grid, found, 1, 0)
     points = sweep_stats.curves(grid, found)
+    against = None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos, clusters)
     for point in points:
         point["photos"] = round(point["per_class"] * classes)
         if point["photos"] == counts[-1]:

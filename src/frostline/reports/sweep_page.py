@@ -87,10 +87,9 @@ def _crossing(c: Crossing, smallest: float, largest: float) -> str:
     else:
         where = f"from {c.get('shown_from') or largest:.0f} photos of each class on"
     low, high = (_end(end, smallest, largest) for end in c["at_ci"])
-    return (
-        f"{_capital(name)} pays {where}: with {largest:.0f} it is {points:.1f} points ahead of {other} ({interval}). The "
-        f"curves cross at about {c['at']:.0f} (95 % CI {low} to {high})."
-    )
+    cross = "" if c["from_the_start"] else f" The curves cross at about {c['at']:.0f} (95 % CI {low} to {high})."
+    ahead = f"with {largest:.0f} it is {points:.1f} points ahead of {other} ({interval})"
+    return f"{_capital(name)} pays {where}: {ahead}.{cross}"
 
 
 def _end(end: float | str, smallest: float, largest: float) -> str:

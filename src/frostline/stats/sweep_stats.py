@@ -94,11 +94,11 @@ def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> C
     """From how many photos of a class on one strategy stays ahead of another.
 
     Between two sizes the difference is read off a straight line over the logarithm of the size. ``at`` is None where
-    the challenger is not shown to be ahead at the largest size (``shown``: the 95 % CI of the paired difference is above
-    0), and the smallest size where it is ahead from there on. Ends of ``at_ci`` that lie outside the sizes are "below"
-    or "beyond". ``shown_from`` is the smallest size from which on it is shown to be ahead at every size; sizes are
-    tested from the largest down until one is not shown, so no correction is needed (a fixed sequence; Maurer et al.,
-    1995).
+    the challenger is not shown to be ahead at the largest size (``shown``: the 95 % CI of the paired difference is
+    above 0), and the smallest size where it is ahead from there on. Ends of ``at_ci`` that lie outside the sizes are
+    "below" or "beyond". ``shown_from`` is the smallest size from which on it is shown to be ahead at every size. Sizes
+    are tested from the largest down until one is not shown, so no correction is needed (a fixed sequence; Maurer et
+    al., 1995).
     """
     difference = found.draws[:, challenger] - found.draws[:, reference]
     mean = found.mean[challenger] - found.mean[reference]
