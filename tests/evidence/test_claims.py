@@ -4,7 +4,9 @@ effect.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -526,3 +528,15 @@ def test_photos_of_a_cluster_count_as_one() -> None:
     for number in (2, 3):
         assert together[number]["p_value"] == pytest.approx(alone[number]["p_value"], abs=0.1)
         assert apart[number]["p_value"] < together[number]["p_value"]
+
+
+# ---- no effect -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("groups", [None, 30])
+def test_equal_strategies_rarely_get_a_verdict(groups: int | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The table of coverage has 2,000 studies of each size; of 20, more than 4 would have a chance of 1 in 400."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "benchmarks"))
+    simulated = importlib.import_module("simulated.claims")
+    found = [simulated.false_verdicts(simulated.null(np.random.default_rng([3, i]), 150, groups)) for i in range(20)]
+    assert sum(map(bool, found)) <= 4, found
