@@ -209,7 +209,6 @@ def _figures(
     classes = counts[-1] / grid.per_class[-1]
     crossing = sweep_stats.crossing(grid, found, 1, 0)
     points = sweep_stats.curves(grid, found)
-    against = None if scratch is None else _against(grid, counts[0], np.array(scratch), scratch_photos, clusters)
     for point in points:
         point["photos"] = round(point["per_class"] * classes)
         if point["photos"] == counts[-1]:

@@ -142,8 +142,8 @@ def _counted(count: int) -> str:
 
 def _data_words(curve: DataCurve, less: AgainstBaseline) -> str:
     text = (
-        f"trained on {less['photos']:,} photos, frozen is {wording.points(less['difference'])} points from the network "
-        f"trained from scratch on {less['baseline_photos']:,} ({wording.interval(less['ci'])})"
+        f"frozen, trained on {less['photos']:,} photos, less the network trained from scratch on "
+        f"{less['baseline_photos']:,}: {wording.points(less['difference'])} points ({wording.interval(less['ci'])})"
     )
     needed = curve.get("photos_to_95", {}).get("frozen")
     if needed is None:

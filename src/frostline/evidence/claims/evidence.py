@@ -48,7 +48,6 @@ class Evidence:
     """(V,) like `clusters`."""
     training_photos: int | None = None
     """How many photos the strategies were trained on, before any refit."""
-
     unfreezing: Unfreezing | None = None
     """What the study's decision says of fine-tuned against frozen; None in runs of older versions."""
 

@@ -46,7 +46,7 @@ def measure(evidence: Evidence) -> Finding:
     frozen, tuned = (evidence.robustness.get(name) for name in ("frozen", "fine-tuned"))
     if frozen is None or tuned is None:
         return untested("no corruption was measured", "frostline robustness RUN")
-    clusters = _clusters_of(evidence, tuned)
+    clusters = tuned.clusters
     kinds = [_kind(kind, frozen, tuned, clusters) for kind in BLAMED]
     before, after = _correct_under_blamed(frozen), _correct_under_blamed(tuned)
     gain, cost = mean(after - before, clusters), mean(tuned.clean - after, clusters)
@@ -83,14 +83,6 @@ def measure(evidence: Evidence) -> Finding:
     supports = all_of(cost.above, kept.above, gain.above, own)
     contradicts = any_of(kept.below, gain.below, harmless, _unlike_nothing(real))
     return Finding(measured, figures, supports, contradicts)
-
-
-def _clusters_of(evidence: Evidence, some: CorruptionResults) -> Clusters | None:
-    """The clusters of the photos that were corrupted."""
-    if evidence.clusters is None or not some.paths:
-        return None
-    by_path = {p.path: c for p, c in zip(evidence.predictions["fine-tuned"], evidence.clusters, strict=True)}
-    return np.array([by_path[path] for path in some.paths], dtype=np.intp)
 
 
 def _unlike_nothing(real: Sequence[ErrorCause]) -> float:
