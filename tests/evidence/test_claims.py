@@ -231,7 +231,7 @@ def test_convergence_rests_on_epochs_and_on_photos(
     assert found["figures"]["epochs_to_95"] == needed
     low, high = found["figures"]["epochs_difference_ci"]
     assert low <= needed["frozen"] - needed["baseline"] <= high
-    assert "about 25 bring it" in found["measured"]
+    assert "about 25 photos bring frozen" in found["measured"]
 
 
 def test_epochs_without_an_interval_decide_nothing() -> None:

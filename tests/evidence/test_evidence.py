@@ -109,10 +109,32 @@ def test_a_study_stopped_after_its_answer_is_finished_and_the_rest_can_be_had_la
     assert curve["photos"][-1] == found["dataset"]["train"]
     last = {row["strategy"]: row["accuracy"] for row in curve["curves"] if row["photos"] == curve["photos"][-1]}
     assert last == pytest.approx({row["name"]: row["accuracy"] for row in found["strategies"]})
-    assert found["claims"][6]["figures"]["differences"] == curve["differences"]
+    assert curve["runs"] == [learning_curve.REPEATS] * (len(curve["photos"]) - 1) + [1]
+    assert [len(row["repeats"]) for row in curve["curves"]] == 2 * curve["runs"]
+    pair = found["claims"][6]["figures"]
+    assert pair["differences"][:-1] == curve["differences"][:-1]
+    assert pair["difference"] == pytest.approx(found["decision"]["unfreezing"]["difference"])
     before = {p: p.stat().st_mtime_ns for p in out.glob("*/*.csv")}
     must("study", data, "--out", out, *options, "--resume")  # nothing is left to do
     assert {p: p.stat().st_mtime_ns for p in out.glob("*/*.csv")} == before
+
+
+def test_few_photos_are_trained_on_as_the_study_was_refit_included(pretrained: Path, tmp_path: Path) -> None:
+    data, out = tmp_path / "photos", tmp_path / "run"
+    for kind in range(2):
+        (data / f"kind {kind}").mkdir(parents=True)
+        for i in range(30):
+            (data / f"kind {kind}" / f"{i}.png").write_bytes(encoded(textured(kind, 100 * kind + i), "PNG"))
+    options = ("--strategies", "frozen,fine-tuned", "--epochs", "1", "--explain", "0", "--robustness", "0", *SMALL)
+    must("study", data, "--out", out, *options)
+    found = document(out)
+    curve = found["data_curve"]
+    assert curve["photos"][-1] == found["dataset"]["train"] + found["dataset"]["validation"]
+    assert {row["refit"]["photos"] for row in found["strategies"]} == {curve["photos"][-1]}
+    each = [
+        f"{s}-{c}" for s in learning_curve.PAIR for c in range(learning_curve.REPEATS) for _ in curve["photos"][:-1]
+    ]
+    assert len(list((out / "learning").glob("*.csv"))) == len(each)
 
 
 @settings(deadline=None, max_examples=30)

@@ -149,4 +149,4 @@ def _data_words(curve: DataCurve, less: AgainstBaseline) -> str:
     if needed is None:
         return text
     about = "at most" if needed["at_most"] else "about"
-    return f"{text}, and {about} {needed['photos']:,.0f} bring it to 95 % of its final accuracy"
+    return f"{text}; {about} {needed['photos']:,.0f} photos bring frozen to 95 % of its final accuracy"

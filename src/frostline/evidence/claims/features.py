@@ -19,7 +19,7 @@ def measure(evidence: Evidence) -> Finding:
     sizes = f"{frozen['parameters']['total']:,} against {baseline['parameters']['total']:,} parameters in all"
     if frozen["parameters"]["total"] >= baseline["parameters"]["total"]:
         why = f"the frozen network is not the smaller one ({sizes}), so features can't be told from size"
-        return untested(why, "frostline study DATA --backbone mobilenet_v2", {"strategies": points})
+        return untested(why, "frostline study DATA --backbone mobilenet_v2 --image-size 224", {"strategies": points})
     result = comparison(evidence, "frozen", "baseline")
     measured = (
         f"{result.verdict}; {sizes}, {frozen['parameters']['trainable']:,} against "
