@@ -59,7 +59,7 @@ class Cell:
             data, strategies=[self.strategy], seed=seed, image_size=self.side, explain=0, robustness="0",
             line=self.line or None,
         )  # fmt: skip
-        whole = given.strategies[0]
+        whole = replace(given.strategies[0], line_counts="all")  # as when the cells were named: top-6 is the tutorial's
         recipe = whole.recipe
         if self.rate:
             which = "learning_rate" if self.strategy == "frozen" else "learning_rate_above_line"

@@ -28,9 +28,9 @@ class About:
     weights: str
     """What it started from: pretrained or random."""
     line: int
-    """Layers below the freeze line."""
+    """Layers below the freeze line, those without parameters included."""
     layers: int
-    """Layers in all."""
+    """Layers in all, those without parameters included."""
     classes: list[str]
     """In the order of the outputs."""
     transform: TransformFigures

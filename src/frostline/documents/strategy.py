@@ -123,7 +123,9 @@ class StrategyRow(TypedDict):
     backbone: str
     weights: Weights
     freeze_line: int
+    """Layers below the line, those without parameters included."""
     layers: int
+    """In all, those without parameters included."""
     image_size: int
     label_smoothing: NotRequired[float]
     """Of the training that made this model; it lowers confidence."""

@@ -298,7 +298,7 @@ def _class_warnings(records: Mapping[str, Record]) -> list[str]:
 def _settings(records: Mapping[str, Record]) -> list[Row]:
     """Settings of config.toml that differ, with each run's value; None where a run has no such setting."""
     flat = [dict(_flat(record.config)) for record in records.values()]
-    names = list(dict.fromkeys(name for values in flat for name in values))
+    names = list(dict.fromkeys(name for values in flat for name in values if not name.endswith(".line_asked")))
     rows = [{"setting": name, "values": [values.get(name) for values in flat]} for name in names]
     return [row for row in rows if any(value != row["values"][0] for value in row["values"])]
 
