@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from frostline.stats.intervals import mean_interval
 from frostline.stats.predictions import clusters as predicted_clusters
 from frostline.stats.predictions import read_predictions
 from support import photos
+from support.commands import must
 from support.prepared import prepared_run
 
 
@@ -95,3 +97,13 @@ def test_a_study_tells_the_figure_with_the_shared_groups_beside(tmp_path: Path) 
     assert len(set(own.tolist())) == 6
     assert "come from 6 groups" in run["answer_detail"]
     assert tuple(row["accuracy_ci"]) == mean_interval(np.array([p.correct for p in found], dtype=float), own)
+
+    # the bundle knows those groups too
+    said = must("evaluate", tmp_path / "run" / "baseline" / "bundle", other, "--json", "--quiet")
+    figures = json.loads(said.out)
+    assert (figures["known_groups"], figures["unseen"], figures["trained_on"]) == (48, 12, 0)
+    assert figures["photos"] == 12
+    assert figures["all"]["photos"] == 60
+    assert "48 of groups that it knows other photos of" in figures["seen_words"]
+    assert figures["reported_groups"]["groups"] == 6
+    assert figures["accuracy"] == row["accuracy"]
