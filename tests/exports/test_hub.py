@@ -6,6 +6,7 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,6 +15,7 @@ from xml.etree import ElementTree
 import pytest
 from huggingface_hub import ModelCard
 
+from frostline.bundles.about import licences_of, read_about
 from support.commands import SMALL, call, must
 from support.photos import write_folder
 from support.servers import LocalServer
@@ -135,6 +137,57 @@ def test_refusals_of_a_hub_are_one_line(bundle: Path, hub: type[Hub], monkeypatc
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     assert "does not answer" in call("push", bundle, "flowers", "--token", TOKEN, "--quiet").error
     assert "is not a bundle" in call("push", bundle.parent, "flowers", "--token", TOKEN, "--quiet").error
+
+
+def from_weights_under(bundle: Path, folder: Path, licence: str | None, backbone: str = "small_cnn") -> Path:
+    """The same bundle, as if it had started from published weights under that licence; None: an older bundle."""
+    copied = shutil.copytree(bundle, folder)
+    about = json.loads((copied / "bundle.json").read_text(encoding="utf-8")) | {"weights": "pretrained"}
+    about |= {"backbone": backbone}
+    origin = {"network": "a_network", "source": "a/b", "revision": "", "sha256": "0" * 64, "licence": licence}
+    about["pretrained_weights"] = [] if licence is None else [origin]
+    (copied / "bundle.json").write_text(json.dumps(about), encoding="utf-8")
+    return copied
+
+
+@pytest.mark.parametrize(
+    ("licence", "says"),
+    [
+        (
+            "dinov3-license",
+            "DINOv3 License (pass it on under the same agreement, with a copy of it; https://ai.meta.com",
+        ),
+        ("cc-by-nc-4.0", "CC-BY-NC-4.0 (no commercial use; https://creativecommons.org/licenses/by-nc/4.0)"),
+        ("some-house-license", "some-house-license (terms of its own: read them)"),
+    ],
+)
+def test_a_licence_with_conditions_is_told_before_anything_is_sent(
+    bundle: Path, hub: type[Hub], tmp_path: Path, licence: str, says: str
+) -> None:
+    copied = from_weights_under(bundle, tmp_path / "bundle", licence)
+    line = call("push", copied, "flowers", "--token", TOKEN, "--quiet").error
+    assert f"holds the weights of a_network, whose licence is the {says}" in line
+    assert line.endswith("read it, then push with --accept-licence")
+    assert hub.kept == {}
+    pushed = must("push", copied, "flowers", "--token", TOKEN, "--accept-licence")
+    assert "pushed under your acceptance of the" in pushed.err
+    assert json.loads(hub.kept["bundle.json"])["pretrained_weights"][0]["licence"] == licence
+
+
+@pytest.mark.parametrize(("licence", "says"), [("apache-2.0", ""), ("", "is not known here: look it up")])
+def test_a_licence_that_asks_for_nothing_more_is_no_hindrance(
+    bundle: Path, hub: type[Hub], tmp_path: Path, licence: str, says: str
+) -> None:
+    pushed = must("push", from_weights_under(bundle, tmp_path / "bundle", licence), "flowers", "--token", TOKEN)
+    assert says in pushed.err
+    assert "bundle.json" in hub.kept
+
+
+def test_a_bundle_of_an_older_version_is_told_by_its_networks_name(bundle: Path, tmp_path: Path) -> None:
+    name = "mobilenet_v2+convnext_tiny.dinov3_lvd1689m"
+    about, _ = read_about(from_weights_under(bundle, tmp_path / "bundle", None, name))
+    assert licences_of(about) == {"mobilenet_v2": "bsd-3-clause", "convnext_tiny.dinov3_lvd1689m": "dinov3-license"}
+    assert licences_of(replace(about, weights="random")) == {}
 
 
 def test_bench_measures_the_bundle_and_what_stands_beside_it(bundle: Path, tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,14 +25,14 @@ from torch import Tensor
 from torchvision.models import mobilenet_v2
 
 from frostline.errors import WeightsError
-from frostline.networks import backbone, measure, timm_names, weights
+from frostline.networks import backbone, measure, timm_names, timm_weights, weights
 from frostline.networks.activations import tap
 from frostline.networks.compilation import Runtime
 from frostline.networks.short_list import BY_NAME, Named
 from frostline.photos.decoding import Transform, prepare
 from support.commands import call, document, must, spawn, table
 from support.photos import FLOWERS, needs_flowers, write_folder
-from support.servers import LocalServer
+from support.servers import Hub
 
 Published = Callable[[str], Path]
 
@@ -295,45 +294,11 @@ def test_what_cannot_be_recorded_is_cut_at_its_blocks(tmp_path: Path) -> None:
 REPOSITORY = "timm/test_resnet.r160_in1k"
 
 
-class Hub(LocalServer):
-    """A hub with one file, on this machine."""
-
-    def __init__(self, content: bytes) -> None:
-        self.asked: list[str] = []
-        hub = self
-        digest = hashlib.sha256(content).hexdigest()
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_HEAD(self) -> None:
-                self._answer()
-
-            def do_GET(self) -> None:
-                if self._answer():
-                    self.wfile.write(content)
-
-            def _answer(self) -> bool:
-                hub.asked.append(self.path)
-                found = self.path == f"/{REPOSITORY}/resolve/main/model.safetensors"
-                self.send_response(200 if found else 404)
-                self.send_header("Content-Length", str(len(content) if found else 0))
-                self.send_header("ETag", f'"{digest}"')
-                self.send_header("X-Repo-Commit", "0" * 40)
-                if not found:
-                    self.send_header("X-Error-Code", "RepoNotFound")
-                self.end_headers()
-                return found
-
-            def log_message(self, *args: object) -> None:
-                pass
-
-        super().__init__(Handler)
-
-
 @pytest.fixture
 def hub() -> Iterator[tuple[Hub, dict[str, Tensor]]]:
     torch.manual_seed(8)
     state = timm.create_model("test_resnet").state_dict()
-    hub = Hub(save(state))
+    hub = Hub({REPOSITORY: save(state)})
     yield hub, state
     hub.close()
 
@@ -369,7 +334,17 @@ def test_a_network_comes_from_the_hub(hub: tuple[Hub, dict[str, Tensor]], tmp_pa
     assert all(torch.equal(v, published[k]) for k, v in placed.items())
     transform = json.loads((bundle / "bundle.json").read_text())["transform"]
     assert Transform.from_dict(transform) == backbone.info("test_resnet").transform(0, "squash")
-    assert document(tmp_path / "run")["strategies"][0]["image_size"] == 160
+    row = document(tmp_path / "run")["strategies"][0]
+    assert row["image_size"] == 160
+    origin = {
+        "network": "test_resnet", "source": REPOSITORY, "revision": "0" * 40, "licence": "apache-2.0",
+        "sha256": hashlib.sha256(save(published)).hexdigest(),
+    }  # fmt: skip
+    assert (
+        row["pretrained_weights"] == json.loads((bundle / "bundle.json").read_text())["pretrained_weights"] == [origin]
+    )
+    card = (bundle / "README.md").read_text()
+    assert f"| test_resnet | Apache-2.0 | {REPOSITORY} | {'0' * 40} | {origin['sha256']} |" in card
 
 
 @pytest.fixture
@@ -408,13 +383,14 @@ def test_one_of_several_networks_that_can_not_be_had_is_told_with_the_way_out(
     line = call("fit", data, "--out", tmp_path / "run", "--backbone", "test_resnet+test_efficientnet").error
     assert "no weights for 'test_resnet'" in line
     assert line.endswith(
-        "It is one of test_resnet+test_efficientnet: --backbone can name another, or one network alone"
+        "It is one of test_resnet+test_efficientnet: 'frostline weights test_resnet --path FILE' keeps a file, and "
+        "--backbone can name another, or one network alone"
     )
 
 
 def test_a_wrong_file_on_the_hub_is_told_in_one_line(endpoint: Callable[[str], None], tmp_path: Path) -> None:
     data = write_folder(tmp_path / "data", ["a", "b"], 3)
-    other = Hub(save(timm.create_model("test_efficientnet").state_dict()))
+    other = Hub({REPOSITORY: save(timm.create_model("test_efficientnet").state_dict())})
     try:
         endpoint(other.url)
         line = call("fit", data, "--out", tmp_path / "run", "--backbone", "test_resnet").error
@@ -472,15 +448,15 @@ def test_names_are_those_that_timm_lists() -> None:
         published, known = timm.get_pretrained_cfg(name), timm_names.facts(name)
         assert published is not None
         assert (published.tag, published.license or "", published.hf_hub_id) == (known.tag, known.licence, known.hub)
-        if known.parameters is not None:
-            assert known.parameters == sum(p.numel() for p in timm.create_model(name, num_classes=0).parameters())
+        assert known.parameters == sum(p.numel() for p in timm.create_model(name, num_classes=0).parameters())
 
 
 def test_a_part_of_a_name_finds_networks_and_weights() -> None:
     assert [name for name in listed("dinov3") if name.startswith("convnext_tiny")] == ["convnext_tiny.dinov3_lvd1689m"]
     rows = listed("resnet18")
     assert rows["resnet18"]["layers"] is None
-    assert "did you mean 'resnet" in call("backbones", "rexnet999").error
+    assert rows["resnet18"]["parameters"] == 11_176_512
+    assert call("backbones", "rexnet999").error.endswith("e.g. 'resnet'; did you mean 'rexnet_300'?")
 
 
 def test_the_listing_needs_neither_torch_nor_timm() -> None:
@@ -562,15 +538,19 @@ def test_the_cache_tells_photos_apart_by_what_shapes_their_pixels_alone() -> Non
 
 
 def test_published_is_said_only_of_weights_whose_digest_is_known(tmp_path: Path) -> None:
-    known = backbone.weights_origin("mobilenet_v2", None)
-    assert known == f"published ImageNet weights (SHA-256 {weights.KNOWN['mobilenet_v2'].sha256})"
-    assert backbone.weights_origin("mobilenet_v2+tf_efficientnet_lite0", None).startswith("published ")
+    digest = weights.KNOWN["mobilenet_v2"].sha256
+    known = timm_weights.origin("mobilenet_v2", "mobilenet_v2-b0353104.pth", digest)
+    assert timm_weights.in_words([known]) == f"published ImageNet weights (SHA-256 {digest})"
     file = tmp_path / "mine.pth"
     file.write_bytes(b"weights")
-    own = backbone.weights_origin("test_resnet", file)
-    assert own.startswith(
+    own = timm_weights.given("test_resnet", file).origin("test_resnet")
+    said = timm_weights.in_words([own])
+    assert said.startswith(
         f"weights from the file mine.pth, SHA-256 {hashlib.sha256(b'weights').hexdigest()}, which frostline "
     )
-    assert "published" not in own
-    assert "SHA-256 not known" in backbone.weights_origin("test_resnet", tmp_path / "gone.pth")
-    assert "timm's hub (timm/test_resnet" in backbone.weights_origin("test_resnet", None)
+    assert "published" not in said
+    assert "published" not in timm_weights.in_words([known, own])
+    hub = timm_weights.origin("test_resnet", REPOSITORY, "1" * 64, "0" * 40)
+    assert (
+        timm_weights.in_words([hub]) == f"weights from the hub ({REPOSITORY}, revision {'0' * 40}), SHA-256 {'1' * 64}"
+    )

@@ -637,7 +637,7 @@ def test_a_file_that_holds_no_weights_is_one_line(tmp_path: Path, content: bytes
 def test_a_checkpoint_that_is_no_state_dict_is_told(tmp_path: Path) -> None:
     import torch
 
-    torch.save({"epoch": 3, "state_dict": {"a": torch.zeros(1)}}, tmp_path / "x.pth")
+    torch.save({"epoch": 3, "optimizer": {"a": torch.zeros(1)}}, tmp_path / "x.pth")
     with pytest.raises(WeightsError, match="expected a state dict"):
         load_state_dict(tmp_path / "x.pth")
 

@@ -12,7 +12,10 @@ from typing import get_args
 from frostline.config import StoredAs
 from frostline.documents import read_object
 from frostline.documents.bundle import BundleFigures, NeighboursFile, SeenFile, ThresholdRow, TransformFigures
+from frostline.documents.shared import WeightsOrigin
 from frostline.errors import BundleError, FrostlineError, RunError, one_line
+from frostline.networks import naming
+from frostline.networks.short_list import MARK
 from frostline.photos.decoding import Transform
 from frostline.stats import thresholds
 
@@ -52,6 +55,8 @@ class About:
     thresholds: list[ThresholdRow] = field(default_factory=list)
     """Confidence at which a precision is reached, as `frostline.stats.thresholds.table` has it; empty where no
     validation photos could tell."""
+    pretrained_weights: list[WeightsOrigin] = field(default_factory=list)
+    """Of each network that started from published weights; empty in bundles of older versions, which don't tell."""
     neighbours: NeighboursFile = field(default_factory=NeighboursFile)
     """{"photos", "sha256"} of neighbours.safetensors; empty where the bundle has none."""
     seen: SeenFile = field(default_factory=SeenFile)
@@ -142,3 +147,15 @@ def _share_problems(about: About) -> Iterator[str]:
 def damaged(path: Path, problems: Sequence[str]) -> BundleError:
     """The error that names what is wrong with a bundle."""
     return BundleError(f"{path / 'bundle.json'} is damaged ({'; '.join(problems)}): copy the bundle again")
+
+
+def licences_of(about: About) -> dict[str, str]:
+    """The licence of each network's published weights, by its name; empty where it isn't known.
+
+    A bundle of an older version doesn't tell: then those of timm's default weights are taken.
+    """
+    if about.weights != "pretrained":
+        return {}
+    if about.pretrained_weights:
+        return {origin["network"]: origin["licence"] for origin in about.pretrained_weights}
+    return {name.strip(): naming.licence_of(name.strip()) for name in about.backbone.split(MARK)}

@@ -409,6 +409,7 @@ def describe(strategy: Strategy, backbone: Backbone, cut: freeze_line.Cut, class
         transform=backbone.transform.to_dict(),
         hidden=strategy.recipe.hidden,
         test_views=strategy.test_views,
+        pretrained_weights=list(backbone.origins),
         **rest,
     )
 

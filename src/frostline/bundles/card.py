@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from frostline import documents, wording
-from frostline.bundles.about import About
+from frostline.bundles.about import About, licences_of
 from frostline.config import Config
 from frostline.documents import Export
 from frostline.documents.strategy import RobustnessFigures
 from frostline.errors import RunError
+from frostline.networks import timm_weights
+from frostline.networks.licences import licence, named
 from frostline.stats.class_balance import unequal
 from frostline.stats.metrics import shown_on
 
@@ -42,17 +44,15 @@ def write(about: About, config: Config, counts: Mapping[str, int]) -> str:
         unequal=unequal(counts.values()),
         metrics=shown_on("card", unequal(counts.values())),
         robust=any(s.name == about.strategy and s.recipe.robust for s in config.strategies),
-        start=_start(about, config),
+        start=_start(about),
+        origins=about.pretrained_weights,
+        licences=licences_of(about),
     )
 
 
-def _start(about: About, config: Config) -> str:
+def _start(about: About) -> str:
     """What training started from."""
-    from frostline.networks import backbone
-
-    if about.weights != "pretrained":
-        return "random weights"
-    return backbone.weights_origin(about.backbone, Path(config.weights) if config.weights else None)
+    return timm_weights.in_words(about.pretrained_weights) if about.weights == "pretrained" else "random weights"
 
 
 def published(source: Path) -> str:
@@ -116,7 +116,7 @@ def _filled(name: str, **values: object) -> str:
         loader=FileSystemLoader(_TEMPLATES), trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
         undefined=StrictUndefined,
     )  # fmt: skip
-    environment.filters |= {"json": json.dumps, "cell": _cell}
+    environment.filters |= {"json": json.dumps, "cell": _cell, "licence": licence, "named_licence": named}
     environment.filters |= {f.__name__: f for f in (wording.percent, wording.span, wording.decimal)}
     return environment.get_template(name).render(**values)
 

@@ -131,6 +131,32 @@ class Url:
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise SourceError(_reason(error)) from error
 
+    def text(self, most: int = 4096) -> str:
+        """The beginning of a small text file; SourceError with the reason where there is none."""
+        with self._found() as response:
+            return next(response.iter_bytes(most), b"")[:most].decode("utf-8", errors="replace")
+
+    def length(self) -> int:
+        """Bytes of the file, as the server announces them; SourceError where there is none, or it doesn't say."""
+        with self._found() as response:
+            announced = response.headers.get("Content-Length", "")
+            if not announced.isdigit():
+                raise SourceError("the server does not say how long the file is")
+            return int(announced)
+
+    @contextmanager
+    def _found(self) -> Iterator[httpx.Response]:
+        """The server's answer, its body not yet read, where the file is there."""
+        import httpx
+
+        try:
+            with self._answer(0) as response:
+                if response.status_code != 200:
+                    raise SourceError(f"HTTP {response.status_code} {response.reason_phrase}")
+                yield response
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise SourceError(_reason(error)) from error
+
     @contextmanager
     def _answer(self, start: int) -> Iterator[httpx.Response]:
         """The server's answer to a request for the file from byte `start`, its body not yet read."""

@@ -77,6 +77,12 @@ def push(
         bool, typer.Option("--private", help="For a repository that is made: only its owner sees it.")
     ] = False,
     token: Annotated[str, typer.Option(help="Access token. Default: HF_TOKEN, or what 'hf auth login' left.")] = "",
+    accept_licence: Annotated[
+        bool,
+        typer.Option(
+            "--accept-licence", help="You have read the licence of the weights it started from, and may pass them on."
+        ),
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -84,7 +90,9 @@ def push(
     from frostline.exports.hub import push as upload
 
     with progress_bar(quiet) as progress:
-        document = upload(bundle, repository, private=private, token=token, progress=progress)
+        document = upload(
+            bundle, repository, private=private, token=token, accept_licence=accept_licence, progress=progress
+        )
     show(document, as_json, quiet, lambda: line(f"{document['url']} holds {', '.join(document['files'])}"))
 
 

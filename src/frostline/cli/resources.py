@@ -89,30 +89,42 @@ def _in_two(name: str) -> str:
 
 
 def weights(
-    name: Annotated[str, typer.Argument(help="Backbone whose weights to fetch now; none: list what is at hand.")] = "",
+    name: Annotated[str, typer.Argument(help="Network whose weights to fetch now; none: list what is at hand.")] = "",
     path: Annotated[str, typer.Option(help="A file with the weights, to check and keep.")] = "",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """List published weights and where they come from, or fetch some ahead of time."""
-    from frostline.errors import nearest
-    from frostline.networks import naming, timm_names
     from frostline.networks import weights as known
 
     if path and not name:
-        raise ConfigError(f"--path {path}: name the backbone whose weights it holds (known: {', '.join(known.KNOWN)})")
-    if name:
-        if name not in known.KNOWN:
-            if name.partition(".")[0] not in timm_names.names():
-                raise naming.unknown(name)
-            raise ConfigError(f"no published weights known for '{name}'{nearest(name, known.KNOWN)}")
+        raise ConfigError(f"--path {path}: name the network whose weights it holds (known: {', '.join(known.KNOWN)})")
+    if name and name not in known.KNOWN:
+        rows = [_weights_of_timm(name, path, quiet)]
+    else:
         if path:
             known.keep(known.KNOWN[name], Path(path))
-        else:
+        elif name:
             with progress_bar(quiet) as progress:
                 known.fetch(known.KNOWN[name], progress=progress)
-    rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
+        rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
     show(rows, as_json, quiet, lambda: table(rows), default=str)
+
+
+def _weights_of_timm(name: str, path: str, quiet: bool) -> dict[str, Any]:
+    """Fetch, or check and keep, the weights of one of timm's networks; returns what a listing shows."""
+    from frostline.networks import backbone, timm_weights
+
+    about = backbone.info(name)
+    if about.home != "timm":
+        raise ConfigError(f"{name}: expected one network with published weights")
+    if path:
+        backbone.checked(about, Path(path))
+        timm_weights.keep(name, Path(path))
+    else:
+        with progress_bar(quiet) as progress:
+            timm_weights.fetch(name, about.hub, progress)
+    return timm_weights.status(name, about.hub)
 
 
 def cache(

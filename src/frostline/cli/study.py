@@ -175,7 +175,7 @@ def _print_study(document: Mapping[str, Any]) -> None:
         line(f"{len(conflicts)} photo(s) stand in two classes; the report shows them.")
     if (shift := document.get("shift")) and shift["differs"]:
         line(f"Mind: {shift['verdict']} ({shift['measured']}).")
-    line(f"{document['answer']} {document['answer_detail']}".strip())
+    line(f"{document['answer']} {document['answer_detail']}")
 
 
 def _print_stopped(run: Path, answered: bool) -> None:

@@ -7,7 +7,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.shared import Interval, Unfrozen
+from frostline.documents.shared import Interval, Unfrozen, WeightsOrigin
 from frostline.recipes import Weights
 
 
@@ -78,6 +78,8 @@ class Bundle(TypedDict):
     strategy: str
     backbone: str
     weights: Weights
+    pretrained_weights: NotRequired[list[WeightsOrigin]]
+    """Of each network that started from published weights."""
     line: int
     layers: int
     classes: list[str]

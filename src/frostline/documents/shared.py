@@ -95,6 +95,20 @@ class Chance(TypedDict):
     unlike_by_chance: float
 
 
+class WeightsOrigin(TypedDict):
+    """The published weights that a network started from."""
+
+    network: str
+    source: str
+    """A repository of the hub, or the name of a file."""
+    revision: str
+    """The commit of the hub's repository; empty where the file did not come from there."""
+    sha256: str
+    """Of the file."""
+    licence: str
+    """Of the weights, as timm and the hub name it; empty where it is not known."""
+
+
 class QuickCheck(TypedDict):
     """What a study says of its photos on the way."""
 

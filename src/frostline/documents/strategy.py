@@ -6,7 +6,7 @@ from typing import Literal, NotRequired
 
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.shared import Interval, Parameters, Unfrozen
+from frostline.documents.shared import Interval, Parameters, Unfrozen, WeightsOrigin
 from frostline.recipes import Weights
 
 PerClass = TypedDict(
@@ -122,6 +122,8 @@ class StrategyRow(TypedDict):
     name: str
     backbone: str
     weights: Weights
+    pretrained_weights: NotRequired[list[WeightsOrigin]]
+    """Of each network that started from published weights."""
     freeze_line: int
     """Layers below the line, those without parameters included."""
     layers: int

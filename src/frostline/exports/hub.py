@@ -10,35 +10,49 @@ from typing import Any
 
 from frostline.bundles import bundle as bundles
 from frostline.bundles import card
+from frostline.bundles.about import About, licences_of
 from frostline.cache import download
 from frostline.errors import HubError, one_line
 from frostline.files import write_text
+from frostline.networks.licences import licence, named
 from frostline.progress import Progress
 
 FILES = ("README.md", "bundle.json", "model.safetensors")
 
 
 def push(
-    folder: str | Path, repository: str, *, private: bool = False, token: str = "", progress: Progress | None = None
+    folder: str | Path,
+    repository: str,
+    *,
+    private: bool = False,
+    token: str = "",
+    accept_licence: bool = False,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Upload a bundle, with what its run and its exports add to the card; returns ``{"url", "files", "commit"}``.
 
     Only a bundle that is whole is uploaded, and of its folder only the bundle's own files. ``HF_ENDPOINT`` names
     another hub.
 
+    Parameters
+    ----------
+    accept_licence
+        Push although the licence of the weights that training started from asks for more than to keep its text, or
+        forbids some uses: `frostline.networks.licences`.
+
     Raises
     ------
     BundleError
         Not a whole bundle.
     HubError
-        No token, no such owner or no right, no answer: the message says which.
+        A licence that was not accepted, no token, no such owner or no right, no answer: the message says which.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.utils.tqdm import disable_progress_bars
 
     progress = progress or Progress(quiet=True)
     source = Path(folder)
-    bundles.load(source, "onnx")
+    _check_licences(bundles.load(source, "onnx").about, progress, accept_licence)
     hub = os.environ.get("HF_ENDPOINT", "").rstrip("/") or constants.ENDPOINT
     disable_progress_bars()
     try:
@@ -62,6 +76,21 @@ def push(
             raise _refused(error, repository, hub) from error
     task.finish()
     return {"url": str(made), "files": sorted({*kept, "README.md"}), "commit": commit.oid}
+
+
+def _check_licences(about: About, progress: Progress, accepted: bool) -> None:
+    """Tell the licences of the weights that training started from; those that ask for more have to be accepted."""
+    for network, name in licences_of(about).items():
+        found = licence(name)
+        if found.asks_first and not accepted:
+            raise HubError(
+                f"this model holds the weights of {network}, whose licence is the {named(name)}: "
+                "read it, then push with --accept-licence"
+            )
+        if found.passing == "unknown":
+            progress.say(f"the licence of the weights of {network} is not known here: look it up before you share them")
+        elif found.asks_first:
+            progress.say(f"pushed under your acceptance of the {named(name)}, for the weights of {network}")
 
 
 def _refused(error: Exception, repository: str, hub: str) -> HubError:

@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib import import_module
 from pathlib import Path
@@ -17,14 +17,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from frostline import recipes
-from frostline.cache import download
 from frostline.config import Resize
+from frostline.documents.shared import WeightsOrigin
 from frostline.errors import ConfigError, WeightsError, nearest, one_line
-from frostline.files import sha256
-from frostline.networks import freeze_line, hub_cache, mobilenet, naming, timm_names, weights
+from frostline.networks import freeze_line, mobilenet, naming, timm_names, timm_weights, translation, weights
 from frostline.networks.lines import Lines
-from frostline.networks.short_list import side_of
-from frostline.networks.side_by_side import MARK, Joint, Part, in_turns
+from frostline.networks.short_list import MARK, side_of
+from frostline.networks.side_by_side import Joint, Part, in_turns
+from frostline.networks.timm_weights import Held
 from frostline.photos.decoding import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
 from frostline.progress import Progress
 from frostline.recipes import OWN_SIDES, TOGETHER, Weights
@@ -215,6 +215,8 @@ class Backbone:
     """What its photos go through first."""
     features: int
     """Length of its feature vector."""
+    origins: tuple[WeightsOrigin, ...] = ()
+    """The published weights that it started from, one for each network; empty: random weights."""
 
     @property
     def layer_count(self) -> int:
@@ -284,8 +286,8 @@ def build(
     """
     about = info(name)
     transform = about.transform(image_size, resize)
-    network = Scaled(_body(about, transform.size, seed, start, path, progress), transform).eval()
-    backbone = assemble(name, network, transform)
+    body, origins = _body(about, transform.size, seed, start, path, progress or Progress(quiet=True))
+    backbone = replace(assemble(name, Scaled(body, transform).eval(), transform), origins=tuple(origins))
     if backbone.blocks and progress is not None:
         kinds = {type(backbone.traced.get_submodule(block)).__name__ for block in backbone.blocks}
         progress.say(
@@ -313,67 +315,79 @@ def assemble(name: str, network: Scaled, transform: Transform) -> Backbone:
     return Backbone(name, network, traced, transform, freeze_line.features(traced))
 
 
-def _body(about: Info, size: int, seed: int, start: Weights, path: Path | None, progress: Progress | None) -> nn.Module:
+def _body(
+    about: Info, size: int, seed: int, start: Weights, path: Path | None, progress: Progress
+) -> tuple[nn.Module, list[WeightsOrigin]]:
+    """The network without its classifier, with its weights, and where those are from."""
     if about.parts:
         if path is not None:
             raise ConfigError(
                 f"--weights {path}: {about.name} is several networks; their weights are fetched one by one"
             )
-        bodies = [_part(part, about.name, size, seed, start, progress) for part in about.parts]
-        return Joint([Part(body, part.mean, part.std) for body, part in zip(bodies, about.parts, strict=True)])
+        bodies, origins = zip(*(_part(p, about.name, size, seed, start, progress) for p in about.parts), strict=True)
+        joint = Joint([Part(body, part.mean, part.std) for body, part in zip(bodies, about.parts, strict=True)])
+        return joint, [one for several in origins for one in several]
     if start == "pretrained" and about.home == "frostline":
         raise ConfigError(f"{about.name} has no published weights: start it from random weights")
-    file = _weights_file(about, path, progress) if start == "pretrained" else None
+    held = _held(about, path, progress) if start == "pretrained" else None
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         body = architecture(about, size)
-        if file is not None:
-            load(body, weights.load_state_dict(file), about.name)
-        elif start == "pretrained":
-            load(body, _from_hub(about, size, progress), about.name)
-    return body
+        if held is not None:
+            _fill(body, held, about, size)
+    return body, [held.origin(about.name)] if held is not None else []
 
 
-def _part(part: Info, whole: str, size: int, seed: int, start: Weights, progress: Progress | None) -> nn.Module:
+def _part(
+    part: Info, whole: str, size: int, seed: int, start: Weights, progress: Progress
+) -> tuple[nn.Module, list[WeightsOrigin]]:
     """One of the networks of A+B, whose weights --weights can't name."""
     try:
         return _body(part, size, seed, start, None, progress)
     except WeightsError as error:
-        keep = f"'frostline weights {part.name} --path FILE' keeps a file, and " if part.source else ""
+        keep = f"'frostline weights {part.name} --path FILE' keeps a file, and " if part.home != "frostline" else ""
         raise WeightsError(
             f"{error}. It is one of {whole}: {keep}--backbone can name another, or one network alone"
         ) from error
 
 
-def _weights_file(about: Info, path: Path | None, progress: Progress | None) -> Path | None:
-    """The file to start from; None: only timm's hub has it."""
+def _held(about: Info, path: Path | None, progress: Progress) -> Held:
+    """The file to start from."""
     if about.source is not None:
-        return weights.fetch(about.source, path=path, progress=progress)
-    if path is not None and progress is not None:
-        progress.say(f"weights of {about.name}: {path} is taken unchecked, no SHA-256 of its published file is known")
-    return path
+        file = weights.fetch(about.source, path=path, progress=progress)
+        return Held(file, about.source.sha256, about.source.filename)
+    if path is None:
+        return timm_weights.fetch(about.name, about.hub, progress)
+    held = timm_weights.given(about.name, path)
+    progress.say(
+        f"weights of {about.name}: {path} is taken unchecked, no SHA-256 of its published file is known; it has "
+        f"{held.sha256}"
+    )
+    return held
 
 
-def weights_origin(name: str, path: Path | None) -> str:
-    """Where a pretrained network's weights came from, in words: "published" are those whose SHA-256 is known.
-
-    Parameters
-    ----------
-    path
-        The file that the user gave, or None.
-    """
-    about = info(name)
-    parts = about.parts or (about,)
-    if all(part.source is not None for part in parts):  # `weights.fetch` holds any file against it
-        digests = ", ".join(part.source.sha256 for part in parts if part.source)
-        return f"published ImageNet weights (SHA-256 {digests})"
-    file = path or (None if about.parts else hub_file(about))
-    place = f"the file {path.name}" if path else f"timm's hub ({about.hub})" if about.hub else "timm's hub"
+def _fill(body: nn.Module, held: Held, about: Info, size: int) -> None:
+    """Load a file. Those of timm's hub go through timm's own loader, with the classifier, though it is not needed: only
+    so does timm insist on every tensor."""
+    if not held.revision:
+        load(body, weights.load_state_dict(held.path), about.name)
+        return
+    file = {"file": str(held.path), "custom_load": False}
     try:
-        digest = f"SHA-256 {sha256(file)}" if file else "SHA-256 not known"
-    except OSError:  # moved since
-        digest = "SHA-256 not known"
-    return f"weights from {place}, {digest}, which frostline has not held against a publisher's"
+        state = _timm(about, size, pretrained=True, pretrained_cfg_overlay=file).state_dict()
+    except ConfigError:
+        raise
+    except Exception as error:  # timm, torch and safetensors each have their own kinds
+        raise timm_weights.no_weights(
+            about.name, f"timm's hub ({about.hub}), {held.path}: {one_line(error)}"
+        ) from error
+    load(body, dict(state), about.name)
+
+
+def checked(about: Info, path: Path) -> None:
+    """Hold a file of weights against a network's architecture. Raises WeightsError where it is another network's."""
+    with torch.random.fork_rng(devices=[]):
+        load(architecture(about), weights.load_state_dict(path), about.name)
 
 
 def architecture(about: Info, size: int = 0) -> nn.Module:
@@ -403,60 +417,14 @@ def _timm(about: Info, size: int, **options: Any) -> nn.Module:
         ) from error
 
 
-def _from_hub(about: Info, size: int, progress: Progress | None) -> dict[str, Tensor]:
-    """The published tensors, as timm's own loader brings them: safetensors first, nothing pickled is executed.
-
-    With the classifier, though it is not needed: only so does timm insist on every tensor. What the hub's client keeps
-    in its cache is taken from there without asking; where the hub does not answer, its client would try for a minute.
-    """
-    if not about.hub:
-        raise WeightsError(
-            f"{about.name}: nobody has published weights that timm knows of; give a file with --weights PATH"
-        )
-    from huggingface_hub import constants
-    from huggingface_hub.utils.tqdm import disable_progress_bars
-
-    disable_progress_bars()  # --quiet and --json leave no place for bars of others
-    kept = hub_file(about)
-    task = progress.task(f"Fetching {about.name} from timm's hub") if progress and not kept else None
-    try:
-        if not kept:
-            download.Url(about.hub if "://" in about.hub else constants.ENDPOINT).knock()
-        overlay = {"pretrained_cfg_overlay": {"file": str(kept)}} if kept else {}
-        return dict(_timm(about, size, pretrained=True, **overlay).state_dict())
-    except ConfigError:
-        raise
-    except Exception as error:  # the hub's client raises a different family of errors in each version
-        where, at_hand = f"timm's hub ({about.hub})", ", ".join(weights.KNOWN)
-        raise WeightsError(
-            f"no weights for '{about.name}' from {kept or where}: {one_line(error)}; connect to the hub "
-            f"(HF_ENDPOINT names a mirror), give the file with --weights PATH, or choose one that the "
-            f"package index has: {at_hand}"
-        ) from error
-    finally:
-        if task:
-            task.finish()
-
-
-def hub_file(about: Info) -> Path | None:
-    """The published file in the cache of the hub's client, None where it is not there."""
-    if about.home != "timm" or not about.hub or "://" in about.hub:
-        return None
-    import timm
-
-    published = timm.get_pretrained_cfg(about.name)
-    if published is None or str(published.custom_load) == "hf":  # not one file of tensors
-        return None
-    names = (published.hf_hub_filename,) if published.hf_hub_filename else hub_cache.FILENAMES
-    return hub_cache.kept(about.hub, names)
-
-
 def load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
     """Fill a network without its classifier from a publisher's file, which may have one.
 
-    Where a publisher names the tensors otherwise, timm's own rules rename them if it has some. Else they have to stand
-    in the same order (the EfficientNet-Lites): they are renamed by position, and each has to be of the same kind
-    (weight, bias, running mean, ...) and shape; only a classifier's weight and bias may be left over.
+    Where a publisher names the tensors otherwise, timm's own rules rename them if it has some (those for DINOv2 are
+    among them), or ours for torchvision's transformers and ConvNeXt (`translation`). Else they have to stand in the
+    same order (the EfficientNet-Lites; torchvision's MobileNets and EfficientNets): they are renamed by position, and
+    each has to be of the same kind (weight, bias, running mean, ...) and shape; only a classifier's weight and bias may
+    be left over.
 
     Raises
     ------
@@ -464,12 +432,17 @@ def load(body: nn.Module, state: dict[str, Tensor], name: str) -> None:
         The file is another network's.
     """
     wanted = body.state_dict()
-    rules = getattr(sys.modules[type(body).__module__], "checkpoint_filter_fn", None)
-    if rules and not _fits(wanted, state):
-        with suppress(Exception):  # they were written for files of the right kind, and fail in many ways on others
-            state = rules(dict(state), body)
     if not _fits(wanted, state):
+        state = translation.renamed(state, wanted)
+    if not _fits(wanted, state):
+        module = sys.modules[type(body).__module__]
+        rules = getattr(module, "checkpoint_filter_fn", None) or getattr(module, "_filter_fn", None)
+        with suppress(Exception):  # they were written for files of the right kind, and fail in many ways on others
+            state = rules(dict(state), body) if rules else state
+    if not _fits(wanted, state):
+        added = translation.epsilon(state)
         state = _by_position(wanted, state, name)
+        state = translation.with_epsilon(state, body, added) if added is not None else state
     body.load_state_dict({key: state[key] for key in wanted})
 
 
@@ -481,6 +454,7 @@ def _by_position(wanted: dict[str, Tensor], state: dict[str, Tensor], name: str)
     """`state` under the names of `wanted`. Counters of steps are left as they are: not every publisher kept them."""
     counters, tensors = _sorted_out(wanted)
     _, found = _sorted_out(state)
+    found = {k: translation.shaped(t, like) for (k, t), like in zip(found.items(), _padded(tensors), strict=False)}
     for (key, tensor), (other, came) in zip(tensors.items(), found.items(), strict=False):
         if tensor.shape != came.shape or _kind(key) != _kind(other):
             raise WeightsError(
@@ -493,6 +467,13 @@ def _by_position(wanted: dict[str, Tensor], state: dict[str, Tensor], name: str)
             f"the weights are not those of {name}: {len(found)} tensors, expected {len(tensors)} and a classifier's two"
         )
     return dict(zip(tensors, found.values(), strict=False)) | counters
+
+
+def _padded(tensors: dict[str, Tensor]) -> Iterator[Tensor]:
+    """The tensors, then for ever one that no other has the shape of."""
+    yield from tensors.values()
+    while True:
+        yield torch.empty(0)
 
 
 def _sorted_out(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from frostline.errors import ConfigError
-from frostline.networks import hub_cache, naming, timm_names, weights
+from frostline.networks import naming, timm_names, timm_weights, weights
 from frostline.networks.measure import Notes
 from frostline.networks.short_list import BY_NAME, Named, side_of
 from frostline.progress import Progress
@@ -47,7 +47,7 @@ def listing(
     """
     names = _found(find.strip()) if find.strip() else ["small_cnn", *BY_NAME]
     if not names:
-        raise ConfigError(f"no network has '{find}' in its name{naming.hint(find)}; give a shorter part, e.g. 'resnet'")
+        raise ConfigError(f"no network has '{find}' in its name: give a shorter part, e.g. 'resnet'{naming.hint(find)}")
     notes = Notes()
     if speed or (layers and not all(map(notes.knows, names))):
         _measure(names, notes, speed, layers, progress or Progress(quiet=True))
@@ -120,4 +120,4 @@ def at_hand(name: str) -> str:
     hub = timm_names.facts(name).hub
     if not hub:
         return "none"
-    return "in the cache" if "://" not in hub and hub_cache.kept(hub) else "timm's hub"
+    return "in the cache" if timm_weights.is_here(name, hub) else "timm's hub"

@@ -64,3 +64,10 @@ def licence(name: str) -> Licence:
     if name.lower() in _NAMELESS:
         return Licence("not known", "unknown")
     return LICENCES.get(name.lower(), Licence(name, "conditions", "terms of its own: read them"))
+
+
+def named(name: str) -> str:
+    """A licence with what it asks, for a sentence: ``DINOv3 License (pass it on under the same agreement, ...)``."""
+    found = licence(name)
+    asks = "; ".join(part for part in (found.asks, found.url) if part)
+    return f"{found.title} ({asks})" if asks else found.title

@@ -23,7 +23,8 @@ from torch import fx, nn
 from frostline.documents.shared import Unfrozen
 from frostline.errors import ConfigError
 from frostline.networks import freeze_line
-from frostline.networks.side_by_side import MARK, Joint, Part
+from frostline.networks.short_list import MARK
+from frostline.networks.side_by_side import Joint, Part
 from frostline.recipes import LINE_FORMS, Strategy, resolve, share_of
 
 NEAR = 0.05

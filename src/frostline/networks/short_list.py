@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from frostline.photos.decoding import IMAGENET_MEAN, IMAGENET_STD, Interpolation, Transform
 
+MARK = "+"
+"""Between the names of networks that stand side by side: A+B."""
 TIMM_TABLE = "timm, results/results-imagenet.csv at commit 7479d45"
 """https://github.com/huggingface/pytorch-image-models/blob/7479d451a6dfd8af27f941b8e82a7402461fae80/results/"""
 TORCHVISION = "torchvision, MobileNet_V2_Weights.IMAGENET1K_V1"

@@ -12,9 +12,6 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
-MARK = "+"
-"""Between the names of the networks."""
-
 
 class Part(nn.Module):
     """One of the networks, behind its own scaling."""

@@ -27,6 +27,7 @@ from frostline.cache import download
 from frostline.cache.download import CHUNK, File, Source, SourceError, Url
 from frostline.errors import RunError, WeightsError, one_line
 from frostline.files import disk_errors, replacing, sha256
+from frostline.networks.translation import unwrapped
 from frostline.progress import Progress
 
 if TYPE_CHECKING:  # it takes seconds to import: only when it is needed
@@ -229,6 +230,8 @@ def status(spec: WeightsSpec) -> dict[str, Any]:
 def load_state_dict(path: Path) -> dict[str, Tensor]:
     """Read the tensors of a .safetensors file or of a PyTorch checkpoint to the CPU; nothing pickled is executed.
 
+    A checkpoint of a training script is opened where it holds them under one of `translation.WRAPPERS`.
+
     Raises
     ------
     WeightsError
@@ -244,6 +247,7 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zipfile, pickle and safetensors each have their own kinds
         raise WeightsError(f"{path} can't be read as weights: {one_line(error)}; expected a state dict") from error
+    state = unwrapped(state)
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
         raise WeightsError(
             f"{path} holds {type(state).__name__}, expected a state dict: names and tensors, nothing else"

@@ -135,8 +135,7 @@ def _sizes(strategy: Row) -> list[str]:
 
 def _mark(record: Record, strategy: Row) -> str:
     best = len(record.strategies) > 1 and strategy is record.best
-    how = "highest on validation so far" if record.unfinished else "chosen on validation"
-    return f"{strategy['name']} ({how})" if best else str(strategy["name"])
+    return f"{strategy['name']} (chosen on validation)" if best else str(strategy["name"])
 
 
 def _training(record: Record, drawn: Drawn) -> Iterator[str]:

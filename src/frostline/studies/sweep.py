@@ -25,7 +25,7 @@ from frostline.evidence.learning_curve import subsets
 from frostline.files import write_csv
 from frostline.networks import backbone as backbones
 from frostline.networks.backbone import Backbone
-from frostline.networks.side_by_side import MARK
+from frostline.networks.short_list import MARK
 from frostline.progress import Progress, open_progress
 from frostline.recipes import LINE_FORMS, Strategy, is_line
 from frostline.reports import sweep_page

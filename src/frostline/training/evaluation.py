@@ -61,6 +61,7 @@ def evaluate(
         "name": trained.strategy.name,
         "backbone": trained.strategy.backbone,
         "weights": trained.strategy.weights,
+        "pretrained_weights": list(network.origins),
         "freeze_line": cut.line,
         "layers": network.layer_count,
         "image_size": network.transform.size,
