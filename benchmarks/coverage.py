@@ -20,10 +20,10 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from simulated import calibration, claims, groups, intervals, seeds, thresholds
+from simulated import calibration, claims, decisions, groups, intervals, seeds, thresholds
 from simulated.line import Line
 
-FAMILIES = (intervals, groups, calibration, thresholds, seeds, claims)
+FAMILIES = (intervals, groups, calibration, thresholds, seeds, claims, decisions)
 
 
 def share(line: Line, studies: int, seed: int) -> float:

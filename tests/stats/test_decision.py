@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from frostline.stats import decision
+from frostline.stats import decision, intervals
 from frostline.stats.decision import LineOnValidation
 
 NAMES = ("baseline", "frozen", "fine-tuned")
@@ -195,6 +195,33 @@ def test_equals_and_a_single_model_are_told_as_such() -> None:
     )
     alone = decision.shipped(rows[0], rows[:1], False, "accuracy 90.0 %")["words"]
     assert alone == "Use frozen: no other model was trained; it has accuracy 90.0 %."
+
+
+def test_nine_equal_models_rarely_beat_each_other() -> None:
+    rng = np.random.default_rng(3)
+    told = 0
+    for _ in range(60):
+        common = rng.random(200) < 0.9
+        models = np.where(rng.random((9, 200)) < 0.15, rng.random((9, 200)) < 0.9, common)
+        pairs = intervals.compare_all({str(i): own for i, own in enumerate(models)})
+        told += any(" beats " in pair.verdict for pair in pairs)
+    assert told <= 6  # 5 % of 60, and chance
+
+
+@pytest.mark.parametrize("unequal", [False, True])
+def test_equal_models_are_rarely_told_apart_and_unequal_ones_often(unequal: bool) -> None:
+    rng = np.random.default_rng(4)
+    labels, said = np.arange(345) % 5, {0.0: 0, 0.05: 0}
+    for lead in said:
+        for _ in range(200):
+            common = rng.random(345) < 0.9
+            a, b = np.where(rng.random((2, 345)) < 0.1, rng.random((2, 345)) < 0.9, common)
+            a |= rng.random(345) < lead / 0.1
+            found = decision.difference(a, b, labels, unequal)
+            about = decision.unfreezing("a", "b", found, decision.metric_of(unequal), "test photos")
+            said[lead] += about["helps"] != "unknown"
+    assert said[0.0] <= 17  # 5 % of 200, and chance
+    assert said[0.05] >= 140
 
 
 def test_unfreezing_is_judged_on_one_network_frozen_and_not() -> None:

@@ -126,6 +126,9 @@ class Crossing(TypedDict):
     shown: bool
     shown_from: NotRequired[float | None]
     """The smallest number tried from which on the difference is shown at every number."""
+    p_value: NotRequired[float]
+    """Of the difference at the largest size."""
+    p_corrected: NotRequired[float]
     differences: NotRequired[list[CurveDifference]]
     at_photos: NotRequired[float | None]
     at_photos_ci: NotRequired[Annotated[Sequence[float | str], Len(2, 2)]]

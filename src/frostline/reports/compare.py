@@ -24,7 +24,7 @@ from frostline.reports import gallery, html, study_charts, svg
 from frostline.reports.record import Record, Row, read
 from frostline.stats import intervals
 from frostline.stats.metrics import METRICS, shown_on
-from frostline.stats.predictions import Prediction
+from frostline.stats.predictions import Prediction, clusters
 
 Photos = dict[str, Prediction]
 """The predictions of one strategy, by photo."""
@@ -249,7 +249,8 @@ def _pair(a: Entry, b: Entry, seen: Mapping[str, Mapping[str, set[str]]]) -> tup
         nothing = dict.fromkeys(("accuracy", "difference", "ci", "p_value", "p_corrected"))
         return {**found, **nothing, "verdict": verdict}, None
     right = [np.array([entry.said[key].correct for key in agreed]) for entry in (a, b)]
-    result = intervals.compare(a.name, right[0], b.name, right[1])
+    together = clusters([a.said[key] for key in agreed])
+    result = intervals.compare(a.name, right[0], b.name, right[1], together)
     row = {
         **found,
         "accuracy": [float(side.mean()) for side in right],

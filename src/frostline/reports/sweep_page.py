@@ -65,7 +65,19 @@ def photo_answer(document: Sweep) -> tuple[str, str]:
     crossings, curves = document["crossings"], document["curves"]
     ends = (curves[0]["per_class"], curves[-1]["per_class"])
     told = [_crossing(c, *ends) for c in crossings] or [_span(curves)]
-    return told[0], " ".join([*told[1:], *(_forecast(f) for f in document["forecasts"])])
+    more = [document["decision"]["ship"]["words"]] if "decision" in document else []
+    if "repeats_done" in document:
+        more.append(repeats_note(document["repeats_done"]))
+    if len(crossings) > 1:
+        more.append(f"What pays is corrected for {len(crossings)} comparisons (Holm); the intervals are not.")
+    return told[0], " ".join([*told[1:], *(_forecast(f) for f in document["forecasts"]), *more])
+
+
+def repeats_note(repeats: int) -> str:
+    """What the intervals of a sweep over numbers of photos cover."""
+    if repeats == 1:
+        return "Each point was trained once, so the intervals are over photos alone: another training may differ."
+    return f"The intervals cover photos and {repeats} trainings of each point."
 
 
 def _crossing(c: Crossing, smallest: float, largest: float) -> str:

@@ -7,6 +7,7 @@ Everything here works on predictions, with intervals from resampling photos (and
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,7 @@ from scipy import optimize
 
 from frostline.documents.study import Crossing, CurvePoint
 from frostline.documents.sweep import Forecast
+from frostline.stats import intervals
 from frostline.stats.clusters import Clusters
 from frostline.stats.resampling import photo_counts
 
@@ -103,6 +105,7 @@ def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> C
     difference = found.draws[:, challenger] - found.draws[:, reference]
     mean = found.mean[challenger] - found.mean[reference]
     last = found.interval(difference[:, -1])
+    p = _p_value(difference[:, -1])
     places = np.array([_crossing(grid.per_class, d) for d in difference])
     at = _crossing(grid.per_class, mean)
     smallest = float(grid.per_class[0])
@@ -117,13 +120,27 @@ def crossing(grid: Grid, found: Resampled, challenger: int, reference: int) -> C
         "share": float(np.mean(places < math.inf)),
         "difference_at_most": float(mean[-1]),
         "difference_ci": last,
-        "shown": last[0] > 0,
+        "shown": last[0] > 0 and p < 0.05,
         "shown_from": float(grid.per_class[unshown + 1]) if unshown + 1 < len(mean) else None,
+        "p_value": p,
+        "p_corrected": p,
         "differences": [
             {"per_class": float(x), "difference": float(m), "ci": ci}
             for x, m, ci in zip(grid.per_class, mean, each, strict=True)
         ],
     }
+
+
+def corrected(crossings: Sequence[Crossing]) -> list[Crossing]:
+    """Crossings that are told together: what is shown rests on p values corrected for their number (Holm)."""
+    p_values = intervals.holm([c["p_value"] for c in crossings])
+    return [{**c, "p_corrected": p, "shown": c["shown"] and p < 0.05} for c, p in zip(crossings, p_values, strict=True)]
+
+
+def _p_value(draws: Floats) -> float:
+    """Two-sided, of a difference's resamples (B,): how often chance alone would turn its sign."""
+    against = min((draws <= 0).sum(), (draws >= 0).sum())
+    return float(min(1.0, 2 * (against + 1) / (len(draws) + 1)))
 
 
 def _end(place: float) -> float | str:

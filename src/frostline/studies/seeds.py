@@ -32,6 +32,7 @@ from frostline.files import write_csv, write_text
 from frostline.progress import Progress, open_progress
 from frostline.reports.seeds_page import FILE, PICTURE, TABLE, draw, read
 from frostline.stats import across_seeds, decision, macro_recall
+from frostline.stats.clusters import Clusters, numbered
 from frostline.stats.predictions import read_predictions
 from frostline.studies.run_folder import Existing, alone, finished, look, tidy
 from frostline.studies.study import OnRow, study
@@ -221,6 +222,8 @@ class _Answers(NamedTuple):
     """By strategy: how many answers were correct."""
     counts: np.ndarray
     """How many there were."""
+    clusters: Clusters | None
+    """(N,) photos that share a number are not independent."""
     mass: np.ndarray
     """What an answer counts in its seed's macro recall, 1 on average: classes count the same."""
 
@@ -253,7 +256,9 @@ def _together(folder: Path, ended: Sequence[Study]) -> dict[str, object]:
 
 
 def _compared(a: str, b: str, answers: _Answers, seed: int) -> across_seeds.PairAcross:
-    return across_seeds.compare_across(a, answers.correct[a], b, answers.correct[b], answers.counts, seed)
+    return across_seeds.compare_across(
+        a, answers.correct[a], b, answers.correct[b], answers.counts, seed, answers.clusters
+    )
 
 
 _DATASET = (
@@ -284,16 +289,20 @@ def _answers(folder: Path, names: Sequence[str], ended: Sequence[Study]) -> _Ans
     place = {digest: i for i, digest in enumerate(dict.fromkeys(d for seed in digests for d in seed.values()))}
     shape = (len(place), len(ended))
     correct, counts = {name: np.zeros(shape) for name in names}, np.zeros(shape)
+    together = -1 - np.arange(len(place))  # a photo whose cluster no seed tells is alone
     for column, (document, digest) in enumerate(zip(ended, digests, strict=True)):
         np.add.at(counts, ([place[d] for d in digest.values()], column), 1)
         for name in names:
             own = read_predictions(_folder(folder, document["seed"]) / name / "predictions.csv")
             np.add.at(correct[name], ([place[digest[p.path]] for p in own], column), [p.correct for p in own])
+            for p in own:
+                if p.cluster is not None:
+                    together[place[digest[p.path]]] = p.cluster
     of = np.unique([labels[digest] for digest in place], return_inverse=True)[1]
     each = np.zeros((of.max() + 1, len(ended)))
     np.add.at(each, of, counts)
     mass = counts.sum(0) / ((each > 0).sum(0) * np.maximum(each, 1))
-    return _Answers(correct, counts, mass[of])
+    return _Answers(correct, counts, numbered(together), mass[of])
 
 
 def _row(name: str, answers: _Answers, ended: Sequence[Study], seed: int) -> SeedsRow:
@@ -304,7 +313,7 @@ def _row(name: str, answers: _Answers, ended: Sequence[Study], seed: int) -> See
         "name": name,
         **({"as_given_mean": float(np.mean(as_given))} if as_given else {}),
         **{k: v for k, v in rows[0].items() if k in ("backbone", "weights", "freeze_line", "layers", "parameters")},
-        **asdict(across_seeds.mean_across(answers.correct[name], answers.counts, seed)),
+        **asdict(across_seeds.mean_across(answers.correct[name], answers.counts, seed, answers.clusters)),
         **_balanced(name, answers, rows, seed),
         "validation_mean": float(np.mean([row["validation_accuracy"] for row in rows])),
         "macro_f1_mean": float(np.mean([row["macro_f1"] for row in rows])),
@@ -317,7 +326,9 @@ def _balanced(name: str, answers: _Answers, rows: Sequence[StrategyRow], seed: i
     """A strategy's macro recall over the seeds; nothing where a seed's run is older than that figure."""
     if not all("validation_balanced_accuracy" in row for row in rows):
         return {}
-    found = across_seeds.mean_across(answers.correct[name] * answers.mass, answers.counts * answers.mass, seed)
+    found = across_seeds.mean_across(
+        answers.correct[name] * answers.mass, answers.counts * answers.mass, seed, answers.clusters
+    )
     values = [row["validation_balanced_accuracy"] for row in rows]
     return {
         "validation_balanced_mean": float(np.mean(values)),
@@ -364,8 +375,11 @@ def _mean_difference(
     if not unequal:
         return decision.over_runs(known.mean, known.ci, known.p_value, photos)
     weighed = [answers.correct[name] * answers.mass for name in (a, b)]
-    found = across_seeds.compare_across(a, weighed[0], b, weighed[1], answers.counts * answers.mass, seed)
+    mass, together = answers.counts * answers.mass, answers.clusters
+    found = across_seeds.compare_across(a, weighed[0], b, weighed[1], mass, seed, together)
     ahead = (weighed[0] - weighed[1]).sum(1)
+    if together is not None:
+        ahead = np.bincount(together, weights=ahead)
     return decision.over_runs(found.mean, found.ci, macro_recall.sign_flips(ahead), photos)
 
 

@@ -18,6 +18,7 @@ import numpy as np
 from frostline import documents, wording
 from frostline.config import Config, configure
 from frostline.documents import Sweep
+from frostline.documents.decision import Decision
 from frostline.documents.strategy import StrategyRow
 from frostline.documents.sweep import LineRow, PhotosRow, PlanFigures, Recommendation
 from frostline.errors import ConfigError, RunError
@@ -30,7 +31,8 @@ from frostline.progress import Progress, open_progress
 from frostline.recipes import LINE_FORMS, Strategy, is_line
 from frostline.reports import sweep_page
 from frostline.stats import decision, sweep_stats
-from frostline.stats.predictions import Prediction, read_predictions, write_predictions
+from frostline.stats.clusters import Clusters
+from frostline.stats.predictions import Prediction, clusters, read_predictions, write_predictions
 from frostline.studies.document import begin
 from frostline.studies.run_folder import Existing, held, look, start
 from frostline.studies.study import head_from, order
@@ -365,11 +367,11 @@ def _decide_line(run: Path, document: Sweep) -> None:
     found = recommendation(run, names, document["seed"], unequal, trainable)
     said = {name: read_predictions(run / name / "predictions.csv") for name in names}
     labels = np.unique([p.true for p in said[names[0]]], return_inverse=True)[1].astype(np.intp)
-    correct = {name: np.array(_correct(own)) for name, own in said.items()}
+    correct, together = {name: np.array(_correct(own)) for name, own in said.items()}, clusters(said[names[0]])
     top = correct[names[0]]
     against, about = decision.against_top(
         found,
-        {name: decision.difference(correct[name], top, labels, unequal) for name in names[1:]},
+        {name: decision.difference(correct[name], top, labels, unequal, together) for name in names[1:]},
         decision.metric_of(unequal),
         wording.photos_reported(document),
         chosen_here=document["reported_on"] == "validation",
@@ -511,13 +513,47 @@ def conclude(run: Path, document: Sweep, *, whole: bool = False) -> None:
     _write_table(run / "photos.csv", [_photo_cells(row) for row in document["photos"]])
     points = grid(run, document) if whole else None
     if points is not None:
-        document.update(cast(Sweep, _learning(points, document["photos"], seed)))
+        first = read_predictions(run / f"{document['photos'][0]['name']}.csv")
+        document.update(cast(Sweep, _learning(points, document["photos"], seed, clusters(first))))
+        document["decision"] = _decide_photos(document)
         document["answer"], document["answer_detail"] = sweep_page.photo_answer(document)
 
 
-def _learning(points: sweep_stats.Grid, rows: Sequence[PhotosRow], seed: int) -> dict[str, object]:
+def _decide_photos(document: Sweep) -> Decision:
+    """Which strategy to ship, and whether unfreezing helps: with the largest number of photos, by accuracy."""
+    rows, curves = document["photos"], document["curves"]
+    most, repeats, photos = max(row["per_class"] for row in rows), document["repeats_done"], document["photos_reported"]
+    last = {row["strategy"]: row for row in curves if row["per_class"] == most}
+    means = [
+        {
+            "name": name,
+            "validation_mean": float(np.mean([row["validation_accuracy"] for row in own])),
+            "parameters": own[0]["parameters"],
+        }
+        for name in last
+        if (own := [row for row in rows if (row["strategy"], row["per_class"]) == (name, most)])
+    ]
+    best = decision.best_over_seeds(means)
+    measured, kind = last[str(best["name"])], wording.photos_reported(document)
+    figure = (
+        f"mean accuracy {wording.percent(measured['accuracy'])} ({wording.interval(measured['accuracy_ci'])}) on "
+        f"{photos:,} {kind}, with {most:.0f} photos of each class"
+    )
+    ship = decision.shipped(best, means, False, figure)
+    pairs = [c for c in document["crossings"] if (c["challenger"], c["reference"]) == ("fine-tuned", "frozen")]
+    if not pairs:
+        return decision.decide(ship, None)
+    ends, p_values = pairs[0]["difference_ci"], [c["p_value"] for c in document["crossings"]]
+    found = decision.over_runs(pairs[0]["difference_at_most"], (ends[0], ends[1]), pairs[0]["p_value"], photos)
+    about = decision.unfreezing("fine-tuned", "frozen", found, "accuracy", kind, p_values)
+    return decision.decide(ship, about, sweep_page.repeats_note(repeats))
+
+
+def _learning(
+    points: sweep_stats.Grid, rows: Sequence[PhotosRow], seed: int, together: Clusters | None = None
+) -> dict[str, object]:
     """Curves, crossing points and forecasts of a whole grid."""
-    found = sweep_stats.resample(points, seed)
+    found = sweep_stats.resample(points, seed, together)
     trainable = {row["strategy"]: row["parameters"]["trainable"] for row in rows}
     names = points.strategies
     reference = min(range(len(names)), key=lambda i: trainable[names[i]])
@@ -526,7 +562,7 @@ def _learning(points: sweep_stats.Grid, rows: Sequence[PhotosRow], seed: int) ->
         "photos_reported": points.correct.shape[3],
         "repeats_done": points.correct.shape[2],
         "curves": sweep_stats.curves(points, found),
-        "crossings": [sweep_stats.crossing(points, found, i, reference) for i in others],
+        "crossings": sweep_stats.corrected([sweep_stats.crossing(points, found, i, reference) for i in others]),
         "forecasts": [sweep_stats.forecast(points, found, i) for i in range(len(names))],
     }
 
