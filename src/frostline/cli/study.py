@@ -240,6 +240,8 @@ def _print_seeds(document: Mapping[str, Any], run: Path) -> None:
     print_table(shown)
     print_skipped(document["dataset"]["skipped"])
     line(document["answer"])
+    if about := (document.get("decision") or {}).get("unfreezing"):
+        line(f"{about['words']} {document['decision']['note']}")
     for comparison in document["comparisons"]:
         line(f"- {comparison['verdict']}")
     line(f"Report: {run / 'report.html'}")

@@ -70,7 +70,7 @@ def photo_answer(document: Sweep) -> tuple[str, str]:
         more.append(repeats_note(document["repeats_done"]))
     if len(crossings) > 1:
         more.append(f"What pays is corrected for {len(crossings)} comparisons (Holm); the intervals are not.")
-    return told[0], " ".join([*told[1:], *(_forecast(f) for f in document["forecasts"]), *more])
+    return told[0], " ".join([*told[1:], *more, *(_forecast(f) for f in document["forecasts"])])
 
 
 def repeats_note(repeats: int) -> str:
@@ -85,6 +85,11 @@ def _crossing(c: Crossing, smallest: float, largest: float) -> str:
     interval = wording.interval(c["difference_ci"])
     if c["at"] is None and points <= 0:
         gap = "level with" if points == 0 else f"{-points:.1f} points behind"
+        if c["difference_ci"][1] >= 0:
+            return (
+                f"Whether {name} pays can't be told from these photos: with {largest:.0f} of each class it is {gap} "
+                f"{other} ({interval})."
+            )
         return (
             f"{_capital(name)} does not pay within these photos: with {largest:.0f} of each class it is {gap} {other} "
             f"({interval})."
