@@ -160,11 +160,12 @@ class Lines:
         return 0
 
     def _at_edge(self, place: int, share: float) -> int:
-        """The block's edge near a place, else the place. Of networks side by side the edges of one are none of the
-        other."""
+        """The block's edge near a place where no more numbers cross the line, else the place. Of networks side by side
+        the edges of one are none of the other."""
         if len(self._bodies) > 1:
             return place
-        near = (b.start for b in self.edges if share <= self.share(b.start) <= self.share(place) + NEAR)
+        most, width = self.share(place) + NEAR, self.width(place)
+        near = (b.start for b in self.edges if share <= self.share(b.start) <= most and self.width(b.start) <= width)
         return max(near, default=place)
 
     def _by_name(self, name: str) -> int:
@@ -213,7 +214,7 @@ class Lines:
                 same = (number, *match.groups()) if apart else (number,)
                 return (network, *same), prefix + match[0].rstrip(".")
         first = own.partition(".")[0]
-        alone = own if (network, first) in self._holders else first
+        alone = own if first == "head" or (network, first) in self._holders else first  # ours is called the head too
         return (network, alone), prefix + alone
 
     @cached_property
