@@ -412,7 +412,7 @@ def test_weights_are_listed_fetched_and_checked(pretrained: Path) -> None:
     assert rows["mobilenet_v2"]["sha256"].startswith("b0353104")
     (row,) = json.loads(must("weights", "mobilenet_v2", "--json", "--quiet").out)
     assert row["cached"] == "yes"
-    assert "did you mean 'mobilenet_v2'?" in call("weights", "mobilenet_v3").error
+    assert "did you mean 'mobilenetv3_" in call("weights", "mobilenet_v3").error
 
 
 def test_the_sample_is_rendered_and_says_so(tmp_path: Path) -> None:

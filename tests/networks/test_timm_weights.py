@@ -93,6 +93,8 @@ def test_weights_are_fetched_from_the_hub_once(published: bytes, alone: Callable
     hub.close()  # from here on nobody answers
     assert held() == row
     assert held(FULL)["path"] == row["path"]
+    assert row in json.loads(must("weights", "--json", "--quiet").out)
+    assert FULL.partition(".")[0] in must("weights").out
     assert tensors_are(published)
     (listed,) = [r for r in json.loads(must("backbones", NETWORK, "--json").out) if r["name"] == NETWORK]
     assert listed["weights"] == "in the cache"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from frostline.cli.console import cell, line, print_table, progress_bar, right_aligned, show, table
+from frostline.cli.console import cell, line, print_table, progress_bar, right_aligned, show
 from frostline.cli.options import Json, Quiet
 from frostline.errors import ConfigError
 from frostline.networks.licences import licence
@@ -98,7 +98,7 @@ def weights(
     from frostline.networks import weights as known
 
     if path and not name:
-        raise ConfigError(f"--path {path}: name the network whose weights it holds (known: {', '.join(known.KNOWN)})")
+        raise ConfigError(f"--path {path}: name the backbone whose weights it holds (known: {', '.join(known.KNOWN)})")
     if name and name not in known.KNOWN:
         rows = [_weights_of_timm(name, path, quiet)]
     else:
@@ -108,7 +108,34 @@ def weights(
             with progress_bar(quiet) as progress:
                 known.fetch(known.KNOWN[name], progress=progress)
         rows = [known.status(spec) for key, spec in known.KNOWN.items() if not name or key == name]
-    show(rows, as_json, quiet, lambda: table(rows), default=str)
+        rows += [] if name else _kept_of_timm()
+    show(rows, as_json, quiet, lambda: _print_weights(rows, whole=bool(name)), default=str)
+
+
+def _print_weights(rows: list[dict[str, Any]], *, whole: bool) -> None:
+    """One network's weights with all that is known of them, or a table of several that fits 80 columns."""
+    if whole:
+        for key, value in rows[0].items():
+            line(f"{key}: {cell(value)}")
+        return
+    shown = right_aligned("network", "MB", "at hand")
+    shown.columns[0].no_wrap = True
+    for title in ("licence", "from"):
+        shown.add_column(title)
+    for row in rows:
+        size = "-" if row["size"] is None else f"{row['size'] / 1e6:.0f}"
+        title = licence(row["licence"] or "").title
+        shown.add_row(_in_two(row["name"]), size, row["cached"], title, cell(row["sources"]))
+    print_table(shown)
+
+
+def _kept_of_timm() -> list[dict[str, Any]]:
+    """Other networks whose weights are at hand."""
+    from frostline.networks import timm_names, timm_weights
+    from frostline.networks.weights import KNOWN
+
+    hubs = {name: timm_names.facts(name).hub for name in timm_names.names() if name not in KNOWN}
+    return [timm_weights.status(name, hub) for name, hub in hubs.items() if timm_weights.is_here(name, hub)]
 
 
 def _weights_of_timm(name: str, path: str, quiet: bool) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from frostline.cache import download
 from frostline.cache.download import CHUNK, File, Source, SourceError, Url
 from frostline.errors import RunError, WeightsError, one_line
 from frostline.files import disk_errors, replacing, sha256
+from frostline.networks import naming
 from frostline.networks.translation import unwrapped
 from frostline.progress import Progress
 
@@ -214,7 +215,8 @@ def keep(spec: WeightsSpec, path: Path) -> Path:
 
 
 def status(spec: WeightsSpec) -> dict[str, Any]:
-    """What a listing shows: name, sha256, size (bytes), path in the cache, cached ("yes", "no", "damaged"), sources."""
+    """What a listing shows: name, sha256, size (bytes), path in the cache, cached ("yes", "no", "damaged"), sources,
+    revision (of a repository on the hub; None here), licence."""
     path = cached_path(spec)
     cached = "yes" if spec.holds(path) else "damaged" if path.exists() else "no"
     return {
@@ -224,6 +226,8 @@ def status(spec: WeightsSpec) -> dict[str, Any]:
         "path": str(path),
         "cached": cached,
         "sources": [source.label for source in spec.sources()],
+        "revision": None,
+        "licence": naming.licence_of(spec.name) or None,
     }
 
 
