@@ -113,7 +113,7 @@ def test_both_sides_of_the_default_line_are_the_whole_network(name: str) -> None
         ("resnet18", "layer4", "body.layer4.0.conv1"),
         ("vit_tiny_patch16_224", "blocks.9", "body.blocks.9.norm1"),
         ("vit_tiny_patch16_224", "30%", "body.blocks.8.norm1"),  # a block's edge
-        ("hgnetv2_b0", "30%", "body.head.last_conv"),  # not below the pooling, where a block begins
+        ("hgnetv2_b0", "30%", "body.head.last_conv.0"),  # not below the pooling, where a block begins
         (TOGETHER, "mobilenet_v2.features.15", "body.parts.0.body.features.15.conv.0.0"),
         (TOGETHER, "blocks.5.2", "body.parts.1.body.blocks.5.2.conv_pw"),
     ],

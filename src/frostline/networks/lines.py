@@ -214,7 +214,8 @@ class Lines:
                 same = (number, *match.groups()) if apart else (number,)
                 return (network, *same), prefix + match[0].rstrip(".")
         first = own.partition(".")[0]
-        alone = own if first == "head" or (network, first) in self._holders else first  # ours is called the head too
+        inner = ".".join(own.split(".")[:2])
+        alone = inner if first == "head" or (network, first) in self._holders else first  # ours is called the head too
         return (network, alone), prefix + alone
 
     @cached_property
