@@ -59,9 +59,9 @@ def highest(values: npt.ArrayLike, trainable: Sequence[int], lines: bool = False
         its neighbours', since neighbouring lines are nearly the same model. The first and the last count as their own
         outer neighbour.
     """
-    found = smoothed(values) if lines else np.asarray(values, dtype=float)
-    rounded = np.round(found, 9)  # equals are equal, whatever the order of sums
-    return max(range(len(rounded)), key=lambda i: (rounded[i], -trainable[i], -i))
+    # equals are equal, whatever the order of sums
+    found = np.round(smoothed(values), 9) if lines else np.asarray(values, dtype=float)
+    return max(range(len(found)), key=lambda i: (found[i], -trainable[i], -i))
 
 
 def smoothed(values: npt.ArrayLike) -> Floats:
