@@ -15,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import cache, cached_property
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,7 +48,11 @@ class Notes:
         with suppress(OSError, ValueError):
             found = json.loads(self._path.read_text(encoding="utf-8"))
             self._kept = {part: dict(found[part]) for part in ("sizes", "speeds") if part in found}
-        self._machine = f"{processor()}, {thread_count()} cores, {signature(settle('auto'))}"
+
+    @cached_property
+    def _machine(self) -> str:
+        """Whose speeds they are. It imports the engine: only where any were measured."""
+        return f"{processor()}, {thread_count()} cores, {signature(settle('auto'))}"
 
     def knows(self, name: str) -> bool:
         """Whether a network's size need not be counted again."""
@@ -77,7 +82,8 @@ class Notes:
 
     def speed(self, name: str, side: int) -> float | None:
         """Photos/s, None where it was never measured."""
-        found: float | None = self._kept.get("speeds", {}).get(self._machine, {}).get(f"{name} {side}")
+        speeds = self._kept.get("speeds")
+        found: float | None = speeds.get(self._machine, {}).get(f"{name} {side}") if speeds else None
         return found
 
     def _write(self) -> None:
@@ -85,8 +91,13 @@ class Notes:
             write_json(self._path, self._kept)
 
 
+@cache
+def _timm_version() -> str:
+    return metadata.version("timm")
+
+
 def _sized(name: str) -> str:
-    return f"{name}, timm {metadata.version('timm')}, with parameters"  # older notes count other layers too
+    return f"{name}, timm {_timm_version()}, with parameters"  # older notes count other layers too
 
 
 def _size(name: str) -> Row:
