@@ -65,7 +65,7 @@ def seeds(run: Path) -> dict[str, Any]:
     of_row = ("mean", "sd", "ci", "seeds", "seconds_mean")
     return {
         "photos": document["tested"]["photos"],
-        "seeds": document["seeds"],
+        "seeds": [run["seed"] for run in document["runs"]],
         "strategies": {row["name"]: {key: row[key] for key in of_row} for row in document["strategies"]},
         "comparisons": [
             {key: pair.get(key) for key in ("a", "b", "mean", "ci", "p_corrected", "verdict")}
@@ -168,7 +168,11 @@ def record(name: str, row: Row, data: str, folder: Path, root: Path = figures.RO
     document = read(next(p for p in (folder / "seeds.json", folder / "study.json") if p.exists()))
     more["date"] = date.fromisoformat(document["created"][:10])
     loads = [start["load"] for start in starts]
-    figures.record(name, row.command(SHOWN[data]), row.values(folder), loads=loads, root=root, **more)
+    values = row.values(folder)
+    command = row.command(SHOWN[data])
+    if "seeds" in values:  # those that have ended
+        command = re.sub(r"--seeds \d+", f"--seeds {len(values['seeds'])}", command)
+    figures.record(name, command, values, loads=loads, root=root, **more)
 
 
 def photograph(page: Path, picture: Path, width: int = 1240, height: int = 1500) -> None:

@@ -65,6 +65,6 @@ def test_what_runs_have_measured_stands_in_readme(reported: ModuleType, tmp_path
     assert "accuracy by corruption" not in text
     assert "with other jobs beside (load average up to 7)" in text
     assert max(len(line) for line in text.partition("```")[2].partition("```")[0].splitlines()) <= 120
-    assert "`frostline study runs/halves/report.csv --strategies frozen,fine-tuned --seeds 3" in text
+    assert "`frostline study runs/halves/report.csv --strategies frozen,fine-tuned --seeds 2" in text
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
     assert list(figures.problems(tmp_path)) == []
