@@ -131,19 +131,11 @@ def run(row: Row, data: str, folder: Path) -> None:
     starts = _starts(folder)
     starts.append({"commit": figures.commit(figures.ROOT), "load": os.getloadavg()[0]})
     write_text(_starts_of(folder), json.dumps(starts))
-    resume = ["--resume"] if folder.exists() else []
-    command = [
-        sys.executable,
-        "-m",
-        "frostline",
-        "study",
-        *([data] if data else []),
-        *row.options,
-        "--out",
-        str(folder),
-    ]
-    ended = subprocess.run([*command, *resume], stdout=subprocess.PIPE, text=True, check=True)
-    if not resume:
+    begun = folder.exists()  # then it goes on with the settings that it began with
+    asked = ["--resume"] if begun else [*([data] if data else []), *row.options]
+    command = [sys.executable, "-m", "frostline", "study", *asked, "--out", str(folder)]
+    ended = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    if not begun:
         write_text(folder / "said.txt", ended.stdout)
 
 
@@ -161,6 +153,8 @@ def record(name: str, row: Row, data: str, folder: Path, root: Path = figures.RO
     """Put what is kept of a run into docs/figures.toml."""
     starts = _starts(folder)
     more: dict[str, object] = {"commit": starts[0]["commit"]}
+    if starts[-1]["commit"] != starts[0]["commit"]:
+        more["computed_with"] = starts[-1]["commit"]  # trained with one, figures and intervals with the other
     if name == "sample":
         picture = root / "docs" / "report.png"
         photograph(folder / "report.html", picture)
