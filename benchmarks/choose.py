@@ -40,7 +40,6 @@ class Cell:
     line: str = ""
     rate: float = 0.0
     """Learning rate of the head (frozen), or above the line (fine-tuned); 0: as the preset has it."""
-    epochs: int = 0
     views: int = 0
 
     @property
@@ -52,7 +51,7 @@ class Cell:
     @property
     def changed(self) -> dict[str, float]:
         rate = "learning rate" if self.strategy == "frozen" else "learning rate above the line"
-        return {k: v for k, v in ((rate, self.rate), ("epochs", self.epochs), ("views", self.views)) if v}
+        return {k: v for k, v in ((rate, self.rate), ("views", self.views)) if v}
 
     def config(self, data: Path, seed: int) -> Config:
         given = configure(
@@ -64,7 +63,7 @@ class Cell:
         if self.rate:
             which = "learning_rate" if self.strategy == "frozen" else "learning_rate_above_line"
             recipe = replace(recipe, **{which: self.rate})
-        recipe = replace(recipe, epochs=self.epochs or recipe.epochs, views=self.views or recipe.views)
+        recipe = replace(recipe, views=self.views or recipe.views)
         return replace(given, strategies=(replace(whole, recipe=recipe, refit=False),))
 
 
@@ -81,10 +80,9 @@ CELLS = (
     Cell("fine-tuned", 288, "top-27", rate=1e-4),
     Cell("fine-tuned", 224, "top-27"),
     Cell("frozen", 256),
-    Cell("frozen", 288, epochs=10),
     Cell("fine-tuned", 320, "top-27"),
     Cell("fine-tuned", 288, "top-27", rate=1e-3),
-    *(Cell("frozen", 288, views=views) for views in (1, 4)),
+    Cell("frozen", 288, views=4),
 )
 KINDS = ("frozen", "fine-tuned")
 
