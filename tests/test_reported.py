@@ -35,7 +35,7 @@ def reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
 
     shutil.copytree(ROOT / "docs" / "figures", tmp_path / "docs" / "figures")
     (tmp_path / "docs" / "figures.toml").write_text('[plain]\n"95 % CI" = "what the interval is"\n')
-    names = ("sample", "presets", "claims", "tutorial")
+    names = ("sample", "presets", "verdicts", "claims", "tutorial")
     (tmp_path / "README.md").write_text("\n".join(f"<!-- figures: {n} -->\n<!-- /figures -->" for n in names))
     monkeypatch.setattr(figures, "ROOT", tmp_path)
     monkeypatch.setattr(figures, "commit", lambda _: "0123abc")
@@ -61,6 +61,7 @@ def test_what_runs_have_measured_stands_in_readme(reported: ModuleType, tmp_path
         assert f"{100 * row['mean']:.1f} %" in text
     for claim in json.loads((OLD / "seeds" / "seed-0" / "study.json").read_text(encoding="utf-8"))["claims"]:
         assert f"| {claim['claim']} | {claim['measured']} | {claim['verdict']} |" in text
+        assert f"| {claim['claim']} | {claim['verdict']} |" in text
     assert "baseline      60.0 %  51.1 to 68.3\n\nFreeze the pretrained network" in text
     assert "accuracy by corruption" not in text
     assert "with other jobs beside (load average up to 7)" in text
