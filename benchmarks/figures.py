@@ -172,7 +172,11 @@ def where(table: Mapping[str, Any]) -> str:
     at = table["machine"]
     load = max(table["load"], default=0.0)
     flags = f" ({at['flags'][0]})" if at["flags"] else ""
-    beside = f", with other jobs beside (load average up to {load:.0f})" if load >= BUSY else ", on a quiet machine"
+    beside = (
+        f", with other jobs beside (load average at a start up to {load:.0f})"
+        if load >= BUSY
+        else ", on a quiet machine"
+    )
     return f"{at['cpu']}{flags}, {at['cores']} cores, {table['date']:%-d %B %Y}, commit {table['commit']}{beside}"
 
 

@@ -64,7 +64,7 @@ def test_what_runs_have_measured_stands_in_readme(reported: ModuleType, tmp_path
         assert f"| {claim['claim']} | {claim['verdict']} |" in text
     assert "baseline      60.0 %  51.1 to 68.3\n\nFreeze the pretrained network" in text
     assert "accuracy by corruption" not in text
-    assert "with other jobs beside (load average up to 7)" in text
+    assert "with other jobs beside (load average at a start up to 7)" in text
     assert max(len(line) for line in text.partition("```")[2].partition("```")[0].splitlines()) <= 120
     assert "`frostline study runs/halves/report.csv --strategies frozen,fine-tuned --seeds 2" in text
     (tmp_path / "README.md").write_text(text, encoding="utf-8")
