@@ -403,7 +403,7 @@ def test_weights_from_a_path_are_checked_and_kept(
     assert row["cached"] == "yes"
     assert Path(row["path"]).read_bytes() == pretrained.read_bytes()
     must("weights", "mobilenet_v2", "--quiet")  # no source is within reach: it is the kept one
-    assert "name the network" in call("weights", "--path", pretrained).error
+    assert "name the backbone" in call("weights", "--path", pretrained).error
 
 
 def test_weights_are_listed_fetched_and_checked(pretrained: Path) -> None:

@@ -181,7 +181,7 @@ def test_causes_are_rarely_found_where_there_are_none() -> None:
 
 
 def test_causes_are_rarely_found_where_groups_alone_differ() -> None:
-    """Photos of 40 groups, which differ in light and in how hard they are: tested photo by photo, most studies would
+    """Photos of 40 groups, which differ in light and in how hard they are: tested photo by photo, many studies would
     find a cause."""
     rng = np.random.default_rng(2)
     groups = np.arange(600) % 40
@@ -191,8 +191,8 @@ def test_causes_are_rarely_found_where_groups_alone_differ() -> None:
         for name, clusters in (("groups", groups), ("photos", None)):
             (row,) = error_causes.tested({"brightness": light}, {"frozen": asked(hard > 1.2)}, clusters)["frozen"]
             told[name] += row["verdict"] != error_causes.NOTHING
-    assert told["groups"] <= 5
-    assert told["photos"] >= 10
+    assert told["groups"] <= 1
+    assert told["photos"] >= 5
 
 
 def test_photos_are_measured_for_what_they_are() -> None:

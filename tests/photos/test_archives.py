@@ -312,7 +312,8 @@ def test_a_study_from_a_zip_and_its_evaluation_on_a_table(tmp_path: Path) -> Non
     result = must(
         "evaluate", out / "baseline" / "bundle", written(tmp_path / "labelled.parquet", rows), "--json", "--quiet"
     )
-    assert json.loads(result.out)["photos"] == 16
+    told = json.loads(result.out)
+    assert (told["photos"], told["all"]["photos"]) == (4, 16)  # the bundle has seen the other 12
     must(
         "study",
         data,

@@ -80,7 +80,7 @@ def test_optional_parts_appear_when_they_are_there(tmp_path: Path, page: Path) -
     for sentence in (
         "Calibration: does confidence match accuracy?", "What do the real errors have in common?",
         "wrong photos are darker",
-        "fine-tuned none 8.1 % 5.0 to 11.5 p = 0.008 underconfident 86.1 % 49.0 %",
+        "fine-tuned none 0.081 0.050 to 0.115 p = 0.008 underconfident 86.1 % 49.0 %",
         "HiResCAM at features.18. 3 of 3 photos.", "random areas 0.550; lower is better", "3 labels look doubtful.",
         "Near-duplicates: 1", "Largest loss under corruption: noise With this corruption fine-tuned loses 31 points",
         "Photo is",
@@ -156,7 +156,11 @@ def test_what_to_do_next_follows_the_figures(tmp_path: Path) -> None:
     pair |= {"ci": [-0.012, 0.05], "p_value": 0.2}
     study["strategies"][2]["history"][3]["train_accuracy"] = 0.99
     study["strategies"][2]["per_class"][1]["recall"] = 0.5
-    study["strategies"][2] |= {"ece_shipped": 0.09, "accuracy_ci": [0.80, 0.93]}
+    study["strategies"][2] |= {
+        "calibration_error": 0.09,
+        "calibration_error_ci": [0.04, 0.13],
+        "accuracy_ci": [0.80, 0.93],
+    }
     for row in study["strategies"][2]["per_class"]:
         row["support"] = 100
     save(run, study)

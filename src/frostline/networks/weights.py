@@ -27,7 +27,6 @@ from frostline.cache import download
 from frostline.cache.download import CHUNK, File, Source, SourceError, Url
 from frostline.errors import RunError, WeightsError, one_line
 from frostline.files import disk_errors, replacing, sha256
-from frostline.networks import naming
 from frostline.networks.translation import unwrapped
 from frostline.progress import Progress
 
@@ -219,6 +218,8 @@ def status(spec: WeightsSpec) -> dict[str, Any]:
     revision (of a repository on the hub; None here), licence."""
     path = cached_path(spec)
     cached = "yes" if spec.holds(path) else "damaged" if path.exists() else "no"
+    from frostline.networks import naming  # brings NumPy, without which `frostline cache` answers at once
+
     return {
         "name": spec.name,
         "sha256": spec.sha256,
