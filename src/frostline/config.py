@@ -40,10 +40,10 @@ from frostline.recipes import (
 EngineKind = Literal["auto", "openvino", "onnx", "torch"]
 
 
-Device = Literal["auto", "cpu", "cuda"]
+Device = Literal["auto", "cpu", "cuda", "mps", "xpu"]
 
 
-Precision = Literal["auto", "float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 StoredAs = Literal["float16", "float32"]
@@ -101,12 +101,14 @@ class Config:
     resize: Annotated[Resize, Option("squash (the whole photo) or crop (its centre).")] = "squash"
     """`squash`: the whole photo, sides scaled apart; `crop`: shorter side scaled, then the centre."""
     engine: Annotated[EngineKind, Option("What runs the frozen layers: auto, openvino, onnx or torch.")] = "auto"
-    """What runs the frozen layers: OpenVINO or ONNX Runtime (CPU), or PyTorch (CPU, CUDA)."""
-    device: Annotated[Device, Option("Where training runs: auto, cpu or cuda.")] = "auto"
-    """Where PyTorch trains; `auto` takes CUDA where there is some."""
-    precision: Annotated[Precision, Option("Arithmetic of training: auto, float32 or bfloat16.")] = "auto"
-    """Arithmetic of training: `auto` takes bfloat16 where the processor has it in hardware, float32 master weights
-    stay."""
+    """What runs the frozen layers: OpenVINO or ONNX Runtime (CPU), or PyTorch (any device)."""
+    device: Annotated[
+        Device, Option("Where training runs: auto, cpu, cuda (NVIDIA, AMD), mps (Apple) or xpu (Intel).")
+    ] = "auto"
+    """Where PyTorch trains; `auto` takes the accelerator where there is one. See `frostline.networks.devices`."""
+    precision: Annotated[Precision, Option("Arithmetic of training: auto, float32, bfloat16 or float16.")] = "auto"
+    """Arithmetic of training: `auto` takes bfloat16 where the device has it in hardware (float16 on an older
+    accelerator); float32 master weights stay."""
     stored_as: Annotated[StoredAs, Option("Activations on disk: float16 or float32.")] = "float16"
     """How activations at the line are stored on disk."""
     balance: Annotated[

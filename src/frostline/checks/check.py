@@ -17,8 +17,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-import torch
-
 import frostline
 from frostline.cache.folder import cache_dir
 from frostline.cache.store import Store
@@ -30,6 +28,7 @@ from frostline.config import SAMPLE, EngineKind, require
 from frostline.documents.check import Check, CheckSummary, CorrectionRow
 from frostline.documents.shared import Chance, QuickCheck
 from frostline.networks import backbone as backbones
+from frostline.networks import devices
 from frostline.networks.compilation import Runtime
 from frostline.photos import sample, scan
 from frostline.photos.corrections import Decision
@@ -76,7 +75,7 @@ def check(
     folder = sample.render(cache_dir() / "sample") if str(data) == SAMPLE else Path(data)
     listed = scan.scan(folder, least_classes=1, progress=progress)
     scanned = time.perf_counter()
-    runtime = Runtime(engine, torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    runtime = Runtime(engine, devices.choose())
     examined = examine(listed, backbone, weights, image_size, runtime, seed, progress)
     judging = time.perf_counter()
     findings = kinds.find(examined)

@@ -8,7 +8,7 @@ resized photos themselves.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,7 +26,7 @@ from frostline.errors import PhotoError
 from frostline.networks import freeze_line
 from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import Runtime, TorchEngine, compiled
-from frostline.networks.engine import Arrays, Engine, signature
+from frostline.networks.engine import Arrays, Engine
 from frostline.parallel import ahead, groups
 from frostline.photos.decoding import Pixels, Transform, View
 from frostline.photos.head_start import HeadStart
@@ -71,11 +71,10 @@ def tap(backbone: Backbone, line: int, runtime: Runtime, stored_as: StoredAs) ->
     later = {"interpolation": frame.interpolation, "crop_pct": frame.crop_pct}
     shaped_by |= {k: v for k, v in later.items() if v != getattr(Transform, k)}
     if line > 0:
-        device = runtime.device.type if runtime.settled == "torch" else ""
         shaped_by |= {
             "weights": freeze_line.identity(cut.prefix),
             "prefix": cut.prefix.code,
-            "engine": f"{signature(runtime.settled)}, from torch {torch.__version__}{device}",
+            "engine": runtime.signature,
             "stored_as": stored_as,
         }
         what = f"{backbone.name} at line {line} ({stored_as})"
@@ -166,7 +165,7 @@ def _append_rows(work: _Work, todo: Sequence[Item], progress: Progress) -> dict[
     if work.head_start:
         work.head_start.stop()
     bad: dict[str, str] = {}
-    waiting = ahead(work.rows, groups(todo, size), depth=groups_at_a_time)
+    waiting = work.ahead(todo, size, groups_at_a_time)
     while several := list(islice(waiting, groups_at_a_time)):
         for _, result in several:
             bad |= result.bad
@@ -190,11 +189,23 @@ class _Work:
     root: Path
     head_start: HeadStart | None
 
-    def rows(self, items: Sequence[Item]) -> _Rows:
-        """Decode a few photos and compute their rows."""
-        loaded = [self._load(key, photo) for key, photo in items]
-        failed = {p.sha256: str(r) for (_, p), r in zip(items, loaded, strict=True) if isinstance(r, PhotoError)}
-        good = [(key, r) for (key, _), r in zip(items, loaded, strict=True) if not isinstance(r, PhotoError)]
+    def ahead(self, todo: Sequence[Item], size: int, depth: int) -> Iterator[tuple[Sequence[object], _Rows]]:
+        """(photos, their rows), `size` photos at a time; at most `depth` of these wait.
+
+        Where the engine takes few photos a thread decodes them and runs it. Where it takes many, and works beside the
+        processor, each photo is decoded by a thread of its own, and the next batch while the engine has one.
+        """
+        if size < _AHEAD:
+            return ahead(self._decoded_and_run, groups(todo, size), depth=depth)
+        decoded = ahead(lambda item: self._load(*item), todo, depth=2 * size)
+        return ahead(self._rows, groups(decoded, size), depth=1)
+
+    def _decoded_and_run(self, items: Sequence[Item]) -> _Rows:
+        return self._rows([(item, self._load(*item)) for item in items])
+
+    def _rows(self, decoded: Sequence[tuple[Item, Pixels | PhotoError]]) -> _Rows:
+        failed = {photo.sha256: str(r) for (_, photo), r in decoded if isinstance(r, PhotoError)}
+        good = [(key, r) for (key, _), r in decoded if not isinstance(r, PhotoError)]
         rows = rows_of(self.taps, self.engines, np.stack([r for _, r in good])) if good else []
         return _Rows(failed, [key for key, _ in good], rows)
 

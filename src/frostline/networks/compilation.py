@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import hashlib
 import io
 import logging
@@ -19,17 +20,15 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
-from frostline.config import EngineKind
+from frostline.config import EngineKind, Precision
 from frostline.files import replacing
-from frostline.networks import freeze_line
-from frostline.networks.engine import EXPORT, Arrays, Engine, Settled, opened, settle
+from frostline.networks import devices, freeze_line
+from frostline.networks.devices import CPU
+from frostline.networks.engine import EXPORT, Arrays, Engine, Settled, opened, settle, signature
 
 BATCH = 32
-"""Photos in one batch of a PyTorch network. The same everywhere, so that a photo's numbers never depend on which
-command asked for them."""
-
-
-CPU = torch.device("cpu")
+"""Photos in one batch of a PyTorch network on the processor. The same everywhere, so that a photo's numbers never
+depend on which command asked for them."""
 
 
 @dataclass(frozen=True)
@@ -38,21 +37,46 @@ class Runtime:
 
     engine: EngineKind = "auto"
     device: torch.device = CPU
+    numbers: Precision = "auto"
+    """The number format of frozen layers in PyTorch. `auto`: the one of 16 bits that an accelerator has in hardware;
+    float32 on the processor, where PyTorch is the reference."""
 
     @property
     def settled(self) -> Settled:
         """The engine that `auto` comes to here."""
-        return settle(self.engine, cuda=self.device.type == "cuda")
+        return settle(self.engine, accelerator=self.device.type != "cpu")
+
+    @property
+    def precision(self) -> Precision:
+        """The number format that `numbers` comes to."""
+        if self.numbers != "auto":
+            return self.numbers
+        return "float32" if self.device.type == "cpu" else devices.half(self.device)
+
+    @property
+    def signature(self) -> str:
+        """What of it shapes the numbers of frozen layers; part of the name of all that is kept of them."""
+        where = ""
+        if self.settled == "torch":
+            plain = (self.device.type, self.precision) == ("cpu", "float32")
+            where = "cpu" if plain else f" {self.device.type} {self.precision}"
+        return f"{signature(self.settled)}, from torch {torch.__version__}{where}"
 
 
 class TorchEngine:
-    """PyTorch in inference mode: the engine on CUDA, and the reference that the tests hold the others against."""
+    """PyTorch in inference mode: the engine on accelerators, and in float32 on the processor the reference that the
+    tests hold the others against.
 
-    batch = BATCH
+    On an accelerator it has a copy of the network: others share the layers, on the processor.
+    """
 
-    def __init__(self, network: nn.Module, device: torch.device) -> None:
-        self._network = network.to(device).eval()
-        self._device = device
+    def __init__(self, network: nn.Module, device: torch.device, precision: Precision = "float32") -> None:
+        self.batch = BATCH
+        self._network = network.to(device).eval() if device.type == "cpu" else network
+        self._device, self._precision = device, precision
+        if device.type != "cpu" or precision != "float32":
+            self.batch = devices.DEVICE_BATCH
+            self._network = copy.deepcopy(network).to(device).to(memory_format=torch.channels_last).eval()
 
     def expect(self, count: int) -> None:
         """See `Engine.expect`: it takes whole batches anyway."""
@@ -60,15 +84,22 @@ class TorchEngine:
     def run(self, inputs: Sequence[npt.NDArray[Any]]) -> Arrays:
         """See `Engine.run`. Padded to whole batches: PyTorch picks its sums by the batch, so a photo's bits would
         follow."""
-        count = len(inputs[0])
-        missing = -count % BATCH
+        count, device = len(inputs[0]), self._device
+        missing = -count % self.batch
         padded = [np.concatenate([a, np.zeros((missing, *a.shape[1:]), a.dtype)]) if missing else a for a in inputs]
         parts = []
-        with torch.inference_mode():
-            for start in range(0, len(padded[0]), BATCH):
-                outputs = self._network(*(torch.from_numpy(a[start : start + BATCH]).to(self._device) for a in padded))
-                parts.append(list(outputs) if isinstance(outputs, tuple | list) else [outputs])
-        return [torch.cat(piece)[:count].cpu().numpy() for piece in zip(*parts, strict=True)]
+        with devices.in_turn(device), devices.memory_told(device), torch.inference_mode():
+            for start in range(0, len(padded[0]), self.batch):
+                batch = [devices.sent(torch.from_numpy(a[start : start + self.batch]), device) for a in padded]
+                parts.append(self._outputs(batch))
+            whole = [torch.cat(piece)[:count] for piece in zip(*parts, strict=True)]
+            return [t.numpy() for t in devices.fetched(whole, device)]
+
+    def _outputs(self, batch: Sequence[Tensor]) -> list[Tensor]:
+        with devices.autocast(self._device, self._precision):
+            outputs = self._network(*batch)
+        several = list(outputs) if isinstance(outputs, tuple | list) else [outputs]
+        return [t.float() if t.is_floating_point() else t for t in several]  # NumPy has no bfloat16
 
 
 def compiled(
@@ -94,7 +125,7 @@ def compiled(
         No room for the exported file.
     """
     if runtime.settled == "torch":
-        return TorchEngine(network, runtime.device)
+        return TorchEngine(network, runtime.device, runtime.precision if half else "float32")
     with exported(network, example, folder) as file:
         return opened(runtime.settled, file, half=half)
 

@@ -151,9 +151,9 @@ def _joined(rows: Sequence[Arrays]) -> Arrays:
     return rows[0] if len(rows) == 1 else [np.concatenate(parts) for parts in zip(*rows, strict=True)]
 
 
-def settle(kind: EngineKind, *, cuda: bool = False) -> Settled:
-    """Settle `auto`: PyTorch where training runs on CUDA; OpenVINO where the CPU multiplies bfloat16; else ONNX
-    Runtime.
+def settle(kind: EngineKind, *, accelerator: bool = False) -> Settled:
+    """Settle `auto`: PyTorch where training runs on an accelerator; OpenVINO where the CPU multiplies bfloat16; else
+    ONNX Runtime.
 
     Measured on two cores with AVX512-BF16 (MobileNetV2, 224 x 224): OpenVINO 470 photos/s in bfloat16 and 260 in
     float32, ONNX Runtime 260 in float32.
@@ -166,7 +166,7 @@ def settle(kind: EngineKind, *, cuda: bool = False) -> Settled:
     require(engine=kind)
     if kind != "auto":
         return kind
-    if cuda:
+    if accelerator:
         return "torch"
     return "openvino" if multiplies_bfloat16() else "onnx"
 

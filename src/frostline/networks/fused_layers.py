@@ -176,7 +176,7 @@ def _gradients(
     Those of a 1x1 convolution are matrix products over all places of all photos. Under that name PyTorch takes two
     thirds of the time for the weights' on small maps; on a GPU its own kernels are as good.
     """
-    if x.is_cuda or weight.shape[2:] != (1, 1) or shape != ((1, 1), (0, 0), (1, 1), 1):
+    if x.device.type != "cpu" or weight.shape[2:] != (1, 1) or shape != ((1, 1), (0, 0), (1, 1), 1):
         sizes, rest = [len(weight)], (*shape[:3], False, (0, 0), shape[3], (wanted, True, True))
         found = torch.ops.aten.convolution_backward(gradient, x, weight, sizes, *rest)
         return cast("tuple[Tensor | None, Tensor, Tensor]", found)

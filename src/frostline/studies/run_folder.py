@@ -217,16 +217,12 @@ def _with_sample(config: Config, progress: Progress) -> Config:
 
 
 def settle_torch() -> None:
-    """Set PyTorch and the allocator up for a run: the same seed gives the same bits, and as many threads as there are
-    cores.
+    """Set PyTorch and the allocator up for a run on the processor: as many threads as there are cores.
 
-    The kernels used here on CPUs are deterministic anyway; asking for it would import PyTorch's compiler (1 s) and
-    blank all new memory.
+    Accelerators are set up where they are chosen, by `frostline.networks.devices`.
     """
     _keep_freed_memory()
     torch.set_num_threads(thread_count())
-    if torch.cuda.is_available():
-        torch.use_deterministic_algorithms(True, warn_only=True)
 
 
 def _keep_freed_memory() -> None:

@@ -26,6 +26,7 @@ from frostline.config import Precision
 from frostline.errors import RunError
 from frostline.networks import freeze_line
 from frostline.networks.compilation import BATCH
+from frostline.networks.devices import autocast
 from frostline.networks.trainable import Above
 from frostline.parallel import thread_count
 from frostline.progress import Progress
@@ -35,7 +36,7 @@ from frostline.training import checkpoint, early_stopping
 from frostline.training.checkpoint import Epoch, Stage, State
 from frostline.training.losses import cross_entropy_and_accuracy, mean_loss, photo_losses
 from frostline.training.optimiser import Learner, stretched
-from frostline.training.precision import autocast, converted
+from frostline.training.precision import converted
 
 _PHOTOS_AT_A_TIME = 8
 

@@ -1,34 +1,25 @@
-"""The number format of training: bfloat16 products where the hardware has them, else float32."""
+"""The number format of training: products of 16 bits where the hardware has them, else float32."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
 
 from frostline.config import Precision
+from frostline.networks import devices
 
 
 def settle(precision: Precision, device: torch.device) -> Precision:
-    """What `auto` comes to: bfloat16 where the hardware multiplies it, else float32."""
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    fast = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return "bfloat16" if fast else "float32"
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[object]:
-    """bfloat16 products with float32 master weights and sums, or plain float32."""
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16", cache_enabled=False)
+    """What `auto` comes to: bfloat16 where the hardware multiplies it, float16 on an older accelerator, else
+    float32."""
+    return devices.half(device) if precision == "auto" else precision
 
 
 def converted(live: Sequence[Tensor], precision: Precision) -> list[Tensor]:
     """Stored rows (float16) in the number format of the computation. uint8 photos stay: the network scales them."""
-    dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
+    dtype = devices.dtype_of(precision)
     return [_converted(t, dtype) if t.is_floating_point() else t for t in live]
 
 

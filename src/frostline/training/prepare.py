@@ -23,6 +23,7 @@ from frostline.checks.near_duplicates import DuplicateGroup
 from frostline.config import Config, Precision
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.networks import backbone as backbones
+from frostline.networks import devices
 from frostline.networks.activations import Tap, fill, tap
 from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import Runtime
@@ -59,7 +60,7 @@ class Frozen:
     @classmethod
     def of(cls, config: Config, progress: Progress) -> Frozen:
         """Build the networks of all strategies and open the stores that these draw from."""
-        runtime = Runtime(config.engine, _device(config))
+        runtime = Runtime(config.engine, devices.choose(config.device))
         networks = _backbones(config, progress)
         for s in config.strategies:
             _check_line(s, networks[network_name(s)], progress)
@@ -408,12 +409,6 @@ def _usable(photos: Manifest, bad: Sequence[Skip], folder: str) -> Manifest:
             "at least two classes are needed"
         )
     return usable.without(Skip(c, f"class left out: none of its {counts[c]} files could be read") for c in lost)
-
-
-def _device(config: Config) -> torch.device:
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device 'cuda': PyTorch sees no CUDA device here; use --device cpu")
-    return torch.device("cuda" if config.device != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def network_name(strategy: Strategy) -> str:
