@@ -109,7 +109,9 @@ class Config:
     precision: Annotated[Precision, Option("Arithmetic of training: auto, float32, bfloat16 or float16.")] = "auto"
     """Arithmetic of training: `auto` takes bfloat16 where the device has it in hardware (float16 on an older
     accelerator); float32 master weights stay."""
-    stored_as: Annotated[StoredAs, Option("Activations on disk: float16 or float32.")] = "float16"
+    stored_as: Annotated[
+        StoredAs, Option("Activations on disk: float16 (float32 where its range is too small) or float32.")
+    ] = "float16"
     """How activations at the line are stored on disk."""
     balance: Annotated[
         Balance, Option("Unequal classes in training: none, loss (weighted) or sampling (drawn equally).")

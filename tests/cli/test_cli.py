@@ -237,8 +237,7 @@ def test_weights_that_are_others(good: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "weights.pth"
     wrong.write_bytes(photo())
     error = call("study", good, "--out", tmp_path / "run", "--strategies", "frozen", "--weights", wrong).error
-    assert str(wrong) in error
-    assert "SHA-256" in error
+    assert f"{wrong} can't be read as weights" in error
 
 
 # ---- what the operating system refuses -------------------------------------------------------------------------------

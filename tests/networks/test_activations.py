@@ -164,3 +164,18 @@ def test_no_room_is_told_before_the_work_starts(
         fill([target], photos, progress=QUIET)
     assert "\n" not in str(error.value)
     assert fill([target], photos, indices=[0, 1, 2, 3], progress=QUIET) == []  # 4 x 12,288 bytes do fit
+
+
+def test_numbers_too_large_for_half_precision_are_stored_in_float32(photos: Manifest, own_cache: Path) -> None:
+    """Random weights without the norms that training gives them: the numbers grow from block to block."""
+    built = network()
+    with torch.no_grad():
+        first = next(m for m in built.network.modules() if isinstance(m, torch.nn.Conv2d))
+        first.weight.mul_(1e9)
+    grown = backbone.assemble("grown", built.network, built.transform)
+    low = tap(grown, 1, Runtime("torch"), "float16")
+    assert low.stored_as == "float32"
+    assert fill([low], photos, runtime=Runtime("torch"), progress=Progress(quiet=True)) == []
+    (rows,) = low.store.read([Key.of(p.sha256, 0, 0) for p in photos.photos])
+    assert 65504 < np.abs(rows).max() < np.inf
+    assert tap(built, 1, Runtime("torch"), "float16").stored_as == "float16"

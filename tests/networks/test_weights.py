@@ -128,31 +128,10 @@ def only_the_file_is_left(cache: Path) -> bool:
 # ---- a path, the cache -----------------------------------------------------------------------------------------------
 
 
-def test_a_path_that_is_given_is_used_in_its_place(tmp_path: Path, cache: Path) -> None:
-    mine = tmp_path / "mine.pth"
-    mine.write_bytes(CONTENT)
-    assert fetch(spec(), path=mine) == mine
-    assert not cache.exists()
-
-
-def test_a_path_with_another_file_is_refused_with_both_hashes_and_nothing_else_is_tried(
-    tmp_path: Path, server: Server
-) -> None:
-    mine = tmp_path / "mine.pth"
-    mine.write_bytes(WRONG)
-    with pytest.raises(WeightsError) as error:
-        fetch(spec(f"{server.url}/{NAME}"), path=mine)
-    assert SHA in str(error.value)
-    assert hashlib.sha256(WRONG).hexdigest() in str(error.value)
-    assert "\n" not in str(error.value)
-    assert server.requests == []
-    assert mine.read_bytes() == WRONG
-
-
 @pytest.mark.parametrize(("name", "words"), [("none.pth", "does not exist"), (".", "is a folder")])
 def test_a_path_without_a_file_is_told(tmp_path: Path, name: str, words: str) -> None:
     with pytest.raises(WeightsError, match=words):
-        fetch(spec(), path=tmp_path / name)
+        keep(spec(), tmp_path / name)
 
 
 def test_a_given_file_is_kept_whole_or_not_at_all(tmp_path: Path, cache: Path) -> None:
@@ -644,14 +623,15 @@ def test_a_checkpoint_that_is_no_state_dict_is_told(tmp_path: Path) -> None:
         load_state_dict(tmp_path / "x.pth")
 
 
-def test_a_file_for_a_network_without_a_known_hash_is_taken_and_told(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["mobilenetv3_small_050", "tf_efficientnet_lite0"])
+def test_a_file_of_the_users_own_is_taken_where_it_fits_and_told(name: str, tmp_path: Path) -> None:
+    """Whether a hash of the published file is known or not."""
     import timm
     import torch
 
     from frostline.networks import backbone
 
-    name, file = "mobilenetv3_small_050", tmp_path / "mine.pth"
-    assert name not in KNOWN
+    file = tmp_path / "mine.pth"
     torch.manual_seed(5)
     published = timm.create_model(name, pretrained=False, num_classes=7)  # with a classifier, as published
     torch.save(published.state_dict(), file)
@@ -662,7 +642,10 @@ def test_a_file_for_a_network_without_a_known_hash_is_taken_and_told(tmp_path: P
     assert state
     assert all(torch.equal(value, published.state_dict()[key]) for key, value in state.items())
     assert str(file) in said.getvalue()
-    assert "no SHA-256" in said.getvalue()
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    assert digest in said.getvalue()
+    assert (KNOWN[name].sha256 if name in KNOWN else "is unknown") in said.getvalue()
+    assert [(o["source"], o["sha256"]) for o in built.origins] == [("mine.pth", digest)]
     torch.save({"a": torch.zeros(3)}, file)
     with pytest.raises(WeightsError, match=f"not those of {name}"):
         backbone.build(name, "pretrained", image_size=64, path=file)

@@ -43,6 +43,8 @@ _VERSION = 4
 _NAME_BYTES = 70  # a row's line in names.txt, about
 
 
+_LARGEST = 65504 / 16  # half precision ends at 65,504; photos may give larger numbers than noise does
+
 _AHEAD = 32  # photos that may wait, and rows that are written at a time
 
 
@@ -53,11 +55,19 @@ class Tap:
     backbone: Backbone
     line: int
     store: Store
+    stored_as: StoredAs
+    """Number format of its activations: see `tap`."""
 
 
 def tap(backbone: Backbone, line: int, runtime: Runtime, stored_as: StoredAs) -> Tap:
-    """Open (or start) the store of `backbone` cut at `line`."""
+    """Open (or start) the store of `backbone` cut at `line`.
+
+    Where an image of noise comes near the end of half precision's range, activations are stored in float32 whatever
+    was asked for: photos would leave that range.
+    """
     cut = freeze_line.cut(backbone.traced, line)
+    if cut.largest > _LARGEST:
+        stored_as = "float32"
     dtypes = [np.dtype(np.uint8) if d == torch.uint8 else np.dtype(stored_as) for d in cut.dtypes]
     frame = backbone.transform.frame()
     shaped_by: dict[str, object] = {
@@ -80,7 +90,7 @@ def tap(backbone: Backbone, line: int, runtime: Runtime, stored_as: StoredAs) ->
         what = f"{backbone.name} at line {line} ({stored_as})"
     else:
         what = f"photos of {frame.size} x {frame.size} pixels ({frame.resize})"
-    return Tap(backbone, line, open_store(shaped_by, cut.shapes, dtypes, what=what, backbone=backbone.name))
+    return Tap(backbone, line, open_store(shaped_by, cut.shapes, dtypes, what=what, backbone=backbone.name), stored_as)
 
 
 def fill(

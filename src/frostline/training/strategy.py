@@ -118,7 +118,7 @@ def _about(trained: TrainedStrategy, trained_on: Prepared) -> About:
         trained.parts.backbone,
         trained.parts.cut,
         trained_on.classes,
-        stored_as=trained_on.config.stored_as,
+        stored_as=trained_on.taps[network_name(trained.strategy), trained.line].stored_as,
         temperature=1.0,
         figures={},
         priors=priors,
