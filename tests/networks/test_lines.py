@@ -72,6 +72,32 @@ def test_the_default_line_trains_a_good_part_of_any_network(name: str) -> None:
     assert lines.frozen(place)[1] == len(lines.counted) < lines.top
 
 
+@pytest.mark.parametrize(
+    ("name", "at_the_top", "at_the_default_line"),
+    [  # in float16, two bytes a number
+        ("mobilenet_v2", 2 * 1280, 2 * 960 * 7 * 7),
+        ("mobilenetv4_conv_small", 2 * 1280, 2 * 960),
+        ("vit_tiny_patch16_224", 2 * 192, 2 * 197 * 192),  # a class token and 14 x 14 patches
+        ("vit_small_patch14_dinov2", 2 * 384, 2 * 257 * 384),
+        ("vit_small_patch16_dinov3", 2 * 384, 2 * 201 * 384),  # four registers too
+        ("vit_medium_patch16_gap_240", 2 * 512, 2 * 196 * 512),  # the mean of all tokens
+        ("deit_tiny_distilled_patch16_224", 2 * 192, 2 * 198 * 192),  # the mean of two tokens
+        ("swin_tiny_patch4_window7_224", 2 * 768, None),
+        ("tiny_vit_5m_224", 2 * 320, 2 * 320 * 7 * 7),
+        ("convnext_tiny", 2 * 768, 2 * 768 * 7 * 7),
+        ("fastvit_mci0", 2 * 1024, None),
+    ],
+)
+def test_a_photo_costs_one_vector_at_the_top_and_all_tokens_below(
+    name: str, at_the_top: int, at_the_default_line: int | None
+) -> None:
+    """What selects a token or takes the mean of all has no parameters, and belongs to the frozen part."""
+    lines = lines_of(name)
+    assert 2 * lines.width(lines.find("top")) == at_the_top
+    if at_the_default_line is not None:
+        assert 2 * lines.width(lines.find("30%")) == at_the_default_line
+
+
 WITH_WEIGHTS = (
     "regnety_004",
     "vit_tiny_patch16_224",
