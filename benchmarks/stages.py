@@ -39,6 +39,7 @@ from frostline.reports import study_page
 from frostline.studies.run_folder import settle_torch
 from frostline.studies.study import study as run_study
 from frostline.training import loop
+from frostline.training.examples import Examples
 from frostline.training.precision import settle
 
 CPU = torch.device("cpu")
@@ -101,7 +102,7 @@ def epochs(name: str, line: str, photos: Manifest, count: int) -> tuple[Stage, S
     place = tap(network, cut.line, Runtime(), "float16")
     fill([place], photos, progress=QUIET)
     labels = np.array([photos.classes.index(p.label) for p in photos.photos])
-    examples = loop.Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)
+    examples = Examples(place.store, [[Key.of(p.sha256, 0, 0)] for p in photos.photos], labels)
     few = replace(examples, keys=examples.keys[:1], labels=labels[:1])
     precision = settle("auto", CPU)
     head = trainable.make_head(network.features, len(photos.classes), Recipe(), 0)

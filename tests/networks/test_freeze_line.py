@@ -25,7 +25,8 @@ from frostline.networks.engine import Engine, multiplies_bfloat16
 from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
 from frostline.recipes import Recipe, resolve
-from frostline.training.loop import Examples, Settings, train
+from frostline.training.examples import Examples
+from frostline.training.loop import Settings, train
 
 CPU = torch.device("cpu")
 

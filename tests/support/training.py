@@ -15,7 +15,8 @@ from frostline.cache.store import Key, Store
 from frostline.networks.trainable import Above, make_head
 from frostline.progress import Progress
 from frostline.recipes import Recipe
-from frostline.training.loop import Epoch, Examples, Settings, State, train
+from frostline.training.examples import Examples
+from frostline.training.loop import Epoch, Settings, State, train
 
 CPU = torch.device("cpu")
 

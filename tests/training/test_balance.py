@@ -21,7 +21,8 @@ import frostline
 from frostline import wording
 from frostline.errors import BundleError, ConfigError
 from frostline.stats import class_balance, intervals, metrics, probabilities
-from frostline.training.loop import Epoch, Examples, predict_logits
+from frostline.training.examples import Examples
+from frostline.training.loop import Epoch, predict_logits
 from support.commands import SMALL, call, document, must, table
 from support.photos import encoded, textured, write_folder
 from support.training import CPU, RECIPE, Interrupted, bits, examples, figures, learn, same, small

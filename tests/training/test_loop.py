@@ -20,7 +20,8 @@ from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import TorchEngine
 from frostline.networks.trainable import Above, make_head
 from frostline.recipes import LEAST_TO_TELL, MOST_VIEWS, Recipe, resolve
-from frostline.training.loop import Epoch, Examples, measure, predict_logits
+from frostline.training.examples import Examples
+from frostline.training.loop import Epoch, measure, predict_logits
 from frostline.training.optimiser import stretched
 from support.training import CLASSES, CPU, RECIPE, Interrupted, bits, examples, figures, key, learn, same, small
 

@@ -83,9 +83,19 @@ def save(path: Path, stage: Stage, state: State, learner: Learner) -> None:
         "above": learner.model.state_dict(),
         "optimiser": learner.optimiser.state_dict(),
         "average": learner.average.state_dict() if learner.average else {},
+        "scaler": learner.scaler.state_dict() if learner.scaler else {},
     }
     with replacing(path) as temporary:
-        _torch_save(content, temporary)
+        _torch_save(_on_processor(content), temporary)
+
+
+def _on_processor(value: Any) -> Any:
+    """The same with all its tensors on the processor: a run may go on with another device."""
+    if isinstance(value, Tensor):
+        return value.cpu()
+    if isinstance(value, dict):
+        return {key: _on_processor(each) for key, each in value.items()}
+    return [_on_processor(each) for each in value] if isinstance(value, list) else value
 
 
 def _torch_save(content: Mapping[str, object], path: Path) -> None:
@@ -117,6 +127,8 @@ def resume(path: Path | None, stage: Stage, learner: Learner) -> State:
         learner.optimiser.load_state_dict(content["optimiser"])
         if learner.average:
             learner.average.load_state_dict(content["average"])
+        if learner.scaler and content.get("scaler"):  # begun with another number format, there is none
+            learner.scaler.load_state_dict(content["scaler"])
         saved = content["state"]
         return State(**{**saved, "history": [Epoch(**row) for row in saved["history"]]})
     except Exception as error:  # any damage: zip, pickle and key errors alike

@@ -21,7 +21,7 @@ from frostline.stats.class_balance import class_mean, photo_weights, represented
 from frostline.stats.predictions import Prediction
 from frostline.stats.probabilities import softmax
 from frostline.training import loop
-from frostline.training.loop import Examples
+from frostline.training.examples import Examples
 from frostline.training.prepare import Prepared, network_name
 from frostline.training.stages import TrainedStrategy, labels_of, stored_examples
 

@@ -21,10 +21,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from frostline.cache.store import Key, Store
 from frostline.config import Precision
 from frostline.errors import RunError
-from frostline.networks import freeze_line
+from frostline.networks import devices, freeze_line
 from frostline.networks.compilation import BATCH
 from frostline.networks.devices import autocast
 from frostline.networks.trainable import Above
@@ -34,36 +33,12 @@ from frostline.recipes import Balance, Recipe
 from frostline.stats.class_balance import class_weights, equal_draw, photo_weights, represented
 from frostline.training import checkpoint, early_stopping
 from frostline.training.checkpoint import Epoch, Stage, State
+from frostline.training.examples import Examples, Feed
 from frostline.training.losses import cross_entropy_and_accuracy, mean_loss, photo_losses
 from frostline.training.optimiser import Learner, stretched
 from frostline.training.precision import converted
 
 _PHOTOS_AT_A_TIME = 8
-
-
-@dataclass(frozen=True)
-class Examples:
-    """Photos and their classes; the rows come from the cache."""
-
-    store: Store
-    keys: Sequence[Sequence[Key]]
-    """``keys[i][v]``: the row of view v of photo i."""
-    labels: np.ndarray
-    """Class index of each photo, int64 (N,)."""
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    @property
-    def targets(self) -> Tensor:
-        """The labels as a tensor, int64 (N,)."""
-        return torch.from_numpy(self.labels)
-
-    def batch(self, indices: Sequence[int], views: Sequence[int], device: torch.device) -> tuple[list[Tensor], Tensor]:
-        """The tensors at the line of these photos' views, in their stored number format, and their classes."""
-        arrays = self.store.read([self.keys[i][v % len(self.keys[i])] for i, v in zip(indices, views, strict=True)])
-        labels = torch.from_numpy(self.labels[np.asarray(indices)])
-        return [torch.from_numpy(a).to(device) for a in arrays], labels.to(device)
 
 
 @dataclass(frozen=True)
@@ -76,7 +51,7 @@ class Settings:
     seed: int
     device: torch.device
     precision: Precision
-    """float32 or bfloat16."""
+    """float32, bfloat16 or float16."""
     reduced: bool
     """Whether the layers above the line take the reduced learning rate (they are pretrained) or the head's own."""
     balance: Balance = "none"
@@ -89,6 +64,8 @@ class Settings:
     validated then: validation photos may be among the training photos."""
     checkpoint: Path | None = None
     """Where the state is saved after each epoch, and resumed from; None = nowhere."""
+    room: int | None = None
+    """Bytes that rows may take on the device; see `frostline.training.examples.Feed`."""
 
 
 def train(
@@ -111,32 +88,47 @@ def train(
     Raises
     ------
     RunError
-        The loss is not a number any more, or the checkpoint can't be read or written.
+        The loss is not a number any more, the device's memory is full, or the checkpoint can't be read or written.
     """
-    recipe = stretched(recipe, len(examples))
+    with devices.memory_told(settings.device):
+        return _train(model, examples, validation, stretched(recipe, len(examples)), settings, progress, on_epoch)
+
+
+def _train(
+    model: Above,
+    examples: Examples,
+    validation: Examples,
+    recipe: Recipe,
+    settings: Settings,
+    progress: Progress,
+    on_epoch: Callable[[Epoch], None] | None,
+) -> State:
     if len(np.unique(np.bincount(examples.labels))) == 1:
         settings = replace(settings, balance="none")
     _set_threads(model)
     model.to(settings.device).to(memory_format=torch.channels_last)
-    learner = Learner.of(model, recipe, reduced=settings.reduced)
+    learner = Learner.of(model, recipe, reduced=settings.reduced, scaled=settings.precision == "float16")
     state = checkpoint.resume(settings.checkpoint, settings.stage, learner)
+    training = Feed(examples, settings.device, views=recipe.views, room=settings.room)
+    checking = Feed(validation, settings.device, room=settings.room)
     validating = settings.last_epoch is None
     epochs = recipe.epochs if settings.last_epoch is None else settings.last_epoch
     task = progress.task(settings.title, epochs * len(examples))
     task.advance(state.last * len(examples))
 
     if settings.keep_start and recipe.patience and not state.history:  # few photos may make the head worse than it was
-        start = _validate(model, validation, recipe, settings)
+        start = _validate(model, checking, recipe, settings)
         state.start_accuracy, state.lowest = start.accuracy, start.losses
         early_stopping.keep(state, model, 0)
 
     while state.last < epochs and not early_stopping.should_stop(state, recipe):
         started, number = time.perf_counter(), state.last + 1
-        loss, accuracy = _train_epoch(learner, examples, recipe, settings, number, task.advance)
-        checked = _validate(learner.evaluated, validation, recipe, settings) if validating else _NOT_VALIDATED
+        loss, accuracy = _train_epoch(learner, training, recipe, settings, number, task.advance)
+        checked = _validate(learner.evaluated, checking, recipe, settings) if validating else _NOT_VALIDATED
         if not math.isfinite(loss) or (validating and not math.isfinite(checked.loss)):
             message = f"{settings.title}: the loss is {loss} in epoch {number}"
             raise RunError(f"{message}: lower the learning rate, or use float32")
+        devices.synchronise(settings.device)
         seconds = time.perf_counter() - started
         state.history.append(Epoch(number, loss, accuracy, checked.loss, checked.accuracy, seconds))
         if validating:
@@ -157,18 +149,18 @@ def train(
 
 def _train_epoch(
     learner: Learner,
-    examples: Examples,
+    feed: Feed,
     recipe: Recipe,
     settings: Settings,
     epoch: int,
     advance: Callable[[int], None],
 ) -> tuple[float, float]:
     """Train on every photo once. Returns (mean cross-entropy, accuracy), as measured during training."""
-    model, device, balance = learner.model, settings.device, settings.balance
+    model, device, examples, balance = learner.model, settings.device, feed.examples, settings.balance
     model.set_training(True)
     # a head alone is trained in the same way whether it is a strategy's own stage or another's first one
     seed = _seed_of((settings.seed, "own" if _has_parameters(model.suffix) else "head", epoch))
-    torch.manual_seed(seed)  # dropout
+    torch.manual_seed(seed)  # dropout, which draws from the device's own generator
     rng = np.random.default_rng(seed)
     order = rng.permutation(len(examples))
     photos, views = np.arange(len(examples)), rng.integers(0, recipe.views, len(examples))
@@ -178,24 +170,47 @@ def _train_epoch(
     if balance == "loss":
         weights = torch.from_numpy(class_weights(np.bincount(examples.labels))).float().to(device)
 
-    total_loss, correct = 0.0, 0
-    batches, at_a_time = list(_batches(order, recipe.batch_size)), _photos_at_a_time(model, examples)
+    batches, at_a_time = list(_batches(order, recipe.batch_size)), _photos_at_a_time(model, examples, device)
+    parts = [np.array_split(batch, -(-len(batch) // at_a_time)) for batch in batches]
+    rows = feed.batches([photos[part] for own in parts for part in own], [views[part] for own in parts for part in own])
+    tally = _Tally()
     for step, batch in enumerate(batches):
         learner.set_learning_rates(recipe, epoch - 1 + step / len(batches))
         learner.optimiser.zero_grad(set_to_none=True)
-        for part in np.array_split(batch, -(-len(batch) // at_a_time)):  # the gradients of the parts add up
-            live, labels = examples.batch(photos[part].tolist(), views[part].tolist(), device)
+        for part in parts[step]:  # the gradients of the parts add up
+            live, labels = next(rows)
             with autocast(device, settings.precision):
                 logits = model(*converted(live, settings.precision)).float()
                 losses = photo_losses(logits, labels, recipe.robust, recipe.label_smoothing)
                 loss = mean_loss(losses, labels, weights)
-            (loss * (len(part) / len(batch))).backward()  # type: ignore[no-untyped-call]
-            plain = nn.functional.cross_entropy(logits.detach(), labels)  # as validation measures it: no smoothing
-            total_loss += plain.item() * len(part)
-            correct += int((logits.argmax(1) == labels).sum())
+            learner.backward(loss * (len(part) / len(batch)))
+            tally.add(logits.detach(), labels)
         learner.step()
         advance(len(batch))
-    return total_loss / len(examples), correct / len(examples)
+    return tally.means()
+
+
+class _Tally:
+    """Loss and correct predictions of an epoch's batches. They stay on the device until its end: to fetch a number is
+    to wait for all that it computes before."""
+
+    def __init__(self) -> None:
+        self._sizes: list[int] = []
+        self._losses: list[Tensor] = []
+        self._correct: list[Tensor] = []
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Logits (N, C) and classes (N,) of some photos."""
+        self._sizes.append(len(labels))
+        self._losses.append(nn.functional.cross_entropy(logits, labels))  # as validation measures it: no smoothing
+        self._correct.append((logits.argmax(1) == labels).sum())
+
+    def means(self) -> tuple[float, float]:
+        """(mean cross-entropy, accuracy)."""
+        photos, total = sum(self._sizes), 0.0
+        for loss, size in zip(torch.stack(self._losses).tolist(), self._sizes, strict=True):
+            total += loss * size
+        return total / photos, sum(torch.stack(self._correct).tolist()) / photos
 
 
 class _Validation(NamedTuple):
@@ -215,8 +230,9 @@ class _Validation(NamedTuple):
 _NOT_VALIDATED = _Validation(math.nan, math.nan, *[torch.empty(0)] * 3)
 
 
-def _validate(model: Above, validation: Examples, recipe: Recipe, settings: Settings) -> _Validation:
-    logits, labels = predict_logits(model, validation, settings.device, settings.precision), validation.targets
+def _validate(model: Above, feed: Feed, recipe: Recipe, settings: Settings) -> _Validation:
+    logits, validation = _logits(model, feed, settings.device, settings.precision), feed.examples
+    labels = validation.targets
     losses = photo_losses(logits, labels, recipe.robust)
     loss, accuracy = cross_entropy_and_accuracy(logits, labels)
     if settings.balance != "none":  # every class that is there counts the same
@@ -235,14 +251,17 @@ def predict_logits(
 ) -> Tensor:
     """Logits (N, C) float32 on the CPU, from one view of each photo: the clean one, or another in the order of its
     keys."""
+    with devices.memory_told(device):
+        return _logits(model, Feed(examples, device, room=0), device, precision, view)  # seen once: none is kept
+
+
+def _logits(model: Above, feed: Feed, device: torch.device, precision: Precision, view: int = 0) -> Tensor:
     model.to(device)
-    size = min(BATCH, _photos_at_a_time(model, examples))
-    parts = []
-    for start in range(0, len(examples), size):
-        indices = list(range(start, min(start + size, len(examples))))
-        live, _ = examples.batch(indices, [view] * len(indices), device)
-        parts.append(_logits_of(model, live, size, device, precision))
-    return torch.cat(parts)
+    size = min(BATCH, _photos_at_a_time(model, feed.examples, device))
+    photos = np.arange(len(feed.examples))
+    batches = np.split(photos, range(size, len(photos), size))
+    rows = feed.batches(batches, [np.full(len(batch), view) for batch in batches])
+    return torch.cat([_logits_of(model, live, size, device, precision) for live, _ in rows]).cpu()
 
 
 def _logits_of(model: Above, live: Sequence[Tensor], size: int, device: torch.device, precision: Precision) -> Tensor:
@@ -253,7 +272,7 @@ def _logits_of(model: Above, live: Sequence[Tensor], size: int, device: torch.de
     padded = [torch.cat([t, t.new_zeros(size - count, *t.shape[1:])]) if count < size else t for t in live]
     with torch.inference_mode(), autocast(device, precision):
         logits: Tensor = model(*converted(padded, precision))
-    return logits[:count].float().cpu()
+    return logits[:count].float()
 
 
 # ---- batches, seeds, threads -----------------------------------------------------------------------------------------
@@ -267,14 +286,15 @@ def _batches(order: np.ndarray, size: int) -> Iterator[np.ndarray]:
     yield from np.split(order, ends)
 
 
-def _photos_at_a_time(model: Above, examples: Examples) -> int:
-    """How many photos of a batch go through the network at a time.
+def _photos_at_a_time(model: Above, examples: Examples, device: torch.device) -> int:
+    """How many photos of a batch go through the network at a time: on an accelerator all.
 
     Whole photos fill the memory: a batch of 32 takes the small CNN 500 MB, parts of 8 take 130 MB and 10 % more time. A
     batch norm that learns its statistics needs the batch in one piece.
     """
     norms = model.learn_statistics and any(isinstance(m, freeze_line.NORMS) for m in model.modules())
-    return _PHOTOS_AT_A_TIME if examples.store.dtypes[0] == np.uint8 and not norms else sys.maxsize
+    whole_photos = examples.store.dtypes[0] == np.uint8
+    return _PHOTOS_AT_A_TIME if device.type == "cpu" and whole_photos and not norms else sys.maxsize
 
 
 def _seed_of(values: tuple[int, str, int]) -> int:

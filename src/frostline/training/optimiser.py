@@ -40,20 +40,41 @@ class Learner:
     model: Above
     optimiser: torch.optim.Optimizer
     average: AveragedModel | None
+    scaler: torch.amp.GradScaler | None = None
+    """Of the losses, so that no gradient falls below what float16 can tell from 0; None in other number formats."""
 
     @classmethod
-    def of(cls, model: Above, recipe: Recipe, *, reduced: bool) -> Learner:
-        """Start to train `model`; `reduced`: its layers below the head take the reduced learning rate."""
-        return cls(model, _adamw(model, recipe, reduced), _running_mean(model, recipe))
+    def of(cls, model: Above, recipe: Recipe, *, reduced: bool, scaled: bool = False) -> Learner:
+        """Start to train `model` on the device where it is.
+
+        Parameters
+        ----------
+        reduced
+            The layers below the head take the reduced learning rate.
+        scaled
+            Losses are scaled: for products in float16.
+        """
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type) if scaled else None
+        return cls(model, _adamw(model, recipe, reduced), _running_mean(model, recipe), scaler)
 
     @property
     def evaluated(self) -> Above:
         """The model that is validated and kept: with the weights as they are, or with their running mean."""
         return cast(Above, self.average.module) if self.average else self.model
 
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of a loss to those that are there."""
+        scaled = self.scaler.scale(loss) if self.scaler else loss
+        scaled.backward()  # type: ignore[no-untyped-call]
+
     def step(self) -> None:
         """Update the weights, and their running mean."""
-        self.optimiser.step()
+        if self.scaler:
+            self.scaler.step(self.optimiser)  # left out where a scaled gradient is infinite
+            self.scaler.update()
+        else:
+            self.optimiser.step()
         if self.average:
             self.average.update_parameters(self.model)
 
@@ -98,12 +119,13 @@ def _running_mean(model: Above, recipe: Recipe) -> AveragedModel | None:
     if not recipe.averaging:
         return None
 
-    def average(means: Sequence[Tensor], weights: Sequence[Tensor], steps: Tensor | int) -> None:
-        count = int(steps)
+    def average(means: Sequence[Tensor], weights: Sequence[Tensor], _steps: Tensor | int) -> None:
+        count = int(mean.n_averaged)  # on the processor: `_steps` is on the device, which would be waited for
         kept = min(recipe.averaging, (1 + count) / (10 + count))
         if means[0].is_floating_point():
             torch._foreach_lerp_(list(means), list(weights), 1 - kept)
         else:  # a batch norm's counter of steps
             torch._foreach_copy_(list(means), list(weights))
 
-    return AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    mean = AveragedModel(model, multi_avg_fn=average, use_buffers=True)
+    return mean

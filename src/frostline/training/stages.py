@@ -28,7 +28,7 @@ from frostline.progress import Progress
 from frostline.recipes import Recipe, Strategy
 from frostline.training import loop
 from frostline.training.checkpoint import Epoch, Stage, State
-from frostline.training.loop import Examples
+from frostline.training.examples import Examples
 from frostline.training.optimiser import repeated, stretched
 from frostline.training.prepare import Prepared, network_name
 
