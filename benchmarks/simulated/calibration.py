@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from frostline.documents.strategy import CalibrationFigures
-from frostline.stats import calibration
+from frostline.stats import calibration, clusters
 from simulated.line import Line, Study
 
 CLASSES = 5
@@ -31,27 +31,34 @@ GAPS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 }
 
 
-def asked(rng: np.random.Generator, photos: int, gap: str) -> CalibrationFigures:
+GROUPED = 0.3
+"""Intraclass correlation of whether photos of a group are right."""
+
+
+def asked(rng: np.random.Generator, photos: int, gap: str, size: int = 1) -> CalibrationFigures:
+    """What is said of so many photos, in groups of `size`."""
     top = confidences(rng, photos)
-    right = rng.random(photos) < GAPS[gap](top)
+    groups = np.arange(photos) // size
+    luck = rng.random(photos) if size == 1 else clusters.uniforms(rng, 1, groups, GROUPED, float(top.mean()))[0]
+    right = luck < GAPS[gap](top)
     shares = np.repeat(((1 - top) / (CLASSES - 1))[:, None], CLASSES, axis=1)
     shares[:, 0] = top
-    return calibration.calibration(shares, np.where(right, 0, 1), int(rng.integers(2**31)))
+    return calibration.calibration(shares, np.where(right, 0, 1), int(rng.integers(2**31)), groups)
 
 
-def calibration_error(photos: int, gap: str) -> Study:
+def calibration_error(photos: int, gap: str, size: int = 1) -> Study:
     many = confidences(np.random.default_rng(0), 400_000)
     truth = float(np.abs(GAPS[gap](many) - many).mean())
 
     def study(rng: np.random.Generator) -> bool:
-        found = asked(rng, photos, gap)
+        found = asked(rng, photos, gap, size)
         return found["ci"][0] <= truth <= found["ci"][1]
 
     return study
 
 
-def called_out(photos: int, gap: str) -> Study:
-    return lambda rng: asked(rng, photos, gap)["p_value"] < 0.05
+def called_out(photos: int, gap: str, size: int = 1) -> Study:
+    return lambda rng: asked(rng, photos, gap, size)["p_value"] < 0.05
 
 
 def lines() -> Iterator[Line]:
@@ -63,3 +70,7 @@ def lines() -> Iterator[Line]:
         yield Line("calibrated model called out", f"{photos} photos", called_out(photos, "calibrated"), 0.0, 0.07)
         gap = "overconfident, logits x 2"
         yield Line("miscalibrated model called out", f"{photos} photos, {gap}", called_out(photos, gap), least, 1.0)
+    of = "300 photos in groups of 15"
+    for gap in ("calibrated", "overconfident, logits x 2", "5 points too sure"):
+        yield Line("calibration error, groups", f"{of}, {gap}", calibration_error(300, gap, 15), 0.90, 1.0)
+    yield Line("calibrated model called out, groups", of, called_out(300, "calibrated", 15), 0.0, 0.07)

@@ -2,6 +2,11 @@
 
 Each group has a chance of its own of being right, beta-distributed with the intraclass correlation given. The means of
 a small share of wrong photos and a high correlation are the hardest: few groups hold all that is wrong.
+
+One case can't be told from the photos. Of macro recall with mixed classes at correlation 0.6, an eighth of the groups
+are nearly all wrong and the rest hold single errors. An eighth of the draws of 15 groups hold no wrong group, and so
+look like independent photos of a better model. There 88 % is meant; an interval that held more would be too wide
+wherever photos are independent.
 """
 
 from __future__ import annotations
@@ -160,5 +165,7 @@ def lines() -> Iterator[Line]:
         for recalls, nested in product(((0.95, 0.9, 0.8), (0.9, 0.9, 0.9, 0.85, 0.8)), (True, False)):
             study = macro_recall(count, sizes, recalls, correlation, nested=nested)
             what = "each of one class" if nested else "classes mixed"
-            yield Line("macro recall, groups", f"{of}, {len(recalls)} classes, {what}", study, 0.92, _most(correlation))
+            least = 0.88 if (count, correlation, nested) == (15, 0.6, False) else 0.92
+            name = f"{of}, {len(recalls)} classes, {what}"
+            yield Line("macro recall, groups", name, study, least, _most(correlation))
         yield Line("mean drop, groups", of, made_worse(count, sizes, 0.1, correlation), 0.92, _most(correlation))

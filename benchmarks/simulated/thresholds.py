@@ -9,7 +9,7 @@ import numpy as np
 from scipy import optimize, special, stats
 
 from frostline.documents.bundle import ThresholdRow
-from frostline.stats import thresholds
+from frostline.stats import clusters, thresholds
 from simulated.line import Line, Study
 
 PHOTOS = (50, 110, 200, 400, 700)
@@ -19,9 +19,11 @@ _QUANTILES = stats.norm.ppf((np.arange(20_000) + 0.5) / 20_000)
 
 class Model:
     """The chance of being correct has a normal logit; the confidence is that logit times `sharpness`: 1 is
-    calibrated, more is overconfident."""
+    calibrated, more is overconfident. Photos come in groups of `size`, whose outcomes correlate by 0.3 beyond what the
+    confidence says."""
 
-    def __init__(self, accuracy: float, spread: float, sharpness: float) -> None:
+    def __init__(self, accuracy: float, spread: float, sharpness: float, size: int = 1) -> None:
+        self._accuracy, self._size = accuracy, size
         self._spread, self._sharpness = spread, sharpness
         self._mean = _mean_logit(accuracy, spread)
         sure = self._mean + spread * _QUANTILES[::-1]
@@ -31,8 +33,12 @@ class Model:
     def table(self, rng: np.random.Generator, photos: int) -> list[ThresholdRow]:
         """The thresholds that a draw of validation photos offers."""
         logit = rng.normal(self._mean, self._spread, photos)
-        correct = rng.random(photos) < special.expit(logit)
-        return thresholds.table(special.expit(self._sharpness * logit).tolist(), correct.tolist())
+        groups = np.arange(photos) // self._size
+        luck = rng.random(photos)
+        if self._size > 1:
+            luck = clusters.uniforms(rng, 1, groups, 0.3, self._accuracy)[0]
+        correct = luck < special.expit(logit)
+        return thresholds.table(special.expit(self._sharpness * logit).tolist(), correct.tolist(), groups)
 
     def breaks(self, row: ThresholdRow) -> bool:
         """Whether the true precision at a row's threshold is below the one it promises."""
@@ -72,3 +78,10 @@ def lines() -> Iterator[Line]:
             models = [Model(accuracy, *how) for accuracy in np.linspace(ACCURACIES[0], ACCURACIES[-1], 18)]
             of = f"{photos} photos, accuracy {ACCURACIES[0]} to {ACCURACIES[-1]}, {shape}"
             yield Line("highest threshold offered, broken", of, topmost_broken(photos, models), 0.0, 0.05)
+    for photos in (200, 700):
+        for shape, how in shapes.items():
+            for accuracy in (0.9, 0.95):
+                of = f"{photos} photos in groups of 10, accuracy {accuracy}, {shape}"
+                yield Line(
+                    "thresholds, any broken, groups", of, broken(photos, Model(accuracy, *how, size=10)), 0.0, 0.05
+                )

@@ -9,6 +9,7 @@ from sklearn import metrics as sk
 
 from frostline.stats import calibration, intervals, metrics
 from frostline.stats.probabilities import softmax
+from frostline.stats.reliability import reliability
 
 CLASSES = ["daisy", "rose", "tulip"]
 
@@ -233,7 +234,7 @@ def test_the_interval_of_the_calibration_error_holds_the_truth_where_the_compute
 
 def test_reliability_bins_hold_all_photos_by_rising_confidence() -> None:
     logits, labels = simulated(431, 5)
-    rows = calibration.reliability(softmax(logits, 1.0), labels)
+    rows = reliability(softmax(logits, 1.0), labels)
     assert sum(row["count"] for row in rows) == 431
     assert [row["confidence"] for row in rows] == sorted(row["confidence"] for row in rows)
     assert all(row["ci"][0] <= row["accuracy"] <= row["ci"][1] for row in rows)
@@ -279,3 +280,37 @@ def test_a_correction_is_told_and_changes_no_p_value() -> None:
     (single,) = intervals.compare_all({"a": correct["a"], "c": correct["c"]})
     assert single.p_corrected == single.p_value
     assert "correction" not in single.verdict
+
+
+def test_calibration_of_groups_is_known_less_well_than_of_independent_photos() -> None:
+    """300 photos of 20 groups, two of which are all wrong, at confidence 0.9."""
+    probabilities = np.tile([0.9, 0.1], (300, 1))
+    groups = np.arange(300) % 20
+    labels = (groups >= 18).astype(int)
+    alone, grouped = (calibration.calibration(probabilities, labels, 0, own) for own in (None, groups))
+    assert alone["error"] == grouped["error"]
+    assert grouped["ci"][1] > 1.5 * alone["ci"][1]
+    assert grouped["p_value"] >= alone["p_value"]
+    bins = [reliability(probabilities, labels, 5, own) for own in (None, groups)]
+    assert all(wide["ci"][0] < narrow["ci"][0] for narrow, wide in zip(*bins, strict=True))
+
+
+def test_a_calibrated_model_of_grouped_photos_is_rarely_called_out() -> None:
+    """Outcomes of a group correlate by 0.3; independent photos' test would call out every fourth such model."""
+    rng, called = np.random.default_rng(2), 0
+    groups = np.arange(300) // 15
+    for seed in range(20):
+        top = np.maximum(special.expit(rng.normal(2.6, 1.6, 300)), 0.51)
+        luck = special.ndtr(np.sqrt(0.6) * rng.normal(size=20)[groups] + np.sqrt(0.4) * rng.normal(size=300))
+        found = calibration.calibration(np.stack([top, 1 - top], 1), (luck >= top).astype(int), seed, groups)
+        called += found["p_value"] < 0.05
+    assert called <= 4
+
+
+def test_temperatures_of_grouped_photos_are_fitted_on_other_groups() -> None:
+    """A group whose labels are all wrong has no say in its own temperature."""
+    groups = np.arange(60) // 6
+    labels = (groups == 0).astype(int)
+    logits = np.tile([3.0, 0.0], (60, 1))
+    own = calibration.cross_fitted(logits, labels, 0, groups, folds=10)
+    assert own[groups == 0].max() > own[groups != 0].max()

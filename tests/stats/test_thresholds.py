@@ -104,3 +104,19 @@ def test_unsure_answers_are_marked_and_stay(run: Run, tmp_path: Path) -> None:
     about["thresholds"] = [{"precision": "much"}]
     file.write_text(json.dumps(about), encoding="utf-8")
     assert "damaged" in call("predict", bundle, run.data).error
+
+
+def test_photos_in_groups_promise_what_so_many_fewer_photos_would() -> None:
+    """200 photos of 10 groups, the least sure of them all wrong: independent photos would promise 95 %, these none."""
+    sure, right = np.linspace(1, 0.5, 200).tolist(), [i < 180 for i in range(200)]
+    rows = thresholds.table(sure, right)
+    assert rows[-1]["precision"] >= 0.95 and not thresholds.table(sure, right, np.arange(200) // 20)
+    assert thresholds.table(sure, right, np.arange(200)) == rows
+
+
+def test_groups_that_are_many_and_right_are_promised_a_precision() -> None:
+    (alone, *_), (grouped, *_) = (
+        thresholds.table([0.99] * 900, [True] * 900, groups) for groups in (None, np.arange(900) // 3)
+    )
+    assert alone["photos"] == grouped["photos"] == 900
+    assert 0.8 <= grouped["lower"] < alone["lower"]

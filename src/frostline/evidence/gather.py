@@ -18,10 +18,11 @@ from frostline.documents import Study
 from frostline.documents.study import Claim, DataCurve
 from frostline.evidence import claims, error_causes, learning_curve, robustness
 from frostline.progress import Progress
-from frostline.stats.calibration import calibration, cross_fitted, reliability
+from frostline.stats.calibration import calibration, cross_fitted
 from frostline.stats.clusters import Clusters
 from frostline.stats.predictions import Prediction, clusters, clusters_of_all, read_predictions
 from frostline.stats.probabilities import softmax
+from frostline.stats.reliability import reliability
 from frostline.training.prepare import Prepared
 from frostline.training.stages import VALIDATION_BY_EPOCH, read_validation_by_epoch
 
@@ -126,11 +127,15 @@ def _add_calibrations(document: Study, predictions: Predictions) -> None:
         shares = np.clip([[p.probabilities[c] for c in classes] for p in own], 1e-7, 1)
         labels = np.array([classes.index(p.true) for p in own])
         plain = softmax(np.log(shares) * row["temperature"], 1.0)
+        alike = clusters(own)
         fitted = document["reported_on"] == "test"
-        after = shares if fitted else cross_fitted(np.log(shares), labels, document["seed"])
-        before, scaled = (calibration(p, labels, document["seed"]) for p in (plain, after))
+        after = shares if fitted else cross_fitted(np.log(shares), labels, document["seed"], alike)
+        before, scaled = (calibration(p, labels, document["seed"], alike) for p in (plain, after))
         row["calibration"] = {"before": before, "after": scaled}
-        row["reliability"] = {"before": reliability(plain, labels), "after": reliability(after, labels)}
+        row["reliability"] = {
+            "before": reliability(plain, labels, clusters=alike),
+            "after": reliability(after, labels, clusters=alike),
+        }
 
 
 def _add_error_causes(study: Gathering) -> bool:

@@ -1,5 +1,4 @@
-"""Whether probabilities mean what they say: calibration error with an interval that covers, a test, reliability bins,
-temperature.
+"""Whether probabilities mean what they say: calibration error with an interval that covers, a test, temperature.
 
 The calibration error is the mean gap between confidence and accuracy over bins of equal count (adaptive ECE; Nixon et
 al., 2019). As computed it is biased upward: in each bin chance makes a gap, and gaps can't cancel, so a perfectly
@@ -17,7 +16,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy import optimize, special, stats
 
-from frostline.documents.strategy import CalibrationFigures, ReliabilityBin
+from frostline.documents.strategy import CalibrationFigures
+from frostline.stats import clusters as dependence
+from frostline.stats.clusters import Clusters
 from frostline.stats.probabilities import softmax
 
 Floats = npt.NDArray[np.float64]
@@ -29,7 +30,6 @@ SHRINKAGE = 0.25
 """Standard deviation of the prior of a temperature's logarithm; see `fit_temperature`."""
 
 LEVEL = 0.05
-_Z_975_OF_TWO = 2.2414  # of two tests at 5 % together
 _DRAWS = 1000
 _EXACT = 1500  # beyond so many photos a bin's count of correct ones is as good as normal
 _EDGE = 1e-6
@@ -45,7 +45,9 @@ def calibration_error(probabilities: Probabilities, labels: Labels, bins: int = 
     return float(sum(gaps) / len(labels))
 
 
-def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> CalibrationFigures:
+def calibration(
+    probabilities: Probabilities, labels: Labels, seed: int, clusters: Clusters | None = None
+) -> CalibrationFigures:
     """Calibration error, its estimate without bias, its 95 % CI, and a test of perfect calibration.
 
     The interval inverts a test by simulation (Carpenter, Test inversion bootstrap confidence intervals, 1999). Which
@@ -54,7 +56,8 @@ def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> Cali
     The interval spans the sizes of all shapes, and is never below what the difference of mean confidence and accuracy
     shows by itself. It is somewhat wide: benchmarks/coverage.py has its coverage in eight shapes. The test of perfect
     calibration asks the error (simulated calibrated outcomes; Broecker and Smith, 2007) and that difference; p is
-    Bonferroni's, and below 0.05 exactly where the interval excludes 0.
+    Bonferroni's, and below 0.05 exactly where the interval excludes 0. With clusters, outcomes are simulated with the
+    intraclass correlation that these have (`clusters.uniforms`), and the difference has Student's t for their number.
 
     Parameters
     ----------
@@ -62,16 +65,19 @@ def calibration(probabilities: Probabilities, labels: Labels, seed: int) -> Cali
         (N, C).
     labels
         (N,) class indices.
+    clusters
+        (N,) Numbers shared by photos that are not independent (`stats.clusters`); None = all are.
     """
     top = probabilities.max(1).astype(np.float64)
     correct = (probabilities.argmax(1) == labels).astype(np.float64)
     order = np.argsort(top, kind="stable")
-    found = _Simulation(top[order], correct[order], seed)
+    own = dependence.numbered(clusters)
+    found = _Simulation(top[order], correct[order], seed, None if own is None else own[order])
     sizes = {q: [found.size_at(q, shape) for shape in found.shapes] for q in (0.975, 0.5, 0.025)}
     mean, accuracy = float(top.mean()), float(correct.mean())
     gap, spread = abs(mean - accuracy), found.spread
-    low = max(0.0, min(sizes[0.975]), gap - _Z_975_OF_TWO * spread)
-    high = min(1.0, max(*sizes[0.025], gap + 1.96 * spread))
+    low = max(0.0, min(sizes[0.975]), gap - found.quantile(1 - LEVEL / 4) * spread)  # one of two tests
+    high = min(1.0, max(*sizes[0.025], gap + found.quantile(1 - LEVEL / 2) * spread))
     p = found.p_value(gap)
     tendency: Literal["overconfident", "underconfident"] = "overconfident" if mean > accuracy else "underconfident"
     return {
@@ -93,24 +99,45 @@ class _Simulation:
     The same random numbers serve every size, so that sizes compare smoothly.
     """
 
-    def __init__(self, confidence: Floats, correct: Floats, seed: int) -> None:
-        """`confidence` (N,) ascending, `correct` (N,) of 0 and 1."""
+    def __init__(self, confidence: Floats, correct: Floats, seed: int, clusters: Clusters | None = None) -> None:
+        """`confidence` (N,) ascending, `correct` (N,) of 0 and 1, `clusters` as `clusters.numbered` gives them."""
         self._confidence = np.clip(confidence, _EDGE, 1 - _EDGE)
         self._correct = correct
         sizes = np.array([len(part) for part in np.array_split(correct, min(BINS, len(correct)))])
         self._starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
         self.error = float(np.abs(self._per_bin(correct - self._confidence)).sum() / len(correct))
-        self.shapes = _shapes(self._confidence, correct)
+        effect = 1.0 if clusters is None else dependence.effect(correct > 0.5, clusters)
+        self.shapes = _shapes(self._confidence, correct, effect)
         """Each (N,): by how much the chance of being correct differs from the confidence."""
         difference = correct - self._confidence
         null = float((self._confidence * (1 - self._confidence)).sum()) / len(correct) ** 2
-        self.spread = float(np.sqrt(max(null, difference.var() / len(correct))))
+        self.spread = float(np.sqrt(max(null, difference.var() / len(correct)) * effect))
         """Standard error of mean accuracy minus mean confidence."""
-        rng = np.random.default_rng([seed, 2])
+        self._gap = stats.norm() if clusters is None else stats.t(max(1, int(clusters.max())))
         self._exact = len(correct) <= _EXACT
-        shape = (_DRAWS, len(correct) if self._exact else len(sizes))
-        self._noise = rng.random(shape, dtype=np.float32) if self._exact else rng.standard_normal(shape)
+        self._noise = self._drawn(np.random.default_rng([seed, 2]), sizes, clusters)
         self._calibrated = self.errors(0.0, self.shapes[0])  # without any miscalibration all shapes are alike
+
+    def _drawn(self, rng: np.random.Generator, sizes: npt.NDArray[np.intp], clusters: Clusters | None) -> Floats:
+        """What the outcomes are simulated with: (draws, photos) uniform, or (draws, bins) normal where photos are many.
+
+        Those of a cluster have the correlation that the outcomes seen have.
+        """
+        draws, shape = _DRAWS, (_DRAWS, len(self._correct) if self._exact else len(sizes))
+        if clusters is None:
+            return np.asarray(rng.random(shape, dtype=np.float32) if self._exact else rng.standard_normal(shape))
+        correlation = dependence.correlation(self._correct > 0.5, clusters)
+        if self._exact:
+            return dependence.uniforms(rng, draws, clusters, correlation, float(self._confidence.mean()))
+        counts = np.zeros((len(sizes), int(clusters.max()) + 1))
+        np.add.at(counts, (np.arange(len(sizes)).repeat(sizes), clusters), 1)
+        scaled = counts / np.sqrt(sizes)[:, None]
+        together = (1 - correlation) * np.eye(len(sizes)) + correlation * scaled @ scaled.T
+        return np.asarray(rng.standard_normal(shape) @ np.linalg.cholesky(together).T)
+
+    def quantile(self, share: float) -> float:
+        """Of the gap between mean confidence and accuracy, in its standard errors."""
+        return float(self._gap.ppf(share))
 
     def _per_bin(self, values: Floats) -> Floats:
         return np.asarray(np.add.reduceat(values, self._starts, axis=-1))
@@ -144,14 +171,14 @@ class _Simulation:
     def p_value(self, gap: float) -> float:
         """Of perfect calibration, by the error and by the `gap` between mean confidence and accuracy."""
         by_error = (1 + (self._calibrated >= self.error - 1e-12).sum()) / (1 + _DRAWS)
-        by_gap = 2 * float(stats.norm.sf(gap / self.spread)) if self.spread > 0 else 1.0
+        by_gap = 2 * float(self._gap.sf(gap / self.spread)) if self.spread > 0 else 1.0
         return float(min(1.0, 2 * min(by_error, by_gap)))
 
 
-def _shapes(confidence: Floats, correct: Floats) -> list[Floats]:
+def _shapes(confidence: Floats, correct: Floats, effect: float) -> list[Floats]:
     """Ways in which confidence (N,), ascending, may be off, each (N,) of any size: a logistic curve (Cox, 1958:
     intercept and slope on the logit), the surest quarter alone, the middle half alone, and the differences seen in
-    five equal parts, shrunk by their noise.
+    five equal parts, shrunk by their noise. `effect`: the design effect on that noise.
     """
     curve = recalibrated(confidence, correct) - confidence
     if np.abs(curve).mean() < 1e-4:  # nothing to scale: take the gap of a model that is a little too sure
@@ -163,7 +190,7 @@ def _shapes(confidence: Floats, correct: Floats) -> list[Floats]:
     seen = np.zeros(len(correct))
     for some in np.array_split(np.arange(len(correct)), min(5, len(correct))):
         mean = float((correct - confidence)[some].mean())
-        noise = float((confidence * (1 - confidence))[some].mean() / len(some))
+        noise = effect * float((confidence * (1 - confidence))[some].mean() / len(some))
         seen[some] = mean**3 / (mean**2 + noise)
     return [*shapes, seen] if np.abs(seen).mean() > 1e-4 else shapes
 
@@ -183,24 +210,6 @@ def recalibrated(confidence: Floats, correct: Floats) -> Floats:
 
     best = optimize.minimize(loss, none, jac=True, method="BFGS")
     return np.asarray(special.expit(design @ best.x))
-
-
-def reliability(probabilities: Probabilities, labels: Labels, bins: int = BINS) -> list[ReliabilityBin]:
-    """The points of a reliability diagram, by rising confidence: bins of equal count, each with Wilson's 95 % CI
-    of its accuracy."""
-    top, correct = probabilities.max(1), probabilities.argmax(1) == labels
-    rows: list[ReliabilityBin] = []
-    for part in np.array_split(np.argsort(top, kind="stable"), min(bins, len(labels))):
-        low, high = wilson(int(correct[part].sum()), len(part))
-        rows.append(
-            {
-                "confidence": float(top[part].mean()),
-                "accuracy": float(correct[part].mean()),
-                "count": len(part),
-                "ci": (low, high),
-            }
-        )
-    return rows
 
 
 def wilson(correct: float, count: float, z: float = 1.959964) -> tuple[float, float]:
@@ -251,14 +260,19 @@ def fit_temperature(logits: np.ndarray, labels: Labels, weights: np.ndarray | No
     return float(np.exp(best.x))
 
 
-def cross_fitted(logits: np.ndarray, labels: Labels, seed: int, folds: int = 5) -> Probabilities:
-    """Calibrated probabilities where each photo's temperature was fitted on the other photos.
+def cross_fitted(
+    logits: np.ndarray, labels: Labels, seed: int, clusters: Clusters | None = None, folds: int = 5
+) -> Probabilities:
+    """Calibrated probabilities where each photo's temperature was fitted on the photos of other clusters.
 
     For the tutorial's protocol, which has no photos left to calibrate on but those it reports.
     """
-    if len(labels) < 2:
+    own = dependence.numbered(clusters)
+    units = len(labels) if own is None else int(own.max()) + 1
+    if units < 2:
         return softmax(logits, 1.0)
-    fold = np.random.default_rng(seed).permutation(len(labels)) % min(folds, len(labels))
+    fold = np.random.default_rng(seed).permutation(units) % min(folds, units)
+    fold = fold if own is None else fold[own]
     result = np.empty(logits.shape)
     for k in np.unique(fold):
         result[fold == k] = softmax(logits[fold == k], fit_temperature(logits[fold != k], labels[fold != k]))

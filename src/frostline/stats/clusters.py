@@ -99,6 +99,41 @@ def correlation(
     return float((weights * _CORRELATIONS).sum() / weights.sum())
 
 
+def effect(outcomes: npt.NDArray[np.bool_], clusters: Clusters) -> float:
+    """The design effect on the mean of 0/1 `outcomes` (N,), 1 or more, of `clusters` as `numbered` gives them.
+
+    The larger of two: what the clusters' sums show, and what the correlation that is likely given these outcomes makes.
+    """
+    count, mean = len(outcomes), float(outcomes.mean())
+    alone = mean * (1 - mean) / max(1, count - 1)
+    seen = variance((outcomes - mean) / count, clusters) / alone if alone else 1.0
+    return max(1.0, seen, 1 + (spread(np.bincount(clusters)) - 1) * correlation(outcomes, clusters))
+
+
+def uniforms(rng: np.random.Generator, draws: int, clusters: Clusters, correlation: float, mean: float) -> Floats:
+    """Random numbers (draws, N), each uniform from 0 to 1; those of a cluster are so alike that the outcomes "below
+    `mean`" have this intraclass correlation (a Gaussian copula)."""
+    from scipy import special
+
+    shared = _latent(correlation, float(np.clip(mean, 0.01, 0.99)))
+    own = rng.standard_normal((draws, len(clusters)), dtype=np.float32)
+    of_cluster = rng.standard_normal((draws, int(clusters.max()) + 1), dtype=np.float32)[:, clusters]
+    return np.asarray(special.ndtr(np.sqrt(1 - shared) * own + np.sqrt(shared) * of_cluster))
+
+
+def _latent(correlation: float, mean: float) -> float:
+    """The correlation of two normal variables whose outcomes "below the `mean` quantile" correlate so."""
+    from scipy import optimize, stats
+
+    edge = stats.norm.ppf(mean)
+    both = mean**2 + correlation * mean * (1 - mean)
+
+    def apart(shared: float) -> float:
+        return float(stats.multivariate_normal.cdf([edge, edge], cov=[[1, shared], [shared, 1]]) - both)
+
+    return float(optimize.brentq(apart, 0.0, 0.999, xtol=1e-3)) if 0 < both < mean and apart(0.999) > 0 else 0.999
+
+
 def _log_likelihood(hits: npt.NDArray[np.intp], sizes: npt.NDArray[np.intp]) -> Floats:
     """Of each of `_CORRELATIONS`, for so many hits in clusters of these sizes (G,), the mean integrated out."""
     kinds, counts = np.unique(np.stack([hits, sizes]), axis=1, return_counts=True)

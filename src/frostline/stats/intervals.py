@@ -31,12 +31,8 @@ def mean_interval(correct: np.ndarray, clusters: Clusters | None = None) -> tupl
     own = dependence.numbered(clusters)
     if own is None:
         return wilson(float(correct.sum()), count)
-    mean, groups = float(correct.mean()), int(own.max()) + 1
-    alone = mean * (1 - mean) / max(1, count - 1)
-    seen = dependence.variance((correct - mean) / count, own) / alone if alone else 1.0
-    correlation = dependence.correlation(correct > 0.5, own)
-    effective = count / max(1.0, seen, 1 + (dependence.spread(np.bincount(own)) - 1) * correlation)
-    return wilson(mean * effective, effective, dependence.student(groups))
+    effective = count / dependence.effect(correct > 0.5, own)
+    return wilson(float(correct.mean()) * effective, effective, dependence.student(int(own.max()) + 1))
 
 
 def balanced_interval(correct: np.ndarray, labels: Labels, clusters: Clusters | None = None) -> tuple[float, float]:

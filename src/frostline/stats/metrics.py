@@ -16,11 +16,12 @@ import numpy as np
 
 from frostline import wording
 from frostline.documents.strategy import CalibrationFigures, CalibrationStages, PerClass, ReliabilityStages
-from frostline.stats.calibration import calibration, calibration_error, cross_fitted, reliability
+from frostline.stats.calibration import calibration, calibration_error, cross_fitted
 from frostline.stats.class_balance import class_mean
 from frostline.stats.clusters import Clusters
 from frostline.stats.intervals import Labels, balanced_interval, mean_interval
 from frostline.stats.probabilities import softmax
+from frostline.stats.reliability import reliability
 
 Probabilities = np.ndarray
 Page = Literal["report", "card"]
@@ -218,11 +219,11 @@ def measure(
     from sklearn import metrics as sk  # half a second, when the photos have long gone through the network
 
     shipped = softmax(logits, temperature or 1.0)
-    calibrated = cross_fitted(logits, labels, seed) if temperature is None else shipped
+    calibrated = cross_fitted(logits, labels, seed, clusters) if temperature is None else shipped
     plain = softmax(logits, 1.0)
     stages: CalibrationStages = {
-        "before": calibration(plain, labels, seed),
-        "after": calibration(calibrated, labels, seed),
+        "before": calibration(plain, labels, seed, clusters),
+        "after": calibration(calibrated, labels, seed, clusters),
     }
     found = Outcomes(labels, plain, shipped, calibrated, stages, temperature is not None, clusters)
     return Figures(
@@ -233,8 +234,8 @@ def measure(
         confusion=sk.confusion_matrix(labels, found.predicted, labels=list(range(len(classes)))).tolist(),
         calibration=stages,
         reliability={
-            "before": reliability(found.uncalibrated, labels),
-            "after": reliability(found.calibrated, labels),
+            "before": reliability(found.uncalibrated, labels, clusters=clusters),
+            "after": reliability(found.calibrated, labels, clusters=clusters),
         },
     )
 

@@ -8,6 +8,9 @@ The choice among the precisions is paid for by Bonferroni's correction: in at le
 every row of the table holds, whatever the model. The descent begins at the fewest photos that could show the precision
 if all were correct: 51 for 90 %, 104 for 95 %, 528 for 99 % (`photos_needed`).
 
+Where photos come in clusters (`stats.clusters`), they count as fewer: their number is divided by the design effect, and
+by how much wider Student's t for that many clusters is than the normal (Korn and Graubard, Survey Methodology, 1998).
+
 A precision that few draws offer is another matter: where the model does not reach it, the few draws that offer it are
 all wrong. benchmarks/simulated/thresholds.py has the share of offered rows that are broken, over models of accuracy 0.8
 to 0.97. All of it holds for photos like the validation photos. Those also chose the epoch and the temperature, which
@@ -24,7 +27,9 @@ import numpy as np
 
 from frostline.documents.bundle import ThresholdRow
 from frostline.errors import ConfigError
-from frostline.stats.predictions import Prediction
+from frostline.stats import clusters as dependence
+from frostline.stats.clusters import Clusters
+from frostline.stats.predictions import Prediction, clusters
 
 PRECISIONS = (0.8, 0.85, 0.9, 0.925, 0.95, 0.96, 0.97, 0.98, 0.99, 0.995)
 RISK = 0.05
@@ -34,11 +39,11 @@ _EACH = RISK / len(PRECISIONS)
 
 def of(validation: Sequence[Prediction]) -> list[ThresholdRow]:
     """`table` from what a model says of validation photos that are not reported on."""
-    return table([p.confidence for p in validation], [p.correct for p in validation])
+    return table([p.confidence for p in validation], [p.correct for p in validation], clusters(validation))
 
 
-def table(confidence: Sequence[float], correct: Sequence[bool]) -> list[ThresholdRow]:
-    """A row for each of `PRECISIONS` that these validation photos can show.
+def table(confidence: Sequence[float], correct: Sequence[bool], clusters: Clusters | None = None) -> list[ThresholdRow]:
+    """A row for each of `PRECISIONS` that these validation photos (N,) can show.
 
     Returns
     -------
@@ -48,8 +53,11 @@ def table(confidence: Sequence[float], correct: Sequence[bool]) -> list[Threshol
         % confidence, for all rows together.
     """
     order = np.argsort(-np.asarray(confidence, dtype=np.float64), kind="stable")
-    sure, good = np.asarray(confidence, dtype=np.float64)[order], np.cumsum(np.asarray(correct, dtype=bool)[order])
-    rows = (_row(wanted, sure, good) for wanted in PRECISIONS)
+    right = np.asarray(correct, dtype=bool)
+    sure, good = np.asarray(confidence, dtype=np.float64)[order], np.cumsum(right[order])
+    own = dependence.numbered(clusters)
+    effects = np.ones(len(order)) if own is None else _effects(own[order], dependence.correlation(right, own))
+    rows = (_row(wanted, sure, good, effects) for wanted in PRECISIONS)
     return [row for row in rows if row]
 
 
@@ -58,28 +66,45 @@ def photos_needed(wanted: float) -> int:
     return math.ceil(math.log(_EACH) / math.log(wanted))
 
 
-def _row(wanted: float, sure: np.ndarray, good: np.ndarray) -> ThresholdRow | None:
+def _effects(clusters: Clusters, correlation: float) -> np.ndarray:
+    """(N,) For the first photo, the first two, ...: how many of them tell as much as one independent photo."""
+    from scipy import stats
+
+    order = np.argsort(clusters, kind="stable")
+    sizes = np.bincount(clusters)
+    before = np.empty(len(clusters), np.intp)  # how many of a photo's cluster came before it
+    before[order] = np.arange(len(clusters)) - (np.cumsum(sizes) - sizes).repeat(sizes)
+    spread = np.cumsum(2 * before + 1) / np.arange(1, len(clusters) + 1)
+    groups = np.cumsum(before == 0)
+    widening = stats.t.isf(_EACH, np.maximum(groups - 1, 1)) / stats.norm.isf(_EACH)
+    return np.asarray((1 + (spread - 1) * correlation) * widening**2)
+
+
+def _row(wanted: float, sure: np.ndarray, good: np.ndarray, effects: np.ndarray) -> ThresholdRow | None:
     from scipy import special
 
     count = len(sure)
-    fewest = photos_needed(wanted)
+    enough = np.arange(1, count + 1) >= photos_needed(wanted) * effects
+    fewest = int(enough.argmax()) + 1 if enough.any() else count + 1
     # photos of equal confidence go together
     photos = np.array([n for n in range(fewest, count + 1) if n == count or sure[n] < sure[n - 1]])
     if not len(photos):
         return None
-    k = good[photos - 1]
-    chance = np.where(k > 0, special.betainc(np.maximum(k, 1), photos - k + 1, wanted), 1.0)  # of k or more by luck
+    k, effect = good[photos - 1], effects[photos - 1]
+    wrong = (photos - k) / effect
+    chance = np.where(k > 0, special.betainc(np.maximum(k, 1) / effect, wrong + 1, wanted), 1.0)  # of k or more by luck
     kept = int(np.argmin(np.append(chance <= _EACH, False)))  # how many hold from the first on
     if not kept:
         return None
     n, correct = int(photos[kept - 1]), int(k[kept - 1])
+    told = correct / float(effect[kept - 1])
     return {
         "precision": wanted,
         "threshold": float(sure[n - 1]),
         "kept": n / count,
         "photos": n,
         "right": correct / n,
-        "lower": float(special.betaincinv(correct, n - correct + 1, _EACH)),
+        "lower": float(special.betaincinv(told, float(wrong[kept - 1]) + 1, _EACH)),
     }
 
 
