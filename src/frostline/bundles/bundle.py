@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
@@ -36,6 +36,7 @@ from frostline.recipes import Recipe, Strategy
 from frostline.stats.probabilities import Floats, read_prior, softmax
 
 if TYPE_CHECKING:  # PyTorch is imported only where a network is written, or compiled for the first time
+    import torch
     from torch import Tensor, nn
 
     from frostline.networks import freeze_line
@@ -52,6 +53,11 @@ class Parts:
     backbone: Backbone
     cut: freeze_line.Cut
     above: Above
+
+    def on(self, device: torch.device) -> Parts:
+        """A copy of the network on a device: others share its layers, on the processor."""
+        cut = replace(self.cut, prefix=copy.deepcopy(self.cut.prefix).to(device))
+        return replace(self, cut=cut, above=copy.deepcopy(self.above).to(device))
 
 
 class Outputs(NamedTuple):
@@ -310,13 +316,7 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
         Not a bundle, damaged, or of a later version; the message says which.
     """
     path = path_of(folder, "bundle")
-    with readable(path):
-        about, digest = read_about(path)
-        model = path / "model.safetensors"
-        if not model.is_file():
-            raise BundleError(f"{model} is missing: copy the whole bundle folder")
-        if hashlib.sha256(model.read_bytes()).hexdigest() != digest:
-            raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
+    about, digest = _whole(path)
     kind = settle(engine)
     if kind == "torch":
         from frostline.networks.compilation import Runtime
@@ -328,6 +328,32 @@ def load(folder: str | Path, engine: EngineKind = "auto") -> Bundle:
     halves = (True, False)[-len(files) :]
     engines = [opened(kind, file, half=half) for file, half in zip(files, halves, strict=True)]
     return Bundle(about, engines, folder=path)
+
+
+def of_run(folder: Path, backbone: Backbone, runtime: Runtime) -> Bundle:
+    """A strategy's bundle on what its run computes on: in PyTorch on the run's device, or as `load` gives it.
+
+    Raises
+    ------
+    BundleError
+        As `load`.
+    """
+    if runtime.settled != "torch":
+        return load(folder, runtime.engine)
+    about, _ = _whole(folder)
+    return assembled(about, parts_on(backbone, folder), runtime)
+
+
+def _whole(path: Path) -> tuple[About, str]:
+    """What bundle.json says, and the SHA-256 of the weights, which is the one that they have."""
+    with readable(path):
+        about, digest = read_about(path)
+        model = path / "model.safetensors"
+        if not model.is_file():
+            raise BundleError(f"{model} is missing: copy the whole bundle folder")
+        if hashlib.sha256(model.read_bytes()).hexdigest() != digest:
+            raise BundleError(f"{model} is damaged (its SHA-256 is not the one in bundle.json): copy the bundle again")
+    return about, digest
 
 
 def compiled_here(folder: str | Path, engine: EngineKind = "auto") -> bool:

@@ -65,6 +65,10 @@ class Machine(TypedDict):
     torch: str
     platform: str
     device: str
+    device_name: NotRequired[str]
+    """What an accelerator calls itself."""
+    deterministic: NotRequired[bool]
+    """Whether the same seed gives the same bits on this device."""
     precision: str
 
 

@@ -168,4 +168,6 @@ class StrategyRow(TypedDict):
     refit: NotRequired[Refit]
     seconds: Seconds
     peak_rss_mb: float
+    peak_device_mb: NotRequired[float]
+    """The most memory that PyTorch has held on the accelerator so far, in MB of 10^6 bytes."""
     robustness: NotRequired[RobustnessFigures]

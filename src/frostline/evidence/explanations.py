@@ -24,6 +24,7 @@ from frostline.errors import ConfigError, DataError, FrostlineError, PhotoError,
 from frostline.evidence import faithfulness
 from frostline.files import replacing, write_text
 from frostline.networks.backbone import Backbone
+from frostline.networks.compilation import Runtime
 from frostline.parallel import ahead
 from frostline.photos.decoding import Pixels, Transform, thumbnail
 from frostline.photos.loading import decoded, pixels
@@ -57,6 +58,7 @@ def write_missing(
     config: Config,
     networks: Mapping[str, Backbone],
     where: Mapping[str, Path],
+    runtime: Runtime,
     progress: Progress,
     log: Callable[..., None],
 ) -> None:
@@ -69,6 +71,8 @@ def write_missing(
         What each strategy was trained on, by the strategy's name.
     where
         The file of each photo, by its path in predictions.csv.
+    runtime
+        What the run computes on.
     """
     photos = count(config)
     missing = [name for name in networks if not (run / name / FILE).exists()]
@@ -79,7 +83,8 @@ def write_missing(
         started = time.perf_counter()
         predictions = read_predictions(run / name / "predictions.csv")
         try:
-            document = explained(run / name / "bundle", networks[name], predictions, where, photos, config.seed)
+            network, own = networks[name], run / name / "bundle"
+            document = explained(own, network, predictions, where, photos, config.seed, runtime)
         except Exception as error:  # any of timm's networks may fail in its own way, and the study's answer stands
             reason = str(error) if isinstance(error, FrostlineError) else f"{type(error).__name__}: {error}"
             document = {
@@ -101,6 +106,7 @@ def explained(
     where: Mapping[str, Path],
     photos: int,
     seed: int,
+    runtime: Runtime,
 ) -> Document:
     """The maps of chosen photos and what they are worth, as explanations.json has them.
 
@@ -111,8 +117,9 @@ def explained(
     BundleError
         `folder` holds no bundle.
     """
-    model = bundle.load(folder)
-    parts = bundle.parts_on(network, folder)
+    model, parts = bundle.of_run(folder, network, runtime), bundle.parts_on(network, folder)
+    if runtime.device.type != "cpu":
+        parts = parts.on(runtime.device)
     document: Document = {"method": heat_maps.METHOD, "layer": " + ".join(g.layer for g in heat_maps.grids(parts))}
     shown, pictures = _read(chosen(predictions, photos, model.classes), where, model)
     asked = [[p.predicted, p.true] if p.true in model.classes else [p.predicted, p.predicted] for p in shown]

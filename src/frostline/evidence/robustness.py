@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from frostline.bundles.bundle import Bundle, both_sides, load
+from frostline.bundles.bundle import Bundle, both_sides, of_run
 from frostline.config import Config
 from frostline.documents.strategy import CorruptionFigures, RobustnessFigures
 from frostline.documents.study import RobustnessPair
@@ -100,7 +100,9 @@ def run(folder: Path, prepared: Prepared, strategies: Sequence[Strategy], count:
         f"Robustness: {len(CORRUPTIONS)} corruptions at {SEVERITIES} severities", len(some) * len(groups)
     )
     for group in groups:
-        subjects = [_Subject(s.name, load(folder / s.name / "bundle", prepared.config.engine), t) for s, t in group]
+        subjects = [
+            _Subject(s.name, of_run(folder / s.name / "bundle", t.backbone, prepared.runtime), t) for s, t in group
+        ]
         for photo, answers in _answers(subjects, some, root, prepared):
             for name, probabilities in answers.items():
                 lines[name] += _lines(photo, probabilities, prepared.classes)

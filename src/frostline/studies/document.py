@@ -17,10 +17,11 @@ import frostline
 from frostline import wording
 from frostline.documents import Study
 from frostline.documents.decision import Decision
-from frostline.documents.shared import Cleaned, Dataset, LeakageFigures, ReportedGroups
+from frostline.documents.shared import Cleaned, Dataset, LeakageFigures, Machine, ReportedGroups
 from frostline.documents.strategy import StrategyRow
 from frostline.documents.study import Comparison
 from frostline.evidence import leakage
+from frostline.networks import devices
 from frostline.networks.engine import processor
 from frostline.parallel import thread_count
 from frostline.photos import sample
@@ -62,16 +63,23 @@ def begin(prepared: Prepared) -> Study:
         "answer": "",
         "answer_detail": "",
         "seconds": 0.0,
-        "machine": {
-            "cpu": processor(),
-            "cores": thread_count(),
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "platform": platform.platform(),
-            "device": prepared.device.type,
-            "precision": prepared.precision,
-        },
+        "machine": _machine(prepared),
     }
+
+
+def _machine(prepared: Prepared) -> Machine:
+    device = prepared.device
+    machine: Machine = {
+        "cpu": processor(),
+        "cores": thread_count(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "platform": platform.platform(),
+        "device": device.type,
+        "deterministic": devices.deterministic(device),
+        "precision": prepared.precision,
+    }
+    return machine if device.type == "cpu" else {**machine, "device_name": devices.name(device)}
 
 
 def _dataset(prepared: Prepared) -> Dataset:

@@ -214,7 +214,7 @@ def _measure_evidence(
     config, run = prepared.config, sitting.run
     sitting.doing = "while drawing heat maps"
     networks = {s.name: prepared.backbones[network_name(s)] for s in config.strategies}
-    explanations.write_missing(run, config, networks, files_of(prepared), progress, log)
+    explanations.write_missing(run, config, networks, files_of(prepared), prepared.runtime, progress, log)
     if gather.wanted(config):
         report_near_duplicates(document["dataset"], progress, partial(leakage.measure, prepared))
         sitting.write()

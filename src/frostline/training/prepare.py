@@ -61,6 +61,7 @@ class Frozen:
     def of(cls, config: Config, progress: Progress) -> Frozen:
         """Build the networks of all strategies and open the stores that these draw from."""
         runtime = Runtime(config.engine, devices.choose(config.device))
+        _tell_device(runtime.device, progress)
         networks = _backbones(config, progress)
         for s in config.strategies:
             _check_line(s, networks[network_name(s)], progress)
@@ -409,6 +410,14 @@ def _usable(photos: Manifest, bad: Sequence[Skip], folder: str) -> Manifest:
             "at least two classes are needed"
         )
     return usable.without(Skip(c, f"class left out: none of its {counts[c]} files could be read") for c in lost)
+
+
+def _tell_device(device: torch.device, progress: Progress) -> None:
+    """Name the accelerator that a run computes on; the processor goes without saying."""
+    if device.type == "cpu":
+        return
+    differs = "" if devices.deterministic(device) else ": figures may differ in the last digits from run to run"
+    progress.say(f"computing on {devices.name(device)} ({device.type}){differs}")
 
 
 def network_name(strategy: Strategy) -> str:

@@ -21,6 +21,7 @@ from frostline.bundles import bundle, card, neighbours, seen
 from frostline.bundles.about import About
 from frostline.documents.bundle import BundleFigures, NeighboursFile, SeenFile
 from frostline.documents.strategy import Seconds, StrategyRow
+from frostline.networks import devices
 from frostline.progress import Progress
 from frostline.recipes import Strategy
 from frostline.stats import metrics, thresholds
@@ -102,6 +103,8 @@ def fit(
     spent = {"prefix": prepared.prefix_seconds, "train": training_seconds(row), "evaluate": evaluating}
     row["seconds"] = cast(Seconds, {k: round(v, 3) for k, v in {**spent, "total": sum(spent.values())}.items()})
     row["peak_rss_mb"] = peak_memory_mb()
+    if (held := devices.peak_memory_mb(prepared.device)) is not None:
+        row["peak_device_mb"] = held
     return Evaluation(row, reported, validation)
 
 
