@@ -59,6 +59,22 @@ def student(count: int) -> float:
     return float(stats.t.ppf(0.975, max(1, count - 1)))
 
 
+def freedom(effect: float, photos: float, groups: float) -> float:
+    """Degrees of freedom of a variance that is `effect` times that of independent photos, given those of the two parts
+    it is made of: what independent photos make, known from so many `photos`, and the rest, known from so many `groups`
+    (Satterthwaite, 1946). Where groups hardly matter, few of them are no reason for a wide interval.
+    """
+    found = effect**2 / (1 / max(1.0, photos) + (effect - 1) ** 2 / max(1.0, groups))
+    return float(max(groups, 1.0, found))
+
+
+def quantile(effect: float, photos: int, groups: int) -> float:
+    """The 97.5 % quantile of Student's t for a figure over so many photos of so many groups; see `freedom`."""
+    from scipy import stats
+
+    return float(stats.t.ppf(0.975, freedom(effect, photos - 1, groups - 1)))
+
+
 def variance(influence: Floats, clusters: Clusters, strata: npt.NDArray[np.intp] | None = None) -> float:
     """Variance of a sum of `influence` (N,), whose mean in each of the `strata` (N,) is 0.
 

@@ -25,14 +25,15 @@ def mean_interval(correct: np.ndarray, clusters: Clusters | None = None) -> tupl
 
     Measured against bootstraps (`benchmarks/coverage.py`): for 60 to 1,500 photos at 70 to 99 % it holds the truth 95
     to 96 times in 100; BCa falls below 93 where few photos are wrong, and claims certainty where none is. With clusters
-    it is that of so many fewer photos as the design effect says, with Student's t for the number of clusters.
+    it is that of so many fewer photos as the design effect says, with Student's t (`clusters.freedom`).
     """
     count = len(correct)
     own = dependence.numbered(clusters)
     if own is None:
         return wilson(float(correct.sum()), count)
-    effective = count / dependence.effect(correct > 0.5, own)
-    return wilson(float(correct.mean()) * effective, effective, dependence.student(int(own.max()) + 1))
+    effect = dependence.effect(correct > 0.5, own)
+    z = dependence.quantile(effect, count, int(own.max()) + 1)
+    return wilson(float(correct.mean()) * count / effect, count / effect, z)
 
 
 def balanced_interval(correct: np.ndarray, labels: Labels, clusters: Clusters | None = None) -> tuple[float, float]:
@@ -90,11 +91,12 @@ def average_interval(values: np.ndarray, clusters: Clusters | None = None) -> tu
         return unanimous(values[:units])
     mean = float(values.mean())
     error = float(values.std(ddof=1) / np.sqrt(len(values)))
+    effect = 1.0
     if own is not None:
         seen = dependence.variance((values - mean) / len(values), own)
         more = (dependence.spread(np.bincount(own)) - 1) * dependence.correlation(values > mean, own)
-        error = max(error * float(np.sqrt(1 + more)), float(np.sqrt(seen)))
-    half = float(stats.t.ppf(0.975, units - 1)) * error
+        effect = max(1 + more, seen / error**2)
+    half = dependence.quantile(effect, len(values), units) * error * float(np.sqrt(effect))
     return max(-1.0, mean - half), min(1.0, mean + half)
 
 
@@ -122,7 +124,7 @@ def compare(
     """Compare two models by which photos (N,) each predicted correctly: Tango's interval and McNemar's mid-p test.
 
     With clusters the test flips the signs of their sums (`clusters.flipped`), and the interval is that of so many fewer
-    photos as the design effect says, with Student's t for the number of clusters.
+    photos as the design effect says, with Student's t (`clusters.freedom`).
     """
     difference = correct_a.astype(float) - correct_b.astype(float)
     only_a, only_b, mean = int((difference > 0).sum()), int((difference < 0).sum()), float(difference.mean())
@@ -132,7 +134,7 @@ def compare(
     else:
         p = dependence.flipped(np.bincount(own, weights=difference).round().astype(np.intp))
         effect = _paired_effect(difference, own)
-        z = dependence.student(int(own.max()) + 1)
+        z = dependence.quantile(effect, len(difference), int(own.max()) + 1)
         ci = paired_interval(only_a / effect, only_b / effect, len(difference) / effect, z)
     return Comparison(a, b, mean, ci, p, _verdict(a, b, mean, ci, p), p)
 
