@@ -1,7 +1,7 @@
 """The presets' main constants, tried on one half of the flowers that no figure is reported on.
 
     python benchmarks/halves.py ../shared/flowers runs/halves
-    python benchmarks/choose.py runs/halves/choose.csv runs/choose [--seeds 2] [--only frozen]
+    python benchmarks/choose.py runs/halves/choose.csv runs/choose [--seeds 2] [--only frozen,fine-tuned,thawing]
     python benchmarks/choose.py runs/halves/choose.csv runs/choose --table      # of what is there so far
 
 Each cell is a study of one strategy whose recipe differs from `balanced` in what the cell's name says, without the
@@ -41,10 +41,17 @@ class Cell:
     rate: float = 0.0
     """Learning rate of the head (frozen), or above the line (fine-tuned); 0: as the preset has it."""
     views: int = 0
+    upper: str = ""
+    """The line above which layers are frozen too."""
+
+    @property
+    def kind(self) -> str:
+        """Cells of one kind are compared with the same one."""
+        return self.strategy if self.strategy in KINDS else "thawing"
 
     @property
     def name(self) -> str:
-        said = [self.strategy, f"{self.side} px", self.line]
+        said = [self.strategy, f"{self.side} px", self.line, f"upper line {self.upper}" if self.upper else ""]
         said += [f"{name} {value:g}" for name, value in self.changed.items()]
         return ", ".join(part for part in said if part)
 
@@ -64,7 +71,8 @@ class Cell:
             which = "learning_rate" if self.strategy == "frozen" else "learning_rate_above_line"
             recipe = replace(recipe, **{which: self.rate})
         recipe = replace(recipe, views=self.views or recipe.views)
-        return replace(given, strategies=(replace(whole, recipe=recipe, refit=False),))
+        upper = self.upper or whole.upper_line
+        return replace(given, strategies=(replace(whole, recipe=recipe, upper_line=upper, refit=False),))
 
 
 CELLS = (
@@ -83,8 +91,18 @@ CELLS = (
     Cell("fine-tuned", 320, "top-27"),
     Cell("fine-tuned", 288, "top-27", rate=1e-3),
     Cell("frozen", 288, views=4),
+    # other ways to thaw, against `fine-tuned`
+    *(Cell("fine-tuned-norms", 288, "30%", rate=rate) for rate in (3e-3, 1e-3)),
+    Cell("fine-tuned-window", 288, "65%", upper="30%"),
+    Cell("fine-tuned-norms", 288, "65%", rate=3e-3),
+    Cell("fine-tuned-window", 288, "39%", upper="18%"),
+    Cell("fine-tuned-norms", 288, "30%", rate=1e-2),
+    Cell("fine-tuned-window", 288, "65%", upper="30%", rate=1e-3),
+    Cell("fine-tuned-norms", 288, "65%", rate=1e-2),
 )
-KINDS = ("frozen", "fine-tuned")
+KINDS = ("frozen", "fine-tuned", "thawing")
+TODAY = {"frozen": CELLS[0], "fine-tuned": CELLS[1], "thawing": CELLS[1]}
+"""With which cell those of a kind are compared."""
 
 
 @dataclass(frozen=True)
@@ -133,21 +151,21 @@ def table(out: Path, count: int) -> list[str]:
         "| --- | --- | --- | --- | --- |",
     ]
     for kind in KINDS:
-        ended = [(cell, _seeds(out / _slug(cell), count)) for cell in CELLS if cell.strategy == kind]
-        ended = [(cell, seeds) for cell, seeds in ended if seeds]
-        today = ended[0][1] if ended and ended[0][0] == next(c for c in CELLS if c.strategy == kind) else []
-        rows = [(cell, seeds, answers(out / _slug(cell), seeds)) for cell, seeds in ended]
-        beside = []
+        usual = out / _slug(TODAY[kind])
+        today = _seeds(usual, count)
+        ended = [(cell, _seeds(out / _slug(cell), count)) for cell in CELLS if cell.kind == kind]
+        rows = [(cell, seeds, answers(out / _slug(cell), seeds)) for cell, seeds in ended if seeds]
+        beside = {}
         for cell, seeds, ours in rows:
             shared = [seed for seed in seeds if seed in today]
-            if cell != rows[0][0] and shared:
-                beside.append(compared(ours, answers(out / _slug(rows[0][0]), shared), shared))
-        corrected = iter(zip(beside, intervals.holm([p for _, _, p in beside]), strict=True))
+            if cell != TODAY[kind] and shared:
+                beside[cell] = compared(ours, answers(usual, shared), shared)
+        corrected = dict(zip(beside, intervals.holm([p for _, _, p in beside.values()]), strict=True))
         for cell, seeds, ours in rows:
-            said = "today's"
-            if cell != rows[0][0] and set(seeds) & set(today):
-                (mean, ci, _), p = next(corrected)
-                said = f"{wording.points(mean)} ({wording.span(ci)}), {wording.p_value(p)}"
+            said = "today's" if cell == TODAY[kind] else ""
+            if cell in beside:
+                mean, ci, _ = beside[cell]
+                said = f"{wording.points(mean)} ({wording.span(ci)}), {wording.p_value(corrected[cell])}"
             lines.append(f"| {cell.name} | {len(seeds)} | {100 * ours.accuracy():.1f} | {ours.log_loss:.3f} | {said} |")
     return lines
 
@@ -167,14 +185,15 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="choose.csv of halves.py")
     parser.add_argument("out", type=Path)
     parser.add_argument("--seeds", type=int, default=2)
-    parser.add_argument("--only", default=",".join(KINDS), help="comma-separated: frozen, fine-tuned")
+    parser.add_argument("--only", default="frozen,fine-tuned", help=f"comma-separated: {', '.join(KINDS)}")
     parser.add_argument("--table", action="store_true", help="run nothing")
     options = parser.parse_args()
     with options.data.open(encoding="utf-8", newline="") as file:
         if "split" in (csv.DictReader(file).fieldnames or ()):
             raise SystemExit(f"{options.data} has a column split: expected choose.csv, where no photo is reported on")
     wanted = () if options.table else options.only.split(",")
-    for cell in (cell for cell in CELLS if cell.strategy in wanted):
+    usual = [TODAY[kind] for kind in wanted]
+    for cell in (cell for cell in CELLS if cell.kind in wanted or cell in usual):
         folder = options.out / _slug(cell)
         every = range(FIRST_SEED, FIRST_SEED + options.seeds)
         for seed in sorted({*every} - {*_seeds(folder, options.seeds)}):

@@ -35,6 +35,7 @@ from frostline.recipes import (
     Strategy,
     default_backbone,
     strategy,
+    takes_line,
 )
 
 EngineKind = Literal["auto", "openvino", "onnx", "torch"]
@@ -264,7 +265,7 @@ def configure(
     data: str | Path = SAMPLE,
     *,
     strategies: Annotated[
-        str | Sequence[str], Option("Comma-separated: baseline, frozen, fine-tuned, fine-tuned-all, scratch.")
+        str | Sequence[str], Option(f"Comma-separated: {', '.join(STRATEGIES)}.")
     ] = DEFAULT_STRATEGIES,
     backbone: Annotated[
         str,
@@ -279,7 +280,7 @@ def configure(
     line: Annotated[
         str | None,
         Option(
-            "Freeze line of the fine-tuned strategy: a share of the network's parameters to train (30%), a block's "
+            "Freeze line of the fine-tuned strategies: a share of the network's parameters to train (30%), a block's "
             "name (features.17), or a layer number from the bottom (100) or the top (top-6)."
         ),
         A_LINE,
@@ -364,8 +365,10 @@ def _configured(
     **rest: Any,
 ) -> Config:
     """The configuration, once each setting is known to be of its type and a choice that there is."""
-    takes_line = next((name for name in ("fine-tuned", "fine-tuned-all") if name in strategies), None)
-    if line is not None and takes_line is None:
+    moved = {name for name in strategies if takes_line(name)}
+    if len(moved) > 1:
+        moved -= {"fine-tuned-all"}  # beside the others it stays what its name says
+    if line is not None and not moved:
         raise ConfigError(
             f"--line {line}: none of the strategies ({', '.join(strategies)}) is fine-tuned; add fine-tuned"
         )
@@ -377,7 +380,7 @@ def _configured(
             protocol=protocol,
             preset=preset,
             epochs=epochs,
-            line=line if name == takes_line else None,
+            line=line if name in moved else None,
             loss=loss,
         )
         for name in strategies

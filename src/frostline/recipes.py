@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal, NamedTuple, get_args
 
 from frostline.errors import ConfigError, nearest
 from frostline.fields import AT_LEAST_0, AT_LEAST_1, RATE, SHARE, Within
@@ -45,6 +45,10 @@ MOST_VIEWS = 16
 
 LineCount = Literal["parameters", "all"]
 """Which layers a number in a freeze line counts: those with parameters, or all, as Keras does."""
+
+
+Trains = Literal["all", "norms", "lora"]
+"""What is trained between a strategy's lines, see `frostline.networks.thawing`."""
 
 
 LEAST_TO_TELL = 50
@@ -162,17 +166,43 @@ class Strategy:
     and in runs whose configuration does not say it."""
     line_asked: bool = True
     """The user named the line: it stands however little is trained above it. A preset's own line is refused there."""
+    trains: Trains = "all"
+    """What is trained above the line: `all` layers, `norms` (norms and biases alone), or `lora` (low-rank adapters of
+    attention's linear layers, merged into these when training ends)."""
+    upper_line: Annotated[str, A_LINE] = "top"
+    """Layers above this second line stay frozen too, so that a window is trained; `top`: none do."""
+    rank: Annotated[int, AT_LEAST_1] = 8
+    """Rank of the adapters of `lora`."""
 
 
 # ---- the strategies: a new one is a row ------------------------------------------------------------------------------
 
-_ROWS: dict[str, tuple[str | None, Weights, str, bool]] = {
-    # name: (backbone, or None for the one the user names; starting weights; line, empty = the preset's; head first)
-    "baseline": ("small_cnn", "random", "0", False),
-    "frozen": (None, "pretrained", "top", False),
-    "fine-tuned": (None, "pretrained", "", True),
-    "fine-tuned-all": (None, "pretrained", "0", True),
-    "scratch": (None, "random", "0", False),
+
+class _Row(NamedTuple):
+    """What tells a strategy from the others."""
+
+    weights: Weights = "pretrained"
+    line: str = ""
+    """Empty: the preset's."""
+    head_first: bool = True
+    backbone: str = ""
+    """Empty: the one that the user names."""
+    trains: Trains = "all"
+    upper_line: str = "top"
+    rate: float = 1.0
+    """Learning rate above the line, as a multiple of the fine-tuned strategy's."""
+
+
+_ROWS = {
+    "baseline": _Row("random", "0", head_first=False, backbone="small_cnn"),
+    "frozen": _Row(line="top", head_first=False),
+    "fine-tuned": _Row(),
+    "fine-tuned-all": _Row(line="0"),
+    "scratch": _Row("random", "0", head_first=False),
+    # recipes/thawing.md has what the next three were measured to bring
+    "fine-tuned-window": _Row(line="65%", upper_line="30%"),
+    "fine-tuned-norms": _Row(line="65%", trains="norms", rate=10),
+    "fine-tuned-lora": _Row(trains="lora", rate=10),
 }
 
 
@@ -278,25 +308,22 @@ def strategy(
         raise ConfigError(f"unknown preset '{preset}'{nearest(preset, _RIGOROUS)}")
     if loss not in get_args(Loss):
         raise ConfigError(f"unknown loss '{loss}'{nearest(loss, get_args(Loss))}")
-    fixed, weights, row_line, head_first = _ROWS[name]
-    extras = _EXTRAS[preset] if protocol == "rigorous" and weights == "pretrained" else _Extras()
-    networks = backbone.count("+") + 1
-    if not row_line and protocol == "tutorial":
-        row_line = f"top-{networks * _TUTORIAL_LINE}"
-    row_line = row_line or (extras.line if networks == 1 else extras.line_of_two)
+    row = _ROWS[name]
     table = recipes(protocol, preset)
-    kind = "random" if weights == "random" else "fine-tuned" if head_first else "head"
-    own, head = table[kind], table["head"]
+    head = table["head"]
+    own = table["random" if row.weights == "random" else "fine-tuned" if row.head_first else "head"]
+    own = replace(own, learning_rate_above_line=row.rate * own.learning_rate_above_line)
     if epochs is not None:
         own, head = (replace(r, epochs=epochs, least_steps=0, least_pictures=0) for r in (own, head))
     if loss == "robust":
         own, head = (replace(r, robust=ROBUST, label_smoothing=0.0) for r in (own, head))
+    extras = _EXTRAS[preset] if protocol == "rigorous" and row.weights == "pretrained" else _Extras()
     return Strategy(
         name=name,
-        backbone=fixed or backbone,
-        weights=weights,
-        line=line or row_line,
-        head_first=head_first,
+        backbone=row.backbone or backbone,
+        weights=row.weights,
+        line=line or row.line or _usual_line(backbone, protocol, extras),
+        head_first=row.head_first,
         recipe=own,
         head_recipe=head,
         enlarge=extras.enlarge,
@@ -304,7 +331,22 @@ def strategy(
         refit=extras.refit,
         line_counts="all" if protocol == "tutorial" else "parameters",
         line_asked=line is not None,
+        trains=row.trains,
+        upper_line=row.upper_line,
     )
+
+
+def takes_line(name: str) -> bool:
+    """Whether a strategy's line can be moved: it is fine-tuned."""
+    return name in _ROWS and _ROWS[name].head_first
+
+
+def _usual_line(backbone: str, protocol: Protocol, extras: _Extras) -> str:
+    """The line of the fine-tuned strategy."""
+    networks = backbone.count("+") + 1
+    if protocol == "tutorial":
+        return f"top-{networks * _TUTORIAL_LINE}"
+    return extras.line if networks == 1 else extras.line_of_two
 
 
 def share_of(line: str) -> float | None:

@@ -88,7 +88,15 @@ def unfrozen(row: Mapping[str, Any]) -> str:
     elif found["backbone"]:
         blocks = [f"{name} in part" if name in partly else name for name in found["blocks"]]
         named = ", ".join(blocks) if len(blocks) < 5 else f"{blocks[0]} to {blocks[-1]}"
-        what = f"the head and {percent(share, 0 if share >= 0.01 else 2)} of the backbone ({named})"
+        part = f"{percent(share, 0 if share >= 0.01 else 2)} of the backbone"
+        chosen = {"norms": "norms and biases", "lora": f"LoRA of rank {found.get('rank')}"}.get(found.get("trains"))
+        ends = f"between lines {found['line']} and {upper}" if (upper := found.get("upper_line")) else ""
+        where = ends or (f"above line {found['line']}" if chosen else "")
+        if chosen:
+            part = f"{chosen} {where}, {part}"
+        elif where:
+            part = f"the layers {where}, {part}"
+        what = f"the head and {part} ({named})"
     return f"{row['name']} trains {count(found['head'] + found['backbone'])} parameters: {what}."
 
 

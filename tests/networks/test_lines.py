@@ -66,7 +66,7 @@ def test_the_default_line_trains_a_good_part_of_any_network(name: str) -> None:
     assert 0.6 <= lines.share(lines.place(strategy("fine-tuned", backbone=name, preset="best"))) <= 0.85
     assert lines.share(0) == 1
     assert lines.share(lines.top) == 0
-    found = lines.unfrozen(place, strategy("fine-tuned", backbone=name), 10)
+    found = lines.unfrozen(strategy("fine-tuned", backbone=name), 10)
     assert found["blocks"][-1] == lines.blocks[-1].name
     assert found["backbone"] == lines.above(place)
     assert lines.frozen(place)[1] == len(lines.counted) < lines.top

@@ -16,6 +16,7 @@ from frostline.cli.console import is_narrow, line, print_skipped, print_table, p
 from frostline.cli.options import Json, Quiet, RunOptions, run_options
 from frostline.cli.runs import announce, configuration, existing_run, limit_cache, run_folder
 from frostline.errors import ConfigError
+from frostline.recipes import STRATEGIES
 
 if TYPE_CHECKING:
     from frostline.config import Config
@@ -41,9 +42,7 @@ def study(
 @run_options("strategies", "robustness", "settings")
 def fit(
     asked: RunOptions,
-    strategy: Annotated[
-        str, typer.Option(help="baseline, frozen, fine-tuned, fine-tuned-all or scratch.")
-    ] = "fine-tuned",
+    strategy: Annotated[str, typer.Option(help=f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}.")] = "fine-tuned",
 ) -> None:
     """Train one strategy on DATA: a study of one."""
     limit_cache(asked.cache_limit)

@@ -37,7 +37,7 @@ class Parameters(TypedDict):
 
 
 class Unfrozen(TypedDict):
-    """What a freeze line leaves to train."""
+    """What a strategy trains."""
 
     line: str
     """As the strategy says it."""
@@ -47,13 +47,19 @@ class Unfrozen(TypedDict):
     head: int
     """Parameters of the head."""
     backbone: int
-    """Parameters of the backbone above the line."""
+    """Numbers trained for the backbone: parameters above the line, or those of adapters."""
     share: float
-    """Of the backbone's parameters, 0 to 1."""
+    """Of `backbone` in the backbone's parameters, 0 to 1."""
     blocks: list[str]
-    """That hold parameters above the line, from the photos up."""
+    """In which something is trained, from the photos up."""
     partly: list[str]
-    """Those of them that the line cuts."""
+    """Those of them that a line cuts."""
+    trains: NotRequired[Literal["norms", "lora"]]
+    """What is trained above the line where that is not all: norms and biases, or low-rank adapters of attention."""
+    rank: NotRequired[int]
+    """Of those adapters."""
+    upper_line: NotRequired[str]
+    """The line above which layers are frozen too, as the strategy says it."""
 
 
 class Machine(TypedDict):

@@ -150,7 +150,8 @@ class _Unit(torch.autograd.Function):
         x, weight, used, gamma, scale, factor, centre, out = ctx.saved_tensors
         if ctx.bounds:
             gradient = _past_clamp(gradient, out, ctx.bounds)
-        of_x, of_weight, of_shift = _gradients(gradient, x, used, ctx.shape, wanted=ctx.needs_input_grad[0])
+        wanted = (ctx.needs_input_grad[0], any(ctx.needs_input_grad[i] for i in (1, 3)))  # frozen weights need none
+        of_x, of_weight, of_shift = _gradients(gradient, x, used, ctx.shape, wanted=wanted)
         if factor is None:
             return of_x, of_weight, of_shift if ctx.needs_input_grad[2] else None, *(None,) * 7
         of_gamma = of_bias = None
@@ -160,7 +161,7 @@ class _Unit(torch.autograd.Function):
             of_bias = of_shift * factor
         return (
             of_x,
-            of_weight * factor[:, None, None, None],
+            of_weight * factor[:, None, None, None] if ctx.needs_input_grad[1] else None,
             of_bias,
             of_gamma,
             of_shift if ctx.needs_input_grad[4] else None,
@@ -169,20 +170,20 @@ class _Unit(torch.autograd.Function):
 
 
 def _gradients(
-    gradient: Tensor, x: Tensor, weight: Tensor, shape: tuple[Any, ...], *, wanted: bool
-) -> tuple[Tensor | None, Tensor, Tensor]:
-    """Gradients of x (where it is wanted), of the weights and of the shift.
+    gradient: Tensor, x: Tensor, weight: Tensor, shape: tuple[Any, ...], *, wanted: tuple[bool, bool]
+) -> tuple[Tensor | None, Any, Tensor]:
+    """Gradients of x and of the weights (None where they are not wanted), and of the shift.
 
     Those of a 1x1 convolution are matrix products over all places of all photos. Under that name PyTorch takes two
     thirds of the time for the weights' on small maps; on a GPU its own kernels are as good.
     """
     if x.device.type != "cpu" or weight.shape[2:] != (1, 1) or shape != ((1, 1), (0, 0), (1, 1), 1):
-        sizes, rest = [len(weight)], (*shape[:3], False, (0, 0), shape[3], (wanted, True, True))
+        sizes, rest = [len(weight)], (*shape[:3], False, (0, 0), shape[3], (*wanted, True))
         found = torch.ops.aten.convolution_backward(gradient, x, weight, sizes, *rest)
-        return cast("tuple[Tensor | None, Tensor, Tensor]", found)
+        return cast("tuple[Tensor | None, Any, Tensor]", found)
     places, rows = gradient.permute(0, 2, 3, 1).shape[:3], _rows(gradient)
-    of_x = (rows @ weight.flatten(1)).view(*places, -1).permute(0, 3, 1, 2) if wanted else None
-    return of_x, (rows.t() @ _rows(x)).view_as(weight), rows.sum(0)
+    of_x = (rows @ weight.flatten(1)).view(*places, -1).permute(0, 3, 1, 2) if wanted[0] else None
+    return of_x, (rows.t() @ _rows(x)).view_as(weight) if wanted[1] else None, rows.sum(0)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -22,11 +22,13 @@ from torch import fx, nn
 
 from frostline.documents.shared import Unfrozen
 from frostline.errors import ConfigError
-from frostline.networks import freeze_line
+from frostline.networks import freeze_line, thawing
 from frostline.networks.short_list import MARK
 from frostline.networks.side_by_side import Joint, Part
 from frostline.recipes import LINE_FORMS, Strategy, resolve, share_of
 
+LOWER = "50%"
+"""A line that is suggested where hardly anything is trained."""
 NEAR = 0.05
 """A block's edge is near a line where the layers between them hold at most this share of the parameters."""
 
@@ -52,7 +54,7 @@ class Lines:
         self.top = len(self.layers)
         """The highest place: all layers are frozen."""
         self._levels = _levels(traced)
-        self.total = sum(self._levels.values())
+        self.total = sum(p.numel() for p, _ in self._levels.values())
         """Parameters of the backbone."""
         first_calls = {name: place for place, name in reversed(list(enumerate(self.layers)))}
         self.counted = sorted(p for name, p in first_calls.items() if _has_parameters(traced.get_submodule(name)))
@@ -97,26 +99,88 @@ class Lines:
 
     def above(self, place: int) -> int:
         """Parameters above a place."""
-        return sum(n for level, n in self._levels.items() if level > place or place == 0)
+        return sum(p.numel() for p in self._between(place, self.top).values())
 
     def share(self, place: int) -> float:
         """The share of the backbone's parameters above a place, 0 to 1."""
         return self.above(place) / self.total if self.total else 0.0
 
-    def unfrozen(self, place: int, strategy: Strategy, head: int) -> Unfrozen:
-        """What a line at this place leaves to train, as study.json has it; `head`: parameters of the head."""
+    def upper(self, strategy: Strategy) -> int:
+        """The place of a strategy's upper line, above which layers are frozen too.
+
+        Raises
+        ------
+        ConfigError
+            As `place`; or nothing is left between the two lines.
+        """
+        place, upper = self.place(strategy), self.find(strategy.upper_line, strategy.line_counts == "all")
+        if upper < self.top and upper <= place:
+            raise ConfigError(
+                f"{strategy.name}: nothing of {self._network} is between line '{strategy.line}' and upper_line "
+                f"'{strategy.upper_line}': choose a lower line, --line 80%, or a higher upper_line"
+            )
+        return upper
+
+    def between(self, strategy: Strategy) -> int:
+        """Parameters between a strategy's lines, whichever of them it trains."""
+        return sum(p.numel() for p in self._between(self.place(strategy), self.upper(strategy)).values())
+
+    def trained(self, strategy: Strategy) -> dict[str, int]:
+        """How many numbers a strategy trains in the backbone, by the names of the parameters: see `thawing.trained`.
+
+        Raises
+        ------
+        ConfigError
+            It trains norms or attention, and there are none between its lines; or as `upper`.
+        """
+        place = self.place(strategy)
+        found = thawing.trained(self._traced, self._between(place, self.upper(strategy)), strategy)
+        if not found and strategy.trains != "all":
+            what, instead = {
+                "norms": ("norms or biases", "fine-tuned"),
+                "lora": ("attention with linear layers (qkv or q, k, v; proj)", "fine-tuned or fine-tuned-norms"),
+            }[strategy.trains]
+            raise ConfigError(
+                f"{strategy.name}: {self._network} has no {what} above line '{strategy.line}'; choose a lower line, "
+                f"--line {LOWER}, or the strategy {instead}"
+            )
+        return found
+
+    def unfrozen(self, strategy: Strategy, head: int) -> Unfrozen:
+        """What a strategy trains, as study.json has it; `head`: parameters of the head."""
+        place, upper, trained = self.place(strategy), self.upper(strategy), self.trained(strategy)
         frozen, layers = self.frozen(place, strategy.line_counts == "all")
-        blocks = [b for b in self.blocks if b.top > place]
-        return {
+        blocks = [b for b in self.blocks if b.top > place and b.start < upper]
+        if strategy.trains != "all":
+            levels = {self._levels[name][1] for name in trained}
+            blocks = [b for b in blocks if any(b.start < level <= b.top for level in levels)]
+        backbone = sum(trained.values())
+        found: Unfrozen = {
             "line": strategy.line,
             "frozen_layers": frozen,
             "layers": layers,
             "head": head,
-            "backbone": self.above(place),
-            "share": self.share(place),
+            "backbone": backbone,
+            "share": backbone / self.total if self.total else 0.0,
             "blocks": [b.name for b in blocks],
-            "partly": [b.name for b in blocks if any(b.start <= p < place for p in self.counted)],
+            "partly": [b.name for b in blocks if any(b.start <= p < b.top for p in self._frozen_within(place, upper))],
         }
+        if strategy.trains != "all":
+            found["trains"] = strategy.trains
+        if strategy.trains == "lora":
+            found["rank"] = strategy.rank
+        if upper < self.top:
+            found["upper_line"] = strategy.upper_line
+        return found
+
+    def _frozen_within(self, place: int, upper: int) -> list[int]:
+        """The layers with parameters that stand outside two places."""
+        return [p for p in self.counted if p < place or p >= upper]
+
+    def _between(self, place: int, upper: int) -> dict[str, nn.Parameter]:
+        """The parameters between two places, by name."""
+        every = self._levels.items()
+        return {name: p for name, (p, level) in every if (level > place or place == 0) and level <= upper}
 
     @cached_property
     def blocks(self) -> list[Block]:
@@ -270,9 +334,9 @@ def _patterns(body: nn.Module) -> Iterator[tuple[re.Pattern[str], bool]]:
                 yield pattern, pattern.groups > 0
 
 
-def _levels(traced: fx.GraphModule) -> dict[int, int]:
-    """How many parameters are above every place below a level, and below from it on: those of a layer, and those that
-    functions read from the network itself (position embeddings, scales)."""
+def _levels(traced: fx.GraphModule) -> dict[str, tuple[nn.Parameter, int]]:
+    """Each parameter with its level, by name: it is above every place below that level, and below from it on. They are
+    those of layers, and those that functions read from the network itself (position embeddings, scales)."""
     nodes = list(traced.graph.nodes)
     seen, order = 0, {}
     for node in nodes:
@@ -283,22 +347,21 @@ def _levels(traced: fx.GraphModule) -> dict[int, int]:
     for node in reversed(nodes):  # what no photo shapes is computed again wherever it is needed
         users = [order[u] if u in carried or u.op == "output" else highest[u] for u in node.users]
         highest[node] = max([order[node], *users])
-    level: dict[nn.Parameter, int] = {}
+    found: dict[nn.Parameter, tuple[str, int]] = {}
     for node in nodes:
+        target = str(node.target)
         if node.op == "call_module":
-            parameters = list(traced.get_submodule(str(node.target)).parameters())
+            parameters = {f"{target}.{own}": p for own, p in traced.get_submodule(target).named_parameters()}
             at = order[node] if node in carried else highest[node]
         elif node.op == "get_attr":
-            value = _attribute(traced, str(node.target))
-            parameters, at = [value] if isinstance(value, nn.Parameter) else [], highest[node]
+            value = _attribute(traced, target)
+            parameters, at = {target: value} if isinstance(value, nn.Parameter) else {}, highest[node]
         else:
             continue
-        for parameter in parameters:
-            level[parameter] = max(level.get(parameter, 0), at)
-    counts: dict[int, int] = {}
-    for parameter, at in level.items():
-        counts[at] = counts.get(at, 0) + parameter.numel()
-    return counts
+        for name, parameter in parameters.items():
+            first, level = found.get(parameter, (name, 0))
+            found[parameter] = (first, max(level, at))
+    return {name: (parameter, level) for parameter, (name, level) in found.items()}
 
 
 def _attribute(traced: fx.GraphModule, name: str) -> object:

@@ -56,7 +56,9 @@ def evaluate(
     network, cut = trained.parts.backbone, trained.parts.cut
     store = prepared.taps[network_name(trained.strategy), cut.line].store
     measured = _measure(model, validated or model, store, prepared)
-    total, trainable = freeze_line.parameter_counts(cut.prefix, cut.suffix, trained.parts.above.head)
+    head = freeze_line.parameter_count(trained.parts.above.head)
+    unfrozen = network.lines.unfrozen(trained.strategy, head)
+    total, _ = freeze_line.parameter_counts(cut.prefix, cut.suffix, trained.parts.above.head)
     row: Row = {
         "name": trained.strategy.name,
         "backbone": trained.strategy.backbone,
@@ -66,10 +68,8 @@ def evaluate(
         "layers": network.layer_count,
         "image_size": network.transform.size,
         "label_smoothing": 0.0 if trained.strategy.recipe.robust else trained.strategy.recipe.label_smoothing,
-        "parameters": {"total": total, "trainable": trainable},
-        "unfrozen": network.lines.unfrozen(
-            cut.line, trained.strategy, freeze_line.parameter_count(trained.parts.above.head)
-        ),
+        "parameters": {"total": total, "trainable": unfrozen["head"] + unfrozen["backbone"]},
+        "unfrozen": unfrozen,
         **measured.figures.to_dict(),
         "validation_accuracy": trained.state.kept_accuracy,
         "validation_balanced_accuracy": measured.validation_balanced_accuracy,

@@ -103,7 +103,7 @@ def _adamw(model: Above, recipe: Recipe, reduced: bool) -> torch.optim.Optimizer
         "head": recipe.learning_rate,
     }
     for part, rate in rates.items():
-        parameters = list(getattr(model, part).parameters())
+        parameters = [p for p in getattr(model, part).parameters() if p.requires_grad]
         matrices, vectors = [p for p in parameters if p.dim() > 1], [p for p in parameters if p.dim() <= 1]
         for members, decay in ((matrices, recipe.weight_decay), (vectors, 0.0)):
             if members:

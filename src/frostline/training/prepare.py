@@ -442,16 +442,19 @@ def _backbones(config: Config, progress: Progress) -> dict[str, Backbone]:
 
 
 def _check_line(strategy: Strategy, network: Backbone, progress: Progress) -> None:
-    """Refuse to fine-tune hardly anything, or say so where the user named the line."""
+    """Refuse to train what is not there, or to fine-tune hardly anything; say the latter where the user named the
+    line."""
+    network.lines.trained(strategy)
     if not strategy.head_first:
         return
-    place = network.lines.place(strategy)
-    above, total, share = network.lines.above(place), network.lines.total, network.lines.share(place)
+    above, total = network.lines.between(strategy), network.lines.total
+    share = above / total if total else 0.0
     if share >= LEAST_UNFROZEN:
         return
+    window = f" and below '{strategy.upper_line}'" if network.lines.upper(strategy) < network.lines.top else ""
     found = (
-        f"{strategy.name}: {above:,} of the {total:,} parameters of {network.name} are above line '{strategy.line}' "
-        f"({wording.percent(share, 2)})"
+        f"{strategy.name}: {above:,} of the {total:,} parameters of {network.name} are above line '{strategy.line}'"
+        f"{window} ({wording.percent(share, 2)})"
     )
     if not strategy.line_asked:
         raise ConfigError(f"{found}, expected {wording.percent(LEAST_UNFROZEN, 0)} or more: name a line, --line 30%")

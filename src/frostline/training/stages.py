@@ -19,7 +19,7 @@ from frostline.cache.store import Key, Store
 from frostline.documents.strategy import Epoch as EpochRow
 from frostline.documents.strategy import Refit
 from frostline.files import replacing, write_text
-from frostline.networks import freeze_line
+from frostline.networks import freeze_line, thawing
 from frostline.networks.backbone import Backbone
 from frostline.networks.trainable import Above, make_head
 from frostline.photos.decoding import MIRROR
@@ -210,12 +210,15 @@ class _Stages:
         return Above(top.suffix, head, learn_statistics=False)
 
     def above_line(self, head: nn.Sequential) -> Above:
-        """A head on a copy of the layers above the strategy's line."""
-        cut = freeze_line.cut(self.network.traced, self.line)
-        return Above(bundle.detached(cut), head, learn_statistics=self.strategy.weights == "random")
+        """A head on a copy of the layers above the strategy's line, of which what the strategy trains is left to
+        train."""
+        suffix = bundle.detached(freeze_line.cut(self.network.traced, self.line))
+        thawing.thaw(suffix, self.network.lines.trained(self.strategy), self.strategy, self.prepared.training_seed)
+        return Above(suffix, head, learn_statistics=self.strategy.weights == "random")
 
     def parts(self, above: Above) -> bundle.Parts:
-        """The whole model: frozen layers, and those above the line."""
+        """The whole model once it is trained: frozen layers, and those above the line."""
+        thawing.merge(above.suffix)
         return bundle.Parts(self.network, freeze_line.cut(self.network.traced, self.line), above)
 
     def train(self, model: Above, stage: Stage, last_epoch: int | None = None) -> State:
