@@ -51,9 +51,14 @@ def points(difference: object) -> str:
     return _signed(100 * difference, "+.1f") if known(difference) else NONE
 
 
-def change(difference: object) -> str:
+def change(difference: object, digits: int = 3) -> str:
     """0.12345 -> "+0.123"."""
-    return _signed(difference, "+.3f") if known(difference) else NONE
+    return _signed(difference, f"+.{digits}f") if known(difference) else NONE
+
+
+def changes(bounds: Sequence[float], digits: int = 3) -> str:
+    """(0.012, 0.034) -> "+0.012 to +0.034"."""
+    return " to ".join(change(end, digits) for end in bounds)
 
 
 def decimal(number: object, digits: int = 3) -> str:

@@ -136,7 +136,7 @@ def test_verdicts_say_what_was_found() -> None:
     assert worse.difference == pytest.approx(-0.35)
     a, b = pair(4, 2, 94)
     perhaps = intervals.compare("baseline", b, "frozen", a)
-    assert perhaps.verdict.startswith("frozen is 2.0 points ahead of baseline, but that may be chance (95 % CI -")
+    assert perhaps.verdict.startswith("frozen is 2.0 points ahead of baseline, but that may be chance (95 % CI \u2212")
     assert perhaps.verdict.endswith("p = 0.45)")
     a, b = pair(3, 3)
     assert intervals.compare("frozen", a, "baseline", b).verdict.startswith("frozen and baseline are equally accurate")

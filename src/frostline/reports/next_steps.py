@@ -30,7 +30,7 @@ MISCALIBRATED = 0.05
 WIDE = 0.06
 """Width of an interval that hides the differences people look for."""
 OVERFIT = 0.05
-"""Training accuracy minus validation accuracy from which more photos usually help."""
+"""Training accuracy minus validation accuracy from which a model knows its training photos much better than others."""
 HURT = 0.10
 """Mean loss of accuracy under one corruption that is worth training photos of its own."""
 
@@ -192,7 +192,7 @@ def _line(record: Record, best: Row) -> Step | None:
     if (excess := _excess(tuned)) is not None and excess > OVERFIT:
         why = (
             f"{about['words']} But its training accuracy is already {100 * excess:.0f} points above its validation "
-            "accuracy: more photos will help, more layers will not."
+            "accuracy, and more layers fit the training photos still more closely."
         )
         return Step("keep", "Do not unfreeze more layers for now", why, "curves")
     why = f"{about['words']} A lower freeze line may gain more; a sweep measures it."
@@ -235,17 +235,16 @@ def _photos(record: Record, best: Row) -> Step | None:
         f"The class with the lowest recall is {worst['class']} ({wording.percent(worst['recall'])} of "
         f"{worst['support']} photos{taken})."
     )
+    command = shlex.join(["frostline", "sweep", *_data(record), "--photos", "5,10,20,50,100,all"])
     if excess > OVERFIT:
         title = f"Label more photos, {worst['class']} first"
         why = (
-            f"The training accuracy of {best['name']} is {100 * excess:.0f} points above its validation accuracy. "
-            f"More photos usually close such a gap. {weakest}"
+            f"The training accuracy of {best['name']} is {100 * excess:.0f} points above its validation accuracy. How "
+            f"much more photos would bring, a sweep over their number forecasts. {weakest}"
         )
-        return Step("label", title, why, "classes")
-    command = shlex.join(["frostline", "sweep", *_data(record), "--photos", "5,10,20,50,100,all"])
+        return Step("label", title, why, "classes", command)
     why = (
-        "Training accuracy is close to validation accuracy, so twice the photos may bring little. A sweep forecasts "
-        f"how much. {weakest}"
+        f"Training accuracy is close to validation accuracy. A sweep forecasts what more photos would bring. {weakest}"
     )
     return Step("label", "Before labelling more photos, forecast the gain", why, "classes", command)
 
@@ -289,9 +288,10 @@ def _test(record: Record, best: Row) -> Step | None:
     interval = best.get("balanced_accuracy_ci" if record.unequal else "accuracy_ci")
     if not interval or not all(map(wording.known, interval)) or interval[1] - interval[0] <= WIDE:
         return None
+    photos = sum(row["support"] for row in _scored(best))
     why = (
-        f"The 95 % CI is {100 * (interval[1] - interval[0]):.0f} points wide and hides smaller differences. Four "
-        "times as many test photos would halve it."
+        f"The 95 % CI is {100 * (interval[1] - interval[0]):.0f} points wide and hides smaller differences. It narrows "
+        f"with the square root of the number of photos: half as wide takes four times as many, {4 * photos:,}."
     )
     return Step("test", "Use a larger test set", why, "strategies")
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 from scipy import optimize, special, stats
 
+from frostline import wording
 from frostline.stats.clusters import Clusters, flipped, numbered, student
 from frostline.stats.intervals import holm, mean_interval, mid_p, p_in_words, unanimous
 
@@ -264,8 +265,8 @@ def _widening(photos: float, between: float, explained: float, freedom: int, luc
 
 def _verdict_across(a: str, b: str, found: Across, p: float, comparisons: int = 1) -> str:
     first, second, sign = (a, b, 1) if found.mean >= 0 else (b, a, -1)
-    low, high = sorted(100 * sign * end + 0.0 for end in found.ci)  # + 0.0: no "-0.0"
-    span, points = f"95 % CI {low:.1f} to {high:.1f}", f"{100 * abs(found.mean):.1f} points"
+    low, high = sorted(sign * end for end in found.ci)
+    span, points = wording.interval((low, high)), f"{100 * abs(found.mean):.1f} points"
     ahead = f"ahead with {sum(sign * d > 0 for d in found.seeds)} of {len(found.seeds)} seeds"
     if low > 0 and p < 0.05:
         return f"{first} beats {second} by {points} on average, {span}, {ahead}"

@@ -13,6 +13,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from frostline import wording
 from frostline.stats import clusters as dependence
 from frostline.stats.calibration import wilson
 from frostline.stats.clusters import Clusters
@@ -249,8 +250,8 @@ def p_in_words(p: float, comparisons: int) -> str:
 
 def _verdict(a: str, b: str, mean: float, ci: tuple[float, float], p: float, comparisons: int = 1) -> str:
     first, second, sign = (a, b, 1) if mean >= 0 else (b, a, -1)
-    low, high = sorted((100 * sign * ci[0], 100 * sign * ci[1]))
-    span = f"95 % CI {low:.1f} to {high:.1f}"
+    low, high = sorted((sign * ci[0], sign * ci[1]))
+    span = wording.interval((low, high))
     if p < 0.05:
         return f"{first} beats {second} by {100 * abs(mean):.1f} points, {span}"
     if low > 0:

@@ -56,8 +56,9 @@ def measure(evidence: Evidence) -> Finding:
     measured = (
         f"{_direction('frozen', gaps['frozen'])}, {_direction('fine-tuned', gaps['fine-tuned'])}; the change is "
         f"{wording.points(less_sure.value)} points ({wording.interval(less_sure.ci)}). Calibration's share of the "
-        f"Brier score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change {change.value:+.4f}, 95 % CI "
-        f"{change.ci[0]:+.4f} to {change.ci[1]:+.4f}). Confidence {_confidences(frozen)} frozen, "
+        f"Brier score: {_loss(frozen)} frozen, {_loss(tuned)} fine-tuned (change "
+        f"{wording.change(change.value, 4)}, 95 % CI {wording.changes(change.ci, 4)}). Confidence "
+        f"{_confidences(frozen)} frozen, "
         f"{_confidences(tuned)} fine-tuned. All before any temperature{_smoothing_words(evidence)}"
     )
     figures = {
@@ -128,7 +129,8 @@ def _direction(name: str, gap: Mean) -> str:
 
 
 def _loss(side: _Side) -> str:
-    return f"{side.loss.mean():.4f}"
+    """A share can't be below 0, its estimate on other photos can: then nothing of it was found."""
+    return f"{max(0.0, float(side.loss.mean())):.4f}"
 
 
 def _confidences(side: _Side) -> str:

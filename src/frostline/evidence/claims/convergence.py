@@ -62,7 +62,7 @@ def measure(evidence: Evidence) -> Finding:
     measured = f"{_data_words(curve, less)}; {_epoch_words(needed, epochs)}"
     if apart:
         measured += (
-            f"; its validation loss rises by {apart.value:+.3f} (95 % CI {apart.ci[0]:+.3f} to {apart.ci[1]:+.3f}) "
+            f"; its validation loss rises by {wording.change(apart.value)} (95 % CI {wording.changes(apart.ci)}) "
             "more after its lowest epoch than the baseline's"
         )
     supports = all_of(_ahead(less), epochs.fewer if epochs else 0.0)
@@ -132,7 +132,8 @@ def _epoch_words(needed: dict[str, int], found: _Epochs | None) -> str:
     if found is None:
         return f"{text} (this run kept no validation predictions of each epoch: no interval, so it decides nothing)"
     return (
-        f"{text} (difference {found.difference:+d}, 95 % CI {found.ci[0]:+.0f} to {found.ci[1]:+.0f}; one training run)"
+        f"{text} (difference {wording.change(found.difference, 0)}, 95 % CI {wording.changes(found.ci, 0)}; "
+        "one training run)"
     )
 
 

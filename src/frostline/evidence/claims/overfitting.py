@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from frostline import wording
 from frostline.documents.strategy import Epoch
 from frostline.evidence.claims.evidence import Evidence, Finding, untested
 from frostline.stats.clusters import Clusters
@@ -46,10 +47,10 @@ def measure(evidence: Evidence) -> Finding:
         return untested(why, _LONGER, figures)
     rise = mean(rises(by_epoch, evidence.validation_clusters), evidence.validation_clusters)
     measured = (
-        f"{losses}, {last['val_loss']:.2f} at the end: a rise of {rise.value:+.3f} (95 % CI {rise.ci[0]:+.3f} to "
-        f"{rise.ci[1]:+.3f}; for each photo the lowest epoch is that of other photos). Training loss "
+        f"{losses}, {last['val_loss']:.2f} at the end: a rise of {wording.change(rise.value)} (95 % CI "
+        f"{wording.changes(rise.ci)}; for each photo the lowest epoch is that of other photos). Training loss "
         f"{lowest['train_loss']:.2f} then, {last['train_loss']:.2f} at the end: the gap between them went from "
-        f"{_gap(lowest):+.2f} to {_gap(last):+.2f}. One training run"
+        f"{wording.change(_gap(lowest), 2)} to {wording.change(_gap(last), 2)}. One training run"
     )
     figures |= {"rise": rise.value, "ci": rise.ci}
     matters = _MATTERS * lowest["val_loss"]
