@@ -6,7 +6,7 @@ DATA ?=
 OUT ?=
 ARGS ?=
 
-.PHONY: study test lint bench figures schemas install dev clean
+.PHONY: study test lint bench bench-device figures schemas install dev clean
 
 study: $(VENV)/installed ## the main job, on the built-in sample or DATA=path
 	$(BIN)/frostline study $(DATA) $(if $(OUT),--out $(OUT)) $(ARGS)
@@ -23,6 +23,10 @@ lint: $(VENV)/installed-dev ## style, types and the import contract
 bench: $(VENV)/installed-dev ## frostline's stages, then the race against Keras, PyTorch and fastai (DATA=path, hours; ARGS="--jobs frozen")
 	$(BIN)/python benchmarks/stages.py $(DATA)
 	$(BIN)/python benchmarks/race.py $(DATA) $(ARGS)
+
+bench-device: $(VENV)/installed-dev ## the tests that run on every accelerator that is there, then its times beside the processor's (DATA=path)
+	$(BIN)/pytest -m device
+	$(BIN)/python benchmarks/device.py $(DATA) $(ARGS)
 
 figures: $(VENV)/installed ## docs/figures.toml's figures, into README.md and docs/*.md
 	$(BIN)/python benchmarks/figures.py
