@@ -79,6 +79,31 @@ def test_what_a_line_leaves_to_train_is_told_as_the_line_counts_it(tmp_path: Pat
     assert "100 of 104" in markdown.build(run).read_text(encoding="utf-8")
 
 
+def test_the_picture_of_a_window_and_of_norms_shows_what_is_trained(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    study = load(run)
+    row = next(row for row in study["strategies"] if row["name"] == "fine-tuned")
+    usual = {
+        "line": "65%", "frozen_layers": 80, "layers": 104, "head": 164_613, "backbone": 806_080, "share": 0.3625,
+        "blocks": ["features.15", "features.16"], "partly": [],
+    }  # fmt: skip
+    ways = {
+        "80 of 104 layers frozen below the line, 14 trained above it, 10 frozen above those, and the head": {
+            "upper_line": "30%", "frozen_above": 10,
+        },
+        "80 of 104 layers frozen below the line, norms and biases of 24 trained above it, and the head": {
+            "trains": "norms",
+        },
+        "80 of 104 layers frozen below the line, low-rank adapters of 24 trained above it, and the head": {
+            "trains": "lora", "rank": 8,
+        },
+    }  # fmt: skip
+    for label, more in ways.items():
+        row["unfrozen"] = {**usual, **more}
+        save(run, study)
+        assert f'aria-label="fine-tuned: {label}"' in study_page.build(run).read_text(encoding="utf-8")
+
+
 def test_it_says_which_photos_were_watched_and_which_were_rendered(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     plain = read(study_page.build(run))

@@ -60,6 +60,8 @@ class Unfrozen(TypedDict):
     """Of those adapters."""
     upper_line: NotRequired[str]
     """The line above which layers are frozen too, as the strategy says it."""
+    frozen_above: NotRequired[int]
+    """Layers above that line."""
 
 
 class Machine(TypedDict):

@@ -171,6 +171,7 @@ class Lines:
             found["rank"] = strategy.rank
         if upper < self.top:
             found["upper_line"] = strategy.upper_line
+            found["frozen_above"] = layers - self.frozen(upper, strategy.line_counts == "all")[0]
         return found
 
     def _frozen_within(self, place: int, upper: int) -> list[int]:
