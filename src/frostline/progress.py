@@ -90,6 +90,11 @@ class Progress:
             task.finish()
         self._rich.stop()
 
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is shown."""
+        return self._quiet
+
     def task(self, label: str, total: int | None = None, *, unit: Unit = "") -> Task:
         """Begin a task of `total` units (None: not known yet; shows that something moves). `unit` "B" counts bytes.
 

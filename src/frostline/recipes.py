@@ -349,6 +349,13 @@ def _usual_line(backbone: str, protocol: Protocol, extras: _Extras) -> str:
     return extras.line if networks == 1 else extras.line_of_two
 
 
+def trains_the_head_of(other: Strategy, strategy: Strategy) -> bool:
+    """Whether `other` trains the very head that `strategy` would train first: same network, line at the top, same
+    recipe."""
+    same = (other.backbone, other.weights, other.recipe) == (strategy.backbone, strategy.weights, strategy.head_recipe)
+    return same and other.line == "top" and strategy.head_first
+
+
 def share_of(line: str) -> float | None:
     """The share that a line like ``30%`` or ``12.5 %`` says, 0 to 1; None where it says something else."""
     found = _SHARE.fullmatch(line.strip())

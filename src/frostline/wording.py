@@ -123,6 +123,16 @@ def duration(seconds: object) -> str:
     return " ".join(f"{value} {unit}" for value, unit in parts if value)
 
 
+def roughly(seconds: float) -> str:
+    """A time that is only estimated: 34 -> "35 seconds", 134 -> "2 minutes", 9000 -> "2.5 hours"."""
+    if seconds < 57.5:
+        return f"{max(5, 5 * round(seconds / 5))} seconds"
+    if seconds < 90 * 60:
+        minutes = max(1, round(seconds / 60))
+        return "1 minute" if minutes == 1 else f"{minutes} minutes"
+    return f"{round(seconds / 1800) / 2:g} hours"
+
+
 def gigabytes(megabytes: object) -> str:
     """1834 -> "1.8 GB", both in powers of ten."""
     return f"{megabytes / 1000:.1f} GB" if known(megabytes) else NONE

@@ -90,6 +90,11 @@ def share_of(photos: Sequence[Photo], share: float, seed: int, repeat: int = 0) 
     return sorted(place for places in order.values() for place in places[: max(1, round(share * len(places)))])
 
 
+def shares(photos: int, classes: int) -> list[float]:
+    """Those of `SHARES` that leave enough of so many training photos to train on."""
+    return [share for share in SHARES if share * photos / classes >= _LEAST]
+
+
 # ---- the curve -------------------------------------------------------------------------------------------------------
 
 
@@ -112,13 +117,13 @@ def curve(
         Of the run, finished; those of `PAIR` among them.
     """
     training = prepared.part(prepared.split.train.tolist())
-    shares = [s for s in SHARES if s * len(training) / len(prepared.classes) >= _LEAST]
-    if not shares:
+    some_shares = shares(len(training), len(prepared.classes))
+    if not some_shares:
         return {"why_not": f"{len(training)} photos to train on are too few to leave some out and see what it costs"}
     pair = [next(s for s in strategies if s.name == name) for name in PAIR]
-    task = progress.task("On fewer photos: frozen and fine-tuned", 2 * len(shares) * REPEATS)
+    task = progress.task("On fewer photos: frozen and fine-tuned", 2 * len(some_shares) * REPEATS)
     counts, correct = [], []
-    for share in shares:
+    for share in some_shares:
         some = [_some(prepared, share, repeat) for repeat in range(REPEATS)]
         joined = len(some[0].split.validation) if any("refit" in rows[s.name] for s in pair) else 0
         counts.append(len(some[0].split.train) + joined)

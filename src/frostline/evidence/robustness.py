@@ -137,7 +137,7 @@ def _answers(
         clean = pixels(root / photo.path, transform)
         if isinstance(clean, PhotoError):
             raise RunError(f"{root / photo.path} can't be read any more: {clean}")
-        looks = [_versions(clean, photo, prepared.config.seed)]
+        looks = [versions(clean, photo, prepared.config.seed)]
         looks += [np.ascontiguousarray(looks[0][:, :, ::-1])] if mirrored else []
         rows = [dict(zip(map(id, taps), rows_of(taps, runs, look), strict=True)) for look in looks]
         return {s.name: _probabilities(s, [row[id(s.tap)] for row in rows]) for s in subjects}
@@ -146,7 +146,7 @@ def _answers(
         yield from ahead(work, photos, depth=4)
 
 
-def _versions(clean: Pixels, photo: Photo, seed: int) -> Pixels:
+def versions(clean: Pixels, photo: Photo, seed: int) -> Pixels:
     """The prepared photo and its corrupted versions, (1 + V, H, W, 3)."""
     corrupted = [corrupt(clean, corruption, severity, photo.sha256, seed) for corruption, severity in _conditions()]
     return np.stack([clean, *corrupted])

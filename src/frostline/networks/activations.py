@@ -102,6 +102,7 @@ def fill(
     seed: int = 0,
     runtime: Runtime | None = None,
     head_start: HeadStart | None = None,
+    kept: KeptEngines | None = None,
     progress: Progress,
 ) -> list[Skip]:
     """Compute every row that `taps` miss, in one pass: each photo is read and decoded once, whatever the number of
@@ -119,6 +120,8 @@ def fill(
         Of the frozen layers; None = the best engine for this CPU.
     head_start
         May have decoded some of them already.
+    kept
+        Engines of earlier calls.
 
     Returns
     -------
@@ -136,12 +139,13 @@ def fill(
     lacking = {id(t): set(t.store.missing(wanted)) for t in taps}
     _check_room(taps, [lacking[id(t)] for t in taps])
     bad: dict[str, str] = {}
-    for transform, group in _by_transform(taps).items():
+    for transform, group in by_transform(taps).items():
         missed = [lacking[id(t)] for t in group]
         todo = [(key, photo) for key, photo in wanted.items() if any(key in m for m in missed)]
         if todo:
             busy = [t for t, m in zip(group, missed, strict=True) if m]
-            work = _Work(busy, engines(busy, runtime), transform, manifest.root, head_start)
+            compiled_for = kept.engines if kept is not None else engines
+            work = _Work(busy, compiled_for(busy, runtime), transform, manifest.root, head_start)
             bad |= _append_rows(work, todo, progress)
     return [
         Skip(manifest.photos[i].path, bad[manifest.photos[i].sha256])
@@ -150,7 +154,7 @@ def fill(
     ]
 
 
-def _by_transform(taps: Sequence[Tap]) -> dict[Transform, list[Tap]]:
+def by_transform(taps: Sequence[Tap]) -> dict[Transform, list[Tap]]:
     """Taps that can share decoded photos. Normalisation is part of the graph, so it makes no difference here."""
     groups: dict[Transform, list[Tap]] = {}
     for t in taps:
@@ -276,6 +280,24 @@ def engines(taps: Sequence[Tap], runtime: Runtime) -> list[tuple[Engine, list[Ta
             together = []
         engines += [(engine, owners) for engine, owners in alone if owners[0] not in together]
     return engines
+
+
+class KeptEngines:
+    """Engines that are compiled once for all passes over photos, until `clear`."""
+
+    def __init__(self) -> None:
+        self._kept: dict[tuple[int, ...], tuple[Sequence[Tap], list[tuple[Engine, list[Tap]]]]] = {}
+
+    def engines(self, taps: Sequence[Tap], runtime: Runtime) -> list[tuple[Engine, list[Tap]]]:
+        """As `engines`."""
+        key = tuple(map(id, taps))
+        if key not in self._kept:
+            self._kept[key] = (taps, engines(taps, runtime))  # the taps too: as long as they live, none has their id
+        return self._kept[key][1]
+
+    def clear(self) -> None:
+        """Forget them: they hold a copy of the weights each."""
+        self._kept.clear()
 
 
 def _compiled(taps: Sequence[Tap], runtime: Runtime) -> Engine:

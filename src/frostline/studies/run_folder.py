@@ -20,14 +20,15 @@ from frostline.cache import marks, upkeep
 from frostline.cache.folder import cache_dir
 from frostline.config import SAMPLE, Config
 from frostline.documents import Study, Sweep
-from frostline.errors import ConfigError, RunError
+from frostline.errors import ConfigError, FrostlineError, RunError
 from frostline.files import disk_errors
 from frostline.parallel import thread_count
 from frostline.photos import sample
 from frostline.photos.head_start import HeadStart
 from frostline.photos.manifest import Manifest
 from frostline.progress import Progress
-from frostline.training.prepare import Prepared, prepare
+from frostline.studies.cost import Cost, Coster
+from frostline.training.prepare import Frozen, Prepared, prepare
 
 Existing = Literal["refuse", "resume", "overwrite"]
 T = TypeVar("T", Study, Sweep)
@@ -39,19 +40,36 @@ def start(
     old: Study | Sweep | None,
     progress: Progress,
     head_start: HeadStart | None = None,
+    coster: Coster | None = None,
     **said: Any,
 ) -> tuple[Prepared, Callable[..., None]]:
     """Push the photos through the frozen layers, then make the run folder ready; returns the photos and the run's log.
 
     Nothing is written, nor overwritten, before the photos have gone well. `said` goes into the log's first line.
+
+    Parameters
+    ----------
+    coster
+        Finds what the run will cost, which is told before the photos' pass, where anything is shown.
     """
     settle_torch()
-    prepared = prepare(_with_sample(config, progress), progress, head_start)
+    settled = _with_sample(config, progress)
+    found: list[Cost] = []
+
+    def tell(frozen: Frozen, photos: Manifest, others: Manifest | None) -> None:
+        assert coster is not None  # noqa: S101 - see below
+        with suppress(FrostlineError):  # the run meets the same error, and tells it with all that belongs to it
+            found.append(coster(settled, frozen, photos, others))
+            progress.say(str(found[0]))
+
+    prepared = prepare(settled, progress, head_start, tell if coster is not None and not progress.quiet else None)
     if old is None:
         _empty(run)
     config.to_toml(run / "config.toml")
     log = _logger(run / "log.jsonl")
     log("start", **said, resumed=old is not None)
+    for one in found:
+        log("cost", seconds=round(one.seconds, 1), bytes=one.bytes)
     _settle_manifest(run, prepared, old)
     return prepared, log
 

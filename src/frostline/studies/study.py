@@ -25,9 +25,10 @@ from frostline.evidence import domain_shift, explanations, gather, leakage
 from frostline.fields import path_of
 from frostline.photos.head_start import HeadStart
 from frostline.progress import Progress, open_progress
-from frostline.recipes import Strategy
+from frostline.recipes import Strategy, trains_the_head_of
 from frostline.reports import study_page
 from frostline.stats.predictions import Prediction, read_predictions
+from frostline.studies import cost
 from frostline.studies.document import (
     answer,
     begin,
@@ -107,7 +108,8 @@ def _run(
     """The stages of a study, in order; a finished strategy of an `old` document is kept as it is."""
     # ---- the photos: listed, decoded, split, and run through the frozen layers
     before = earlier(run, old)
-    prepared, log = start(run, config, old, progress, head_start, frostline=frostline.__version__)
+    coster = cost.of_study(old)
+    prepared, log = start(run, config, old, progress, head_start, coster, frostline=frostline.__version__)
     document = old or begin(prepared)
     sitting = Sitting(run, document, started, before)
     report_near_duplicates(document["dataset"], progress)
@@ -352,7 +354,6 @@ def head_from(s: Strategy, config: Config, rows: Mapping[str, StrategyRow]) -> S
     A head that was trained on validation photos too is none: what starts from it could not be judged on those.
     """
     for other in config.strategies:
-        same = (other.backbone, other.weights, other.recipe) == (s.backbone, s.weights, s.head_recipe)
-        if same and other.line == "top" and s.head_first and "refit" not in rows.get(other.name, {"refit": None}):
+        if trains_the_head_of(other, s) and "refit" not in rows.get(other.name, {"refit": None}):
             return rows[other.name]
     return None

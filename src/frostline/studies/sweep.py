@@ -33,6 +33,7 @@ from frostline.reports import sweep_page
 from frostline.stats import decision, sweep_stats
 from frostline.stats.clusters import Clusters
 from frostline.stats.predictions import Prediction, clusters, read_predictions, write_predictions
+from frostline.studies import cost
 from frostline.studies.document import begin
 from frostline.studies.run_folder import Existing, held, look, start
 from frostline.studies.study import head_from, order
@@ -275,7 +276,8 @@ def _run(
 ) -> Sweep:
     """The stages of a sweep, in order; finished points of an `old` document are kept as they are."""
     started = time.perf_counter()
-    prepared, log = start(run, config, old, progress, sweep=plan.kind)
+    coster = cost.of_lines(old) if plan.kind == "lines" else cost.of_sizes(old, plan.photos, plan.repeats)
+    prepared, log = start(run, config, old, progress, None, coster, sweep=plan.kind)
     document = old or _begin(prepared, plan)
     document["status"] = "running"
     spent = document["seconds"] - started

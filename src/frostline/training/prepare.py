@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +24,7 @@ from frostline.config import Config, Precision
 from frostline.errors import ConfigError, DataError, nearest
 from frostline.networks import backbone as backbones
 from frostline.networks import devices
-from frostline.networks.activations import Tap, fill, tap
+from frostline.networks.activations import KeptEngines, Tap, fill, tap
 from frostline.networks.backbone import Backbone
 from frostline.networks.compilation import Runtime
 from frostline.photos import corrections, sample, scan
@@ -56,6 +56,8 @@ class Frozen:
     runtime: Runtime
     seed: int
     """Of the augmented views."""
+    kept: KeptEngines = field(default_factory=KeptEngines)
+    """The compiled networks, while the data is prepared."""
 
     @classmethod
     def of(cls, config: Config, progress: Progress) -> Frozen:
@@ -83,7 +85,16 @@ class Frozen:
         """Compute the missing activations of these views of photos that are known to be decodable; `indices` None =
         all."""
         chosen = None if indices is None else indices.tolist()
-        fill(list(taps), photos, indices=chosen, views=views, seed=self.seed, runtime=self.runtime, progress=progress)
+        fill(
+            list(taps),
+            photos,
+            indices=chosen,
+            views=views,
+            seed=self.seed,
+            runtime=self.runtime,
+            kept=self.kept,
+            progress=progress,
+        )
 
     def fill_clean(
         self, photos: Manifest, folder: str, progress: Progress, head_start: HeadStart | None = None
@@ -102,6 +113,7 @@ class Frozen:
             seed=self.seed,
             runtime=self.runtime,
             head_start=head_start,
+            kept=self.kept,
             progress=progress,
         )
         return _usable(photos, bad, folder)
@@ -111,10 +123,10 @@ class Frozen:
     ) -> None:
         """The augmented views of these photos that the strategies train on, as many as they use for `count` training
         photos."""
-        for views, places in self._views(strategies, count):
+        for views, places in self.views_wanted(strategies, count):
             self.fill([self.taps[place] for place in places], photos, indices, views, progress)
 
-    def _views(self, strategies: Sequence[Strategy], count: int) -> list[tuple[range, list[tuple[str, int]]]]:
+    def views_wanted(self, strategies: Sequence[Strategy], count: int) -> list[tuple[range, list[tuple[str, int]]]]:
         """The augmented views to fill, and at which lines: a view of a photo is decoded once for all lines that want
         it."""
         most: dict[tuple[str, int], int] = {}
@@ -131,6 +143,10 @@ class Frozen:
             (network_name(s), self.backbones[network_name(s)].lines.place(s)) for s in strategies if s.test_views > 1
         ]
         return [self.taps[place] for place in dict.fromkeys(places)]
+
+
+OnListed = Callable[["Frozen", Manifest, Manifest | None], None]
+"""Called with the networks of a run, its photos, and those of its test folder."""
 
 
 @dataclass(frozen=True)
@@ -210,7 +226,7 @@ class Prepared:
     @property
     def refits(self) -> bool:
         """Whether validation photos may join the training photos for a second training, once the epochs are chosen."""
-        return _may_join(self.photos, self.split, tested=self.others is not None)
+        return may_join(self.photos, self.split, tested=self.others is not None)
 
     def joined(self) -> Prepared:
         """The same run with the validation photos among those to train on."""
@@ -244,8 +260,9 @@ def _is_reported(split: Split, *, tested: bool) -> bool:
     return not tested and (not len(split.test) or np.array_equal(split.test, split.validation))
 
 
-def _may_join(photos: Manifest, split: Split, *, tested: bool) -> bool:
-    """Not validation photos that are reported on, nor those that the data set itself gives as such."""
+def may_join(photos: Manifest, split: Split, *, tested: bool) -> bool:
+    """Whether validation photos may be trained on once the epochs are chosen: not those that are reported on, nor those
+    that the data set itself gives as such."""
     given = any(photos.photos[i].split == "validation" for i in split.validation.tolist())
     return not given and not _is_reported(split, tested=tested)
 
@@ -253,8 +270,18 @@ def _may_join(photos: Manifest, split: Split, *, tested: bool) -> bool:
 # ---- photos, split, backbones, activations ---------------------------------------------------------------------------
 
 
-def prepare(config: Config, progress: Progress, head_start: HeadStart | None = None) -> Prepared:
+def prepare(
+    config: Config,
+    progress: Progress,
+    head_start: HeadStart | None = None,
+    on_listed: OnListed | None = None,
+) -> Prepared:
     """Prepare the data of a run: list, decode, check and split the photos, and compute their frozen activations.
+
+    Parameters
+    ----------
+    on_listed
+        Called once the photos are listed and the networks built, before the long work.
 
     Raises
     ------
@@ -270,6 +297,11 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     decisions = corrections.read(Path(config.exclude), config.exclude_sha256) if config.exclude else []
     corrections.check_known(photos, decisions, config.exclude)  # now, and not after minutes
     frozen = Frozen.of(config, progress)
+
+    if on_listed is not None:
+        if head_start:
+            head_start.stop()  # it would be measured too
+        on_listed(frozen, photos, others)
 
     # -- decode every photo; drop those that can't be decoded, and duplicates that would leak from one part to another
     started = time.perf_counter()
@@ -291,6 +323,7 @@ def prepare(config: Config, progress: Progress, head_start: HeadStart | None = N
     usable, split, cleaned = _cleaned(config, decisions, usable, split)
     _check_classes(usable, tested, config)  # a list may leave a class out altogether
     _fill_views(config, frozen, usable, split, tested, progress)
+    frozen.kept.clear()
     known = set(skipped)
     return Prepared(
         config=config,
@@ -342,7 +375,7 @@ def _fill_views(
     config: Config, frozen: Frozen, usable: Manifest, split: Split, tested: Manifest | None, progress: Progress
 ) -> None:
     """Compute the augmented views of all photos to train on."""
-    refits = _may_join(usable, split, tested=tested is not None)
+    refits = may_join(usable, split, tested=tested is not None)
     joining = [s for s in config.strategies if s.refit and refits]
     rest = [s for s in config.strategies if s not in joining]
     for some, indices in ((joining, np.concatenate([split.train, split.validation])), (rest, split.train)):
