@@ -192,6 +192,16 @@ def test_nothing_is_stored_for_its_size_alone() -> None:
     assert freeze_line.boundary(lines._traced, lines.find("blocks.9")) == ((201, 384),)
 
 
+@pytest.mark.parametrize("name", NETWORKS)
+def test_all_that_is_stored_is_computed_with(name: str) -> None:
+    """A tensor that is read for its size is left out of an exported network, which then takes fewer inputs."""
+    lines = lines_of(name)
+    for place in (lines.place(strategy("fine-tuned", backbone=name)), *(edge.start for edge in lines.edges[-6:])):
+        inputs = [n for n in freeze_line.cut(lines._traced, place).suffix.graph.nodes if n.op == "placeholder"]
+        assert inputs
+        assert all(any("shape" not in user.args for user in n.users) for n in inputs)
+
+
 # ---- hardly anything above the line ----------------------------------------------------------------------------------
 
 

@@ -11,12 +11,12 @@ from __future__ import annotations
 import hashlib
 import operator
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, fx, nn
@@ -143,7 +143,24 @@ def _fix_sizes(traced: fx.GraphModule) -> None:
                 user.args = fx.map_arg(user.args, partial(_instead, node, value))
                 user.kwargs = fx.map_arg(user.kwargs, partial(_instead, node, value))
             traced.graph.erase_node(node)
+    for node in traced.graph.nodes:
+        if node.op == "call_method" and node.target in ("reshape", "view") and "like" in node.meta:
+            _fix_shape(node)
+    for node in reversed(traced.graph.nodes):
+        if not node.users and issubclass(node.meta.get("type", object), torch.Size | int):
+            traced.graph.erase_node(node)
     traced.recompile()
+
+
+def _fix_shape(node: fx.Node) -> None:
+    """Let a reshaping find the batch by itself: all other sizes are known. So it needs no other tensor for its size."""
+    source, *rest = node.args
+    together = len(rest) == 1 and isinstance(rest[0], tuple | list)
+    sizes: list[Any] = list(cast(Sequence[Any], rest[0])) if together else rest
+    first, *others = sizes
+    if isinstance(first, fx.Node) and not any(isinstance(size, fx.Node) for size in others):
+        shape = (-1, *(int(size) for size in node.meta["like"].shape[1:]))
+        node.args = (source, shape) if together else (source, *shape)
 
 
 def _instead(old: fx.Node, value: int, node: fx.Node) -> fx.Node | int:
