@@ -20,10 +20,10 @@ from pathlib import Path
 
 import joblib
 import numpy as np
-from simulated import calibration, claims, decisions, groups, intervals, labels, null, seeds, thresholds
+from simulated import calibration, claims, decisions, elsewhere, groups, intervals, labels, null, seeds, thresholds
 from simulated.line import Line
 
-FAMILIES = (intervals, groups, calibration, thresholds, labels, seeds, claims, decisions, null)
+FAMILIES = (intervals, groups, calibration, thresholds, labels, seeds, claims, decisions, elsewhere, null)
 
 
 def share(line: Line, studies: int, seed: int) -> float:

@@ -93,7 +93,7 @@ def _clipped(recalls: np.ndarray, correlation: float) -> np.ndarray:
     return np.asarray(np.clip(draws[:, None] + recalls - recalls.mean(), 0, 1).mean(0))
 
 
-def _outcomes(
+def outcomes(
     rng: np.random.Generator, groups: np.ndarray, only_a: float, only_b: float, correlation: float
 ) -> tuple[np.ndarray, np.ndarray]:
     wrong = 0.05
@@ -106,7 +106,7 @@ def difference(count: int, sizes: Sizes, shares: tuple[float, float], correlatio
     def study(rng: np.random.Generator) -> bool:
         more = rng.uniform(0, 0.01)
         groups = np.arange(count).repeat(sizes(rng, count))
-        a, b = _outcomes(rng, groups, shares[0] + more, shares[1], correlation)
+        a, b = outcomes(rng, groups, shares[0] + more, shares[1], correlation)
         found = intervals.compare("a", a, "b", b, groups)
         return found.ci[0] <= shares[0] + more - shares[1] <= found.ci[1]
 
@@ -116,7 +116,7 @@ def difference(count: int, sizes: Sizes, shares: tuple[float, float], correlatio
 def told_apart(count: int, sizes: Sizes, each: float, correlation: float) -> Study:
     def study(rng: np.random.Generator) -> bool:
         groups = np.arange(count).repeat(sizes(rng, count))
-        a, b = _outcomes(rng, groups, each, each, correlation)
+        a, b = outcomes(rng, groups, each, each, correlation)
         return "beats" in intervals.compare("a", a, "b", b, groups).verdict
 
     return study

@@ -56,6 +56,9 @@ Twins = Literal["near", "bytes"]
 Resize = Literal["squash", "crop"]
 
 
+YesNo = Literal["yes", "no"]
+
+
 _SIDE = Within("32 to 1024 pixels, or 0 for the network's own", lambda x: x == 0 or 32 <= x <= 1024)
 _HEAT_MAPS = Within("a number of photos, 0 to 1000 (-1: as the preset has it)", lambda x: -1 <= x <= 1000)
 _ROBUSTNESS = Within(
@@ -145,6 +148,12 @@ class Config:
     """On how many of the reported photos robustness to corruptions is measured once the strategies are done: a number,
     `all`, or `auto`: 24 (`fast`), 48 (`balanced`) or 300 (`best`) where two pretrained strategies are compared, else
     none."""
+    learning_curve: Annotated[
+        YesNo,
+        Option("Measure what fewer training photos would give, where frozen and fine-tuned are compared: yes or no."),
+    ] = "yes"
+    """Whether frozen and fine-tuned are trained on fewer photos too, once the answer stands; the tutorial's claims 2
+    and 7 rest on it."""
     exclude: Annotated[
         str, Option("A list of photos to leave out or relabel, as check --write and check.html make it.")
     ] = ""

@@ -24,8 +24,8 @@ SETTINGS = {name.replace("_", "-") for name in settings()}
     ("command", "options"),
     [
         ("study", FLAGS | SETTINGS | {"seeds"}),
-        ("fit", FLAGS - {"config"} | SETTINGS - {"strategies", "robustness"} | {"strategy"}),
-        ("sweep", FLAGS | SETTINGS - {"explain", "robustness"} | {"lines", "photos", "repeats"}),
+        ("fit", FLAGS - {"config"} | SETTINGS - {"strategies", "robustness", "learning-curve"} | {"strategy"}),
+        ("sweep", FLAGS | SETTINGS - {"explain", "robustness", "learning-curve"} | {"lines", "photos", "repeats"}),
     ],
 )
 def test_every_setting_is_an_option(command: str, options: set[str]) -> None:

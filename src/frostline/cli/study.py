@@ -39,7 +39,7 @@ def study(
         _several(config, asked, count)
 
 
-@run_options("strategies", "robustness", "settings")
+@run_options("strategies", "robustness", "learning_curve", "settings")
 def fit(
     asked: RunOptions,
     strategy: Annotated[str, typer.Option(help=f"{', '.join(STRATEGIES[:-1])} or {STRATEGIES[-1]}.")] = "fine-tuned",
@@ -220,6 +220,8 @@ def _print_evidence(document: Mapping[str, Any], run: Path) -> None:
             line(f"- {claim['claim']} {claim['verdict'].capitalize()}.")
     if missing := [str(number) for number, claim in enumerate(claims, 1) if "tested_by" in claim]:
         line(f"Not tested in this run: claim{'s' if len(missing) > 1 else ''} {', '.join(missing)}; see the report.")
+    if (found := document.get("out_of_distribution")) and "tested_by" not in found:
+        line(f"- {found['claim']} {found['verdict'].capitalize()}: {found['measured']}.")
     _print_end(document, run)
 
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from frostline.studies.sweep import OnPoint, Plan
 
 
-@run_options("explain", "robustness")
+@run_options("explain", "robustness", "learning_curve")
 def sweep(
     asked: RunOptions,
     lines: Annotated[

@@ -8,7 +8,7 @@ from typing import Annotated, NotRequired
 from annotated_types import Len
 from typing_extensions import TypedDict  # pydantic wants this one below Python 3.12
 
-from frostline.documents.decision import Decision
+from frostline.documents.decision import Decision, Metric
 from frostline.documents.shared import Figures, Interval, Run
 from frostline.documents.strategy import StrategyRow
 
@@ -178,6 +178,42 @@ class DomainShift(TypedDict):
     verdict: str
 
 
+class Gain(TypedDict):
+    """A strategy with unfrozen layers less the frozen one, fractions of 1."""
+
+    difference: float
+    ci: Interval
+    photos: int
+
+
+class OutOfDistribution(TypedDict):
+    """Whether unfreezing gains less on the photos reported on, of another kind, than on photos like those trained on.
+
+    An untested one has `claim`, `measured` (why), `verdict` and `tested_by` alone.
+    """
+
+    claim: str
+    measured: str
+    verdict: str
+    """supported, contradicted, not enough photos, or not tested in this run."""
+    tested_by: NotRequired[str]
+    unfrozen: NotRequired[str]
+    frozen: NotRequired[str]
+    metric: NotRequired[Metric]
+    here: NotRequired[Gain]
+    """On the validation photos, which are like those trained on."""
+    there: NotRequired[Gain]
+    """On the photos reported on."""
+    difference: NotRequired[float]
+    """The gain there less the gain here."""
+    ci: NotRequired[Interval]
+    p_value: NotRequired[float]
+    p_corrected: NotRequired[float]
+    """`p_value`, corrected for the statements of the report; the verdict rests on it."""
+    before_refit: NotRequired[bool]
+    """Whether the gain there is of models that were not trained on the validation photos, as that here is."""
+
+
 class Study(Run):
     """study.json."""
 
@@ -185,6 +221,7 @@ class Study(Run):
     comparisons: list[Comparison]
     claims: list[Claim]
     shift: NotRequired[DomainShift]
+    out_of_distribution: NotRequired[OutOfDistribution]
     error_causes: NotRequired[dict[str, list[ErrorCause]]]
     robustness: NotRequired[Robustness]
     data_curve: NotRequired[DataCurve]

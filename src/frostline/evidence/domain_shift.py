@@ -38,9 +38,8 @@ def measure(prepared: Prepared) -> DomainShift | None:
     The distance is the mean over classes of how far apart the two sides' means are, in standard deviations of a
     photo, less what chance makes of it.
     """
-    given = prepared.others is not None or any(p.split for p in prepared.photos.photos)
     tap = _representation(prepared)
-    if not given or tap is None:
+    if not prepared.reported_apart or tap is None:
         return None
     trained = prepared.part(prepared.split.train.tolist())
     reported = prepared.reported()

@@ -16,7 +16,7 @@ import numpy as np
 from frostline.config import Config
 from frostline.documents import Study
 from frostline.documents.study import Claim, DataCurve
-from frostline.evidence import claims, error_causes, learning_curve, robustness
+from frostline.evidence import claims, error_causes, learning_curve, out_of_distribution, robustness
 from frostline.progress import Progress
 from frostline.stats.calibration import calibration, cross_fitted
 from frostline.stats.clusters import Clusters
@@ -51,13 +51,15 @@ class Gathering:
     """Writes `document`; called after each step."""
 
 
-def gather(study: Gathering, photos: int | None = None) -> None:
+def gather(study: Gathering, photos: int | None = None, *, everything: bool = False) -> None:
     """Measure what the document of a study lacks, put it in, and measure the claims anew.
 
     Parameters
     ----------
     photos
         How many photos to corrupt, anew; None = as the configuration says, if that is not done yet.
+    everything
+        Measure the learning curve even where the configuration says no.
 
     Raises
     ------
@@ -66,10 +68,13 @@ def gather(study: Gathering, photos: int | None = None) -> None:
     """
     _add_calibrations(study.document, study.predictions)
     steps: tuple[tuple[str, Callable[[], bool]], ...] = (
+        ("photos of another kind", lambda: _add_out_of_distribution(study)),
         ("error causes", lambda: _add_error_causes(study)),
         ("robustness", lambda: _add_robustness(study, photos)),
         ("fewer photos", lambda: _add_learning_curve(study)),
     )
+    if study.prepared.config.learning_curve == "no" and not everything:
+        steps = steps[:-1]
     for name, step in steps:
         if step():
             study.document["claims"] = measured_claims(study.run, study.document, study.predictions)
@@ -136,6 +141,16 @@ def _add_calibrations(document: Study, predictions: Predictions) -> None:
             "before": reliability(plain, labels, clusters=alike),
             "after": reliability(after, labels, clusters=alike),
         }
+
+
+def _add_out_of_distribution(study: Gathering) -> bool:
+    if "out_of_distribution" in study.document:
+        return False
+    found = out_of_distribution.measure(study.run, study.document, study.predictions)
+    if found is None:
+        return False
+    study.document["out_of_distribution"] = found
+    return True
 
 
 def _add_error_causes(study: Gathering) -> bool:

@@ -160,6 +160,16 @@ def _classes(record: Record, drawn: Drawn) -> Iterator[str]:
         yield from _pictures(drawn, f"classes-{table['metric']}")
 
 
+def _elsewhere(record: Record) -> Iterator[str]:
+    """Whether the photos reported on are of another kind, and what fine-tuning gains there."""
+    if shift := record.study.get("shift"):
+        yield "## Photos of another kind"
+        yield f"{wording.tied(shift.get('measured'))}: {shift.get('verdict')}."
+    if found := record.study.get("out_of_distribution"):
+        verdict = str(found.get("verdict")).capitalize()
+        yield f"**{found.get('claim')}** {verdict}: {wording.tied(found.get('measured'))}."
+
+
 def _evidence(record: Record, drawn: Drawn) -> Iterator[str]:
     claims = study_page.claims(record.study.get("claims") or [])
     if any(claims.values()):
@@ -177,6 +187,7 @@ def _evidence(record: Record, drawn: Drawn) -> Iterator[str]:
             ["Claim", "Why", "Test it with"],
             ([c.get("claim"), wording.tied(c.get("measured")), c.get("tested_by") or ""] for c in claims["untested"]),
         )
+    yield from _elsewhere(record)
     for title, prefix in (("Calibration", "reliability-"), ("Robustness", "robustness-")):
         if pictures := list(_pictures(drawn, prefix)):
             yield f"## {title}"

@@ -164,6 +164,7 @@ def _sections(contents: Row) -> list[tuple[str, str]]:
         ("confusion", "Confusion matrices", some),
         ("classes", "Class by class", some),
         ("claims", "Claims", any(contents["claims"].values())),
+        ("elsewhere", "Photos of another kind", contents["study"].get("shift")),
         ("calibration", "Calibration", figures["reliability"]),
         ("robustness", "Robustness", figures["robustness"] or contents["errors"]),
         ("needed", "Photos needed", figures["needed"]),

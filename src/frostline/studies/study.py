@@ -160,7 +160,7 @@ def _train(
         log("strategy", strategy=s.name)
         (run / s.name).mkdir(exist_ok=True)
         head = head_from(s, config, rows)
-        row, own, _ = fit(s, prepared, run / s.name, head_from=head, progress=progress, log=log)
+        row, own, *_ = fit(s, prepared, run / s.name, head_from=head, progress=progress, log=log)
         rows[s.name], predictions[s.name] = row, [p.as_written() for p in own]
         wait_for_check()
         log("finished", strategy=s.name, accuracy=row["accuracy"], seconds=row["seconds"]["total"])
@@ -239,6 +239,8 @@ def _gather(
     progress: Progress,
     log: Log,
     photos: int | None = None,
+    *,
+    everything: bool = False,
 ) -> None:
     """Measure what `frostline.evidence.gather` adds to a finished study; each step that is done is on disk."""
     spent = document.get("evidence_seconds", 0.0) - time.perf_counter()
@@ -249,7 +251,9 @@ def _gather(
 
     sitting.doing = "while measuring robustness, causes of errors and fewer photos"
     by_name = {s.name: predictions[s.name] for s in prepared.config.strategies if s.name in predictions}
-    gather.gather(gather.Gathering(sitting.run, prepared, document, by_name, progress, log, write), photos)
+    gather.gather(
+        gather.Gathering(sitting.run, prepared, document, by_name, progress, log, write), photos, everything=everything
+    )
 
 
 def robustness(
@@ -283,7 +287,7 @@ def robustness(
         with sitting.told_if_stopped(progress):
             rows = {row["name"]: row for row in document["strategies"]}
             predictions = _read_predictions(folder, config, rows)
-            _gather(prepared, document, predictions, sitting, progress, log, photos)
+            _gather(prepared, document, predictions, sitting, progress, log, photos, everything=True)
             _report(sitting)
     return documents.read(folder, Study)
 

@@ -450,7 +450,7 @@ def _point(
     prepared.fill_views(s, progress)
     trained = train_strategy(s, prepared, None, head=head, progress=progress, log=log)
     trained_at = time.perf_counter()
-    row, reported, _ = evaluate(trained, prepared, torch_logits(trained, prepared))
+    row, reported, *_ = evaluate(trained, prepared, torch_logits(trained, prepared))
     write_predictions(file, reported, prepared.classes)
     ended = time.perf_counter()
     row["seconds"] = {

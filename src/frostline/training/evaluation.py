@@ -39,6 +39,9 @@ class Evaluation(NamedTuple):
     """For the photos reported on."""
     validation: list[Prediction]
     """For the validation photos; none where those are the ones reported on."""
+    before_refit: list[Prediction]
+    """For the photos reported on where they may be of another kind, by the model that was not trained on the validation
+    photos; none where no model was."""
 
 
 def evaluate(
@@ -79,7 +82,12 @@ def evaluate(
         **_before_corrections(model, store, prepared),
         **_with_known(model, store, prepared),
     }
-    return Evaluation(cast(StrategyRow, row), measured.reported, measured.validation)
+    before: list[Prediction] = []
+    if validated is not None and validated is not model and prepared.reported_apart:
+        photos = prepared.reported()
+        logits = validated(stored_examples(store, photos, prepared))
+        before = _predictions(photos, logits, measured.figures.temperature, prepared)
+    return Evaluation(cast(StrategyRow, row), measured.reported, measured.validation, before)
 
 
 class _Measured(NamedTuple):

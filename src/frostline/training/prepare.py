@@ -228,6 +228,11 @@ class Prepared:
         """Whether validation photos may join the training photos for a second training, once the epochs are chosen."""
         return may_join(self.photos, self.split, tested=self.others is not None)
 
+    @property
+    def reported_apart(self) -> bool:
+        """Whether the photos reported on may be of another kind: a test folder, or a part that the data set gives."""
+        return self.others is not None or any(p.split for p in self.photos.photos)
+
     def joined(self) -> Prepared:
         """The same run with the validation photos among those to train on."""
         everything = np.concatenate([self.split.train, self.split.validation])

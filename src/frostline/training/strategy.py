@@ -41,6 +41,11 @@ from frostline.training.stages import (
     write_validation_by_epoch,
 )
 
+VALIDATION = "validation.csv"
+"""What the model says of validation photos before it is trained on them."""
+BEFORE_REFIT = "before_refit.csv"
+"""What that same model says of the photos reported on."""
+
 
 def fit(
     strategy: Strategy, prepared: Prepared, folder: Path, *, head_from: StrategyRow | None, progress: Progress, log: Log
@@ -51,7 +56,8 @@ def fit(
     ----------
     folder
         The strategy's folder in the run: gets history.csv, validation_by_epoch.npz, predictions.csv, validation.csv
-        (where validation photos are not the ones reported on) and bundle/, and a checkpoint until it is done.
+        (where validation photos are not the ones reported on), before_refit.csv (where there was a refit and the photos
+        reported on may be of another kind) and bundle/, and a checkpoint until it is done.
     head_from
         The finished row of a strategy whose head this one starts from (the frozen one's), or None to train the head
         here.
@@ -77,7 +83,7 @@ def fit(
     about = _about(trained, trained_on)
     model = bundle.assembled(about, trained.parts, prepared.runtime)
     compiled = compiled_logits(model)
-    row, reported, validation = evaluate(trained, prepared, compiled, validated if refitted else compiled)
+    row, reported, validation, before = evaluate(trained, prepared, compiled, validated if refitted else compiled)
     if refitted:
         row["refit"] = refitted
 
@@ -95,8 +101,9 @@ def fit(
     write_history(folder / "history.csv", trained.state)
     write_validation_by_epoch(folder / VALIDATION_BY_EPOCH, trained.state)
     write_predictions(folder / "predictions.csv", reported, prepared.classes)
-    if validation:
-        write_predictions(folder / "validation.csv", validation, prepared.classes)
+    for name, predictions in ((VALIDATION, validation), (BEFORE_REFIT, before)):
+        if predictions:
+            write_predictions(folder / name, predictions, prepared.classes)
     text = card.write(about, prepared.config, prepared.photos.counts())
     bundle.save(folder / "bundle", about, trained.parts, text, known, photos)
     evaluating = time.perf_counter() - trained_at
@@ -105,7 +112,7 @@ def fit(
     row["peak_rss_mb"] = peak_memory_mb()
     if (held := devices.peak_memory_mb(prepared.device)) is not None:
         row["peak_device_mb"] = held
-    return Evaluation(row, reported, validation)
+    return Evaluation(row, reported, validation, before)
 
 
 def _head_of(row: StrategyRow, run: Path) -> TrainedHead:
