@@ -65,6 +65,7 @@ def test_auto_takes_the_accelerator_where_there_is_one(
     undisturbed: None, monkeypatch: pytest.MonkeyPatch, there: tuple[str, ...], taken: str
 ) -> None:
     sees(monkeypatch, *there)
+    monkeypatch.setattr(devices, "fault", lambda _device: "")
     assert devices.choose().type == taken
     assert devices.choose("cpu").type == "cpu"
     assert torch.are_deterministic_algorithms_enabled() is (taken != "cpu")
@@ -78,6 +79,18 @@ def test_a_device_that_is_not_there_is_told_with_the_way_out(monkeypatch: pytest
     with pytest.raises(ConfigError, match=f"^device '{asked}': PyTorch sees none here; use --device cpu$"):
         devices.choose(asked)
     assert configure("photos", device=asked).device == asked  # a configuration may be written on another machine
+
+
+def test_a_device_that_can_not_compute_is_left_alone_and_told_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    if torch.cuda.is_available():
+        pytest.skip("it can")
+    sees(monkeypatch, "cuda")
+    assert devices.choose() == CPU
+    with pytest.raises(
+        ConfigError, match=r"^device 'cuda': PyTorch can't compute on it \(.+\); use --device cpu$"
+    ) as error:
+        devices.choose("cuda")
+    assert "\n" not in str(error.value)
 
 
 def test_an_unknown_device_is_told() -> None:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from frostline.config import Device, Precision
-from frostline.errors import ConfigError, RunError
+from frostline.errors import ConfigError, RunError, one_line
 from frostline.networks.engine import processor
 
 CPU = torch.device("cpu")
@@ -53,18 +53,33 @@ def _is_present(kind: str) -> bool:
 def choose(asked: Device = "auto") -> torch.device:
     """The device that `asked` comes to, set up to give the same bits each time where it can.
 
-    `auto` takes the first accelerator that PyTorch sees, else the processor.
+    `auto` takes the first accelerator that PyTorch sees and can compute on, else the processor.
 
     Raises
     ------
     ConfigError
-        PyTorch sees no such device here.
+        PyTorch sees no such device here, or can't compute on it.
     """
-    if asked in ACCELERATORS and not _is_present(asked):
+    if asked == "auto":
+        device = next((d for d in present()[1:] if not fault(d)), CPU)
+    elif asked != "cpu" and not _is_present(asked):
         raise ConfigError(f"device '{asked}': PyTorch sees none here; use --device cpu")
-    device = [*present()[1:], CPU][0] if asked == "auto" else torch.device(asked)
+    else:
+        device = torch.device(asked)
+        if why := fault(device):
+            raise ConfigError(f"device '{asked}': PyTorch can't compute on it ({why}); use --device cpu")
     _make_deterministic(device)
     return device
+
+
+def fault(device: torch.device) -> str:
+    """Why PyTorch can't compute on a device that it sees, in a line: a card too old or too new for it, an old driver.
+    Empty where it can."""
+    try:
+        torch.ones(2, device=device).sum().item()
+    except Exception as error:  # each backend has its own
+        return one_line(error)
+    return ""
 
 
 def name(device: torch.device) -> str:
