@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
-from frostline.networks.compilation import exported
-from frostline.networks.engine import Settled, opened
+from frostline.networks import backbone, freeze_line
+from frostline.networks.compilation import Runtime, compiled, exported
+from frostline.networks.engine import SEVERAL, Settled, multiplies_bfloat16, opened
 
 _RACE = """
 import os, sys, threading
@@ -72,3 +73,63 @@ def test_to_expect_many_changes_no_bit(kind: Settled, alone: bool, tmp_path: Pat
     assert before.shape == (7, 40)
     assert np.array_equal(before, after)
     assert engine.batch == 1 or (kind == "openvino" and not alone)
+
+
+# ---- transformers ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def transformer() -> backbone.Backbone:
+    """A small one, with random weights."""
+    return backbone.build("test_vit", "random", seed=2)
+
+
+def noise(built: backbone.Backbone, count: int) -> np.ndarray:
+    side = built.transform.size
+    return np.random.default_rng(1).integers(0, 256, (count, side, side, 3), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["openvino", "onnx"])
+def test_a_transformers_rows_are_pytorchs(kind: Settled, transformer: backbone.Backbone, tmp_path: Path) -> None:
+    """In float32 to the last digits, at the default line and at the top; and however many photos are expected."""
+    if kind == "openvino":
+        pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform")
+    network = freeze_line.taps(transformer.traced, [transformer.lines.find("30%"), transformer.layer_count])
+    photos = noise(transformer, 6)
+    engine = compiled(network, [transformer.example()], Runtime(kind), half=False, folder=tmp_path)
+    rows = engine.run([photos])
+    reference = compiled(network, [transformer.example()], Runtime("torch"), half=False, folder=tmp_path).run([photos])
+    for a, b in zip(rows, reference, strict=True):
+        assert a.shape == b.shape
+        assert np.abs(a - b).max() <= 1e-4 * np.abs(b).max()
+    engine.expect(10**9)
+    assert all(np.array_equal(a, b) for a, b in zip(rows, engine.run([photos]), strict=True))
+    assert all(np.array_equal(a[:1], b) for a, b in zip(rows, engine.run([photos[:1]]), strict=True))
+
+
+@pytest.mark.skipif(not multiplies_bfloat16(), reason="this processor has no instructions for bfloat16")
+def test_a_transformer_in_half_precision_stays_near(transformer: backbone.Backbone, tmp_path: Path) -> None:
+    network = freeze_line.taps(transformer.traced, [transformer.layer_count])
+    half, whole = (
+        compiled(network, [transformer.example()], Runtime("openvino"), half=h, folder=tmp_path).run(
+            [noise(transformer, 8)]
+        )[0]
+        for h in (True, False)
+    )
+    assert 1e-4 < np.linalg.norm(half - whole) / np.linalg.norm(whole) < 0.1
+
+
+@pytest.mark.parametrize("photos", [1, SEVERAL])
+def test_openvino_computes_attention_in_one_step(photos: int, transformer: backbone.Backbone, tmp_path: Path) -> None:
+    """Neither its products nor its softmax are steps of their own, for one photo and for several."""
+    openvino = pytest.importorskip("openvino", reason="OpenVINO has no wheel for this platform")
+    if not multiplies_bfloat16():
+        pytest.skip("this processor has no instructions for bfloat16")
+    network = freeze_line.taps(transformer.traced, [transformer.layer_count])
+    with exported(network, [transformer.example()], tmp_path) as file:
+        model = openvino.Core().read_model(file)
+    model.reshape([photos, *transformer.example().shape[1:]])
+    done = openvino.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "bf16"}).get_runtime_model()
+    steps = [op.get_rt_info()["layerType"].astype(str) for op in done.get_ops()]
+    assert not {"Softmax", "MatMul"} & set(steps)
+    assert steps.count("Subgraph") >= 6  # attention of each of its blocks among them

@@ -18,13 +18,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from filelock import FileLock
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from frostline.config import EngineKind, Precision
 from frostline.files import replacing
 from frostline.networks import devices, freeze_line
 from frostline.networks.devices import CPU
-from frostline.networks.engine import EXPORT, Arrays, Engine, Settled, opened, settle, signature
+from frostline.networks.engine import EXPORT, PHOTOS, Arrays, Engine, Settled, opened, settle, signature
 
 BATCH = 32
 """Photos in one batch of a PyTorch network on the processor. The same everywhere, so that a photo's numbers never
@@ -141,15 +141,29 @@ def exported(network: nn.Module, example: Sequence[Tensor], folder: Path) -> Ite
         No room for it.
     """
     shapes = [(tuple(t.shape), str(t.dtype)) for t in example]
-    parts = (freeze_line.identity(network), _code(network), str(shapes), str(EXPORT), torch.__version__)
+    parts = [freeze_line.identity(network), _code(network), str(shapes), str(EXPORT), torch.__version__]
+    several = _counts_photos(network)
+    if several:
+        parts.append(PHOTOS)
     path = folder / f"{hashlib.sha256('|'.join(parts).encode()).hexdigest()[:32]}.onnx"
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         if not path.exists():
             with replacing(path) as temporary:
-                to_onnx(network, example, temporary)
+                to_onnx(network, example, temporary, several=several)
         os.utime(path)  # what was used last is evicted last
         yield path
+
+
+def _counts_photos(network: nn.Module) -> bool:
+    """Whether a recorded network reads how many photos there are, as transformers do, or may do so in a block that was
+    not recorded inside. The exporter would write their number down for good."""
+    if not isinstance(network, fx.GraphModule):
+        return False
+    return bool(freeze_line.blocks(network)) or any(
+        (n.op == "call_method" and n.target == "size") or (n.target is getattr and n.args[1] == "shape")
+        for n in network.graph.nodes
+    )
 
 
 def _code(network: nn.Module) -> str:
@@ -165,6 +179,7 @@ def to_onnx(
     inputs: Sequence[str] = (),
     outputs: Sequence[str] = (),
     opset: int | None = None,
+    several: bool = False,
 ) -> None:
     """Write `network` as ONNX, for inputs of exactly the example's shapes.
 
@@ -175,7 +190,11 @@ def to_onnx(
     ----------
     opset
         The operators' version; None leaves it to the exporter.
+    several
+        For any number of photos, which the file calls `PHOTOS`; where the network allows for it.
     """
+    if several and _for_several(network, example, path):
+        return
     names = list(inputs) or [f"input_{i}" for i in range(len(example))]
     options = {"input_names": names, "output_names": list(outputs) or None, "opset_version": opset}
     network = network.cpu().eval()
@@ -187,6 +206,40 @@ def to_onnx(
             program = torch.onnx.export(network, tuple(example), **options)  # type: ignore[arg-type]
             assert program is not None  # noqa: S101 - the exporter returns None only when it is given a file
             path.write_bytes(program.model_proto.SerializeToString())
+
+
+class _Plain(nn.Module):
+    """A recorded network without its graph, which the exporter would take for its own."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.network(*inputs)
+
+
+def _for_several(network: nn.Module, example: Sequence[Tensor], path: Path) -> bool:
+    """Write `network` for any number of photos; False where the exporter can't."""
+    network = _Plain(network.cpu().eval())
+    with silent(), freeze_line.one_thread():
+        try:
+            with torch.inference_mode():
+                found = network(*example)
+            inputs = [f"input_{i}" for i in range(len(example))]
+            outputs = [f"output_{i}" for i in range(len(found) if isinstance(found, tuple | list) else 1)]
+            torch.onnx.export(
+                network,
+                tuple(example),
+                path,
+                dynamo=False,
+                input_names=inputs,
+                output_names=outputs,
+                dynamic_axes={name: {0: PHOTOS} for name in (*inputs, *outputs)},
+            )
+        except Exception:  # a different one for each thing that it doesn't know
+            return False
+    return True
 
 
 @contextlib.contextmanager
