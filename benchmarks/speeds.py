@@ -1,6 +1,6 @@
 """Photos/s of frozen networks by engine, beside PyTorch: is the compiled form at least as quick?
 
-    python benchmarks/speeds.py [NAMES] [--turns 5] [--out speeds.json]
+    python benchmarks/speeds.py [NAMES] [--turns 5] [--out speeds.json] [--record]
 
 Each engine has one core to itself and takes noise of the network's own size; weights are random, which changes no
 speed. Engines take turns, so that a machine whose speed drifts drifts for all of them. Times are the processor's, not
@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import figures
 import numpy as np
 import torch
 
@@ -74,11 +75,18 @@ def rates(work: dict[str, Pass], turns: int) -> dict[str, list[float]]:
     return found
 
 
+def recorded(everything: dict[str, dict[str, list[float]]]) -> dict[str, object]:
+    """What docs/figures.toml holds: medians, by network and engine."""
+    rows = {name: {k: round(statistics.median(v), 1) for k, v in found.items()} for name, found in everything.items()}
+    return {"columns": list(dict.fromkeys(c for row in rows.values() for c in row)), "networks": rows}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", help="networks, NAME or NAME:SIDE; default: the short list")
     parser.add_argument("--turns", type=int, default=5)
     parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--record", action="store_true", help="into docs/figures.toml")
     arguments = parser.parse_args()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
     if cores:
@@ -98,6 +106,9 @@ def main() -> None:
     for name, found in everything.items():
         cells = [f"{statistics.median(found[c]):.1f}" if c in found else "" for c in columns]
         print(f"| {name} | {' | '.join(cells)} |")
+    if arguments.record:
+        command = " ".join(["python benchmarks/speeds.py", *arguments.names, f"--turns {arguments.turns}", "--record"])
+        figures.record("engines", command, recorded(everything), loads=[load])
     if arguments.out:
         arguments.out.write_text(json.dumps(everything, indent=1), encoding="utf-8")
 
