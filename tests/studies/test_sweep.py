@@ -24,6 +24,7 @@ from frostline.photos.decoding import Transform
 from frostline.recipes import strategy
 from frostline.reports import sweep_page
 from frostline.stats import sweep_stats
+from frostline.stats.predictions import read_predictions, write_predictions
 from frostline.studies import sweep
 from support.commands import SMALL, call, document, must, table
 from support.photos import photo, write_folder
@@ -301,6 +302,32 @@ def test_a_stopped_sweep_over_photos_goes_on_to_the_same_figures(sizes: Path, ph
 
 
 names = st.sampled_from(["a", "b", "c"])
+
+
+def test_a_sweep_over_photos_of_unequal_classes_decides_by_macro_recall(sizes: Path, tmp_path: Path) -> None:
+    """As a study of them does. Of the tulips reported on, two are left."""
+    out = tmp_path / "unequal"
+    shutil.copytree(sizes, out)
+    found = read(out)
+    for row in found["photos"]:
+        said = read_predictions(out / f"{row['name']}.csv")
+        some = [p for p in said if p.true == "rose"] + [p for p in said if p.true == "tulip"][:2]
+        write_predictions(out / f"{row['name']}.csv", some, CLASSES)
+    found["dataset"]["unequal"] = True
+    sweep.conclude(out, found, whole=True)
+    about = found["decision"]["unfreezing"]
+    recall = {
+        (row["strategy"], row["repeat"]): np.mean(
+            [np.mean([p.correct for p in read_predictions(out / f"{row['name']}.csv") if p.true == c]) for c in CLASSES]
+        )
+        for row in found["photos"]
+        if row["photos"] == "all"
+    }
+    expected = np.mean([recall["fine-tuned", r] - recall["frozen", r] for r in (0, 1)])
+    assert about["metric"] == found["decision"]["ship"]["metric"] == "macro recall"
+    assert about["difference"] == pytest.approx(expected)
+    assert about["ci"][0] <= expected <= about["ci"][1]
+    assert "macro recall" in about["words"]
 
 
 @given(st.lists(names, min_size=1, max_size=60), st.sets(st.integers(1, 30), min_size=1), st.integers(0, 9))

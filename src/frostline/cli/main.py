@@ -16,6 +16,7 @@ from frostline.cli.photos import check, data
 from frostline.cli.predict import evaluate, explain, predict
 from frostline.cli.report import compare, report
 from frostline.cli.resources import backbones, cache, weights
+from frostline.cli.runs import resumable
 from frostline.cli.serve import serve
 from frostline.cli.study import fit, robustness, study
 from frostline.cli.sweep import sweep
@@ -106,8 +107,7 @@ def main() -> None:
         words = error.format_message() if hasattr(error, "format_message") else str(error)
         _fail(words, code=2)
     if status == STOPPED:  # typer's own answer to Ctrl-C inside a command
-        resumable = sys.argv[1:2] in (["study"], ["fit"], ["sweep"])
-        hint = "; nothing that was finished is lost: go on with --resume" if resumable else ""
+        hint = "; nothing that was finished is lost: go on with --resume" if resumable() else ""
         print(f"stopped{hint}", file=sys.stderr)  # noqa: T201
     sys.exit(status if isinstance(status, int) else 0)
 

@@ -88,6 +88,15 @@ def run_folder(config: Config, asked: RunOptions, suffix: str = "") -> Path:
     return next(p for n in range(2, 10**6) if not (p := run.with_name(f"{run.name}-{n}")).exists())
 
 
+_announced: list[Path] = []
+
+
+def resumable() -> bool:
+    """Whether the run of this command, now stopped, has something to go on with: itself or one of its seeds began."""
+    return any((run / "config.toml").exists() or any(run.glob("*/config.toml")) for run in _announced)
+
+
 def announce(run: Path, progress: Progress) -> None:
     """Say where the run goes, and how to stop it and go on."""
+    _announced[:] = [run]
     progress.say(f"Run folder {run}; stop with Ctrl-C, go on with --out {run} --resume")

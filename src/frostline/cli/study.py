@@ -166,6 +166,10 @@ def _print_study(document: Mapping[str, Any]) -> None:
     for cells in rows:
         shown.add_row(*(cells[column] for column in columns))
     print_table(shown)
+    passes = [wording.duration(s) for row in document["strategies"] if (s := row["seconds"].get("prefix"))]
+    if len(passes) > 1:
+        shared = " or ".join(dict.fromkeys(passes))
+        line(f"Each time includes {shared} that the strategies share: one pass of the photos through frozen layers.")
     for row in document["strategies"]:
         if told := wording.unfrozen(row):
             line(told)

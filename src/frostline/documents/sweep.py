@@ -43,6 +43,8 @@ class PhotosRow(TypedDict):
     ece_shipped: float
     temperature: float
     validation_accuracy: float
+    validation_balanced_accuracy: NotRequired[float]
+    """Macro recall, which decides where classes are unequal; older sweeps have none."""
     best_epoch: int
     parameters: Parameters
     freeze_line: int

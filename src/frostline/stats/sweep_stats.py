@@ -39,8 +39,9 @@ class Grid:
     strategies: list[str]
     per_class: Floats
     """(K,) photos of a class, in the mean over classes, ascending."""
-    correct: npt.NDArray[np.bool_]
-    """(S, K, R, N): whether strategy s, trained on size k in repeat r, predicts photo n correctly."""
+    correct: npt.NDArray[np.bool_] | Floats
+    """(S, K, R, N): whether strategy s, trained on size k in repeat r, predicts photo n correctly; or what that photo
+    counts, with a mean of 1 over the photos, where it does."""
 
 
 @dataclass(frozen=True)

@@ -164,7 +164,7 @@ class _Left:
 def _curve(left: _Left) -> list[Training]:
     """The trainings on fewer photos."""
     pair = [s for s in left.config.strategies if s.name in learning_curve.PAIR]
-    if len(pair) < len(learning_curve.PAIR):
+    if len(pair) < len(learning_curve.PAIR) or left.config.learning_curve == "no":
         return []
     train, validation, classes = len(left.split.train), len(left.split.validation), len(left.photos.classes)
     found = []

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 import numpy as np
+import numpy.typing as npt
 
 from frostline import documents, wording
 from frostline.config import Config, configure
 from frostline.documents import Sweep
 from frostline.documents.decision import Decision
 from frostline.documents.strategy import StrategyRow
+from frostline.documents.study import Crossing
 from frostline.documents.sweep import LineRow, PhotosRow, PlanFigures, Recommendation
 from frostline.errors import ConfigError, RunError
 from frostline.evidence.learning_curve import subsets
@@ -30,7 +32,7 @@ from frostline.networks.short_list import MARK
 from frostline.progress import Progress, open_progress
 from frostline.recipes import LINE_FORMS, Strategy, is_line
 from frostline.reports import sweep_page
-from frostline.stats import decision, sweep_stats
+from frostline.stats import decision, macro_recall, sweep_stats
 from frostline.stats.clusters import Clusters
 from frostline.stats.predictions import Prediction, clusters, read_predictions, write_predictions
 from frostline.studies import cost
@@ -463,7 +465,7 @@ def _point(
 
 _SHARED = (
     "accuracy", "accuracy_ci", "macro_f1", "log_loss", "ece_shipped", "temperature", "validation_accuracy",
-    "best_epoch", "parameters", "freeze_line", "seconds",
+    "validation_balanced_accuracy", "best_epoch", "parameters", "freeze_line", "seconds",
 )  # fmt: skip
 """What a point's row has in common with a strategy's."""
 
@@ -517,12 +519,25 @@ def conclude(run: Path, document: Sweep, *, whole: bool = False) -> None:
     if points is not None:
         first = read_predictions(run / f"{document['photos'][0]['name']}.csv")
         document.update(cast(Sweep, _learning(points, document["photos"], seed, clusters(first))))
-        document["decision"] = _decide_photos(document)
+        labels = np.unique([p.true for p in first], return_inverse=True)[1]
+        document["decision"] = _decide_photos(document, points, labels, clusters(first))
         document["answer"], document["answer_detail"] = sweep_page.photo_answer(document)
 
 
-def _decide_photos(document: Sweep) -> Decision:
-    """Which strategy to ship, and whether unfreezing helps: with the largest number of photos, by accuracy."""
+def _decide_photos(
+    document: Sweep, points: sweep_stats.Grid, labels: npt.NDArray[np.intp], together: Clusters | None
+) -> Decision:
+    """Which strategy to ship, and whether unfreezing helps, with the largest number of photos: by accuracy, or by macro
+    recall where classes are unequal.
+
+    Parameters
+    ----------
+    labels, together
+        (N,) class and cluster of each photo reported on.
+    """
+    unequal = document["dataset"].get("unequal", False) and all(
+        "validation_balanced_accuracy" in row for row in document["photos"]
+    )
     rows, curves = document["photos"], document["curves"]
     most, repeats, photos = max(row["per_class"] for row in rows), document["repeats_done"], document["photos_reported"]
     last = {row["strategy"]: row for row in curves if row["per_class"] == most}
@@ -530,24 +545,29 @@ def _decide_photos(document: Sweep) -> Decision:
         {
             "name": name,
             "validation_mean": float(np.mean([row["validation_accuracy"] for row in own])),
+            "validation_balanced_mean": float(np.mean([row.get("validation_balanced_accuracy", 0) for row in own])),
             "parameters": own[0]["parameters"],
         }
         for name in last
         if (own := [row for row in rows if (row["strategy"], row["per_class"]) == (name, most)])
     ]
-    best = decision.best_over_seeds(means)
+    best = decision.best_over_seeds(means, unequal)
     measured, kind = last[str(best["name"])], wording.photos_reported(document)
     figure = (
         f"mean accuracy {wording.percent(measured['accuracy'])} ({wording.interval(measured['accuracy_ci'])}) on "
         f"{photos:,} {kind}, with {most:.0f} photos of each class"
     )
-    ship = decision.shipped(best, means, False, figure)
-    pairs = [c for c in document["crossings"] if (c["challenger"], c["reference"]) == ("fine-tuned", "frozen")]
+    ship = decision.shipped(best, means, unequal, figure)
+    crossings = document["crossings"]
+    if unequal:  # the mean over classes is that over photos of which each counts as much as its class has few
+        weighed = replace(points, correct=points.correct * macro_recall.weights(labels))
+        crossings = _crossings(weighed, rows, document["seed"], together)
+    pairs = [c for c in crossings if (c["challenger"], c["reference"]) == ("fine-tuned", "frozen")]
     if not pairs:
         return decision.decide(ship, None)
-    ends, p_values = pairs[0]["difference_ci"], [c["p_value"] for c in document["crossings"]]
+    ends, p_values = pairs[0]["difference_ci"], [c["p_value"] for c in crossings]
     found = decision.over_runs(pairs[0]["difference_at_most"], (ends[0], ends[1]), pairs[0]["p_value"], photos)
-    about = decision.unfreezing("fine-tuned", "frozen", found, "accuracy", kind, p_values)
+    about = decision.unfreezing("fine-tuned", "frozen", found, decision.metric_of(unequal), kind, p_values)
     return decision.decide(ship, about, sweep_page.repeats_note(repeats))
 
 
@@ -556,17 +576,29 @@ def _learning(
 ) -> dict[str, object]:
     """Curves, crossing points and forecasts of a whole grid."""
     found = sweep_stats.resample(points, seed, together)
-    trainable = {row["strategy"]: row["parameters"]["trainable"] for row in rows}
-    names = points.strategies
-    reference = min(range(len(names)), key=lambda i: trainable[names[i]])
-    others = [i for i in range(len(names)) if i != reference]
     return {
         "photos_reported": points.correct.shape[3],
         "repeats_done": points.correct.shape[2],
         "curves": sweep_stats.curves(points, found),
-        "crossings": sweep_stats.corrected([sweep_stats.crossing(points, found, i, reference) for i in others]),
-        "forecasts": [sweep_stats.forecast(points, found, i) for i in range(len(names))],
+        "crossings": _crossings(points, rows, seed, together, found),
+        "forecasts": [sweep_stats.forecast(points, found, i) for i in range(len(points.strategies))],
     }
+
+
+def _crossings(
+    points: sweep_stats.Grid,
+    rows: Sequence[PhotosRow],
+    seed: int,
+    together: Clusters | None,
+    resampled: sweep_stats.Resampled | None = None,
+) -> list[Crossing]:
+    """Every strategy against the one with the fewest trainable parameters."""
+    found = resampled or sweep_stats.resample(points, seed, together)
+    trainable = {row["strategy"]: row["parameters"]["trainable"] for row in rows}
+    names = points.strategies
+    reference = min(range(len(names)), key=lambda i: trainable[names[i]])
+    others = [i for i in range(len(names)) if i != reference]
+    return sweep_stats.corrected([sweep_stats.crossing(points, found, i, reference) for i in others])
 
 
 def _line_cells(row: LineRow, document: Sweep) -> Cells:
