@@ -160,18 +160,18 @@ def compared(name: str, bundle: Path, file: Path) -> tuple[str, float]:
     about = json.loads((bundle / "bundle.json").read_text(encoding="utf-8"))
     size, place = about["transform"]["size"], about["line"]
     built = backbone.build(name, "pretrained", image_size=size, path=file)
-    above = built.lines.layers[place:]
     before = {f"backbone.{k}": v for k, v in built.network.state_dict().items()}
     after = load_file(bundle / "model.safetensors")
     changed = {k for k, v in before.items() if not torch.equal(v, after[k])}
-    learned = {f"backbone.{k}" for k, _ in built.network.named_parameters() if k.startswith(tuple(above))}
+    parts = freeze_line.cut(built.traced, place)
+    trained = {id(p) for p in parts.suffix.parameters()}
+    learned = {f"backbone.{k}" for k, p in built.network.named_parameters() if id(p) in trained}
     holds(changed <= learned, f"changed though frozen: {sorted(changed - learned)[:3]}")
     holds(len(changed) > len(learned) / 2, f"{len(changed)} of {len(learned)} tensors above the line changed")
     batch = torch.randint(256, (2, size, size, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
-    parts = freeze_line.cut(built.traced, place)
     with torch.inference_mode():
         holds(torch.equal(parts.suffix(*parts.prefix(batch)), built.network(batch)), "the two sides are not the whole")
-    return above[0], built.lines.share(place)
+    return built.lines.layers[place], built.lines.share(place)
 
 
 @contextmanager
