@@ -66,7 +66,8 @@ def compress(read: Callable[[Sequence[int]], Floats], count: int, seed: int) -> 
     solver = "full" if len(sample) < sample.shape[1] // 2 else "covariance_eigh"
     pca = PCA(min(_COMPONENTS, *sample.shape), svd_solver=solver)
     with threadpool_limits(1, user_api="blas"):  # two threads take three times as long here: they wait for each other
-        pca.fit(sample)
+        with np.errstate(invalid="ignore"):  # features that are the same for all photos have no variance to share out
+            pca.fit(sample)
         batches = (range(start, min(start + 4096, count)) for start in range(0, count, 4096))
         return np.concatenate([pca.transform(read(batch)) for batch in batches]).astype(np.float32)
 
