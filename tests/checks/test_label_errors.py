@@ -128,3 +128,12 @@ def test_a_photo_unlike_all_others_is_strange_and_its_copies_do_not_hide_it() ->
     assert strange[:3].min() > 5
     assert np.sort(strange)[-4] < 4
     assert not label_errors.strangeness(features[:15], groups[:15]).any()
+
+
+@pytest.mark.parametrize("count", [10, 60])
+def test_features_that_are_the_same_for_all_photos_are_compressed_in_silence(count: int) -> None:
+    """A warning would fail this test: sklearn divides by their variance, which is 0."""
+    same = np.ones((count, 40), np.float32)
+    rows = label_errors.compress(lambda some: same[list(some)], count, seed=0)
+    assert len(rows) == count
+    assert np.abs(rows).max() < 1e-5
