@@ -273,7 +273,7 @@ def test_what_cannot_be_recorded_is_cut_at_its_blocks(tmp_path: Path) -> None:
     file.write_bytes(save(timm.create_model(BLOCKS).state_dict()))
     options = ("--backbone", BLOCKS, "--weights", file, "--line", "top-8", "--image-size", "64", "--epochs", "1")
     result = must("fit", data, "--out", tmp_path / "run", *options)
-    assert f"{file} is taken unchecked" in result.err
+    assert f"{file} is taken as it is" in result.err
     assert re.search(rf"{BLOCKS}: 4 of its \d+ layers are whole blocks \(LiteMLA\) that can't be recorded", result.err)
     about = json.loads((tmp_path / "run" / "fine-tuned" / "bundle" / "bundle.json").read_text())
     (trained,) = json.loads((tmp_path / "run" / "study.json").read_text())["strategies"]

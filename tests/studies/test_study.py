@@ -337,7 +337,7 @@ def test_a_finished_run_resumes_to_itself(run: Run, tmp_path: Path) -> None:
     shutil.copytree(run.out, out)
     must("study", run.data, "--out", out, *run.options, "--resume")
     assert figures(out) == figures(run.out)
-    assert [e["event"] for e in events(out)][-3:] == ["start", "photos", "end"]
+    assert [e["event"] for e in events(out)][-4:] == ["start", "cost", "photos", "end"]
 
 
 # ---- parts that the data set gives, and other folders to report on ---------------------------------------------------
