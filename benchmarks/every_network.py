@@ -79,6 +79,11 @@ class Found:
         return f"| `{self.name}` | {self.side} | `{self.line}` | {100 * self.trained:.1f} % | {self.proved} |"
 
 
+TITLE = (
+    "# Every network, the whole way\n\n"
+    "`python benchmarks/every_network.py --out docs/every-network.md`: random weights from a file, 24 drawn photos; "
+    "check, study, predict, explain,\nexport to ONNX, serve. Accuracies mean nothing here and are left out.\n"
+)
 HEADING = (
     "| network | photos, pixels | first layer that is trained | share of the parameters | proof of the ONNX file |\n"
     "| --- | --- | --- | --- | --- |"
@@ -218,7 +223,7 @@ def main() -> None:
                 print(f"{name}: all works, {found.seconds:.0f} s", flush=True)
     print("\n".join(rows))
     if options.out and not failed:
-        Path(options.out).write_text("\n".join(rows) + "\n", encoding="utf-8")
+        Path(options.out).write_text("\n".join([TITLE, *rows]) + "\n", encoding="utf-8")
     print(f"{failed} of {len(names)} failed")
     sys.exit(1 if failed else 0)
 
