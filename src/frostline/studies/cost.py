@@ -65,8 +65,7 @@ def of_study(old: Study | None) -> Coster:
         )
         again = list(config.strategies) if corrupted else left.strategies if maps else []
         speeds = left.measured(curve, again)
-        seconds = _REPORT + left.rows(speeds).seconds
-        seconds += sum(speeds.training(t) + left.evaluating(t.strategy, speeds) for t in [*left.trainings(), *curve])
+        seconds = sum(speeds.training(t) + left.evaluating(t.strategy, speeds) for t in [*left.trainings(), *curve])
         seconds += sum(_heat_maps(left, s, maps, speeds) for s in left.strategies if maps)
         seconds += _corruptions(left, corrupted, speeds) if corrupted else 0.0
         return left.cost(seconds, speeds)
@@ -80,8 +79,7 @@ def of_lines(old: Sweep | None) -> Coster:
     def cost(config: Config, frozen: Frozen, photos: Manifest, others: Manifest | None) -> Cost:
         left = _Left(config, frozen, photos, others, [row["name"] for row in old["lines"]] if old else [])
         speeds = left.measured()
-        seconds = _REPORT + left.rows(speeds).seconds
-        seconds += sum(speeds.training(t) + left.evaluating(t.strategy, speeds) for t in left.trainings())
+        seconds = sum(speeds.training(t) + left.evaluating(t.strategy, speeds) for t in left.trainings())
         return left.cost(seconds, speeds)
 
     return cost
@@ -102,8 +100,7 @@ def of_sizes(old: Sweep | None, sizes: Sequence[int | str], repeats: int) -> Cos
             if f"{s.name}/{size}-{repeat}" not in done
         ]  # fmt: skip
         speeds = left.measured(trainings)
-        seconds = _REPORT + left.rows(speeds).seconds
-        seconds += sum(speeds.training(t) + left.evaluating(t.strategy, speeds) for t in trainings)
+        seconds = sum(speeds.training(t) + left.evaluating(t.strategy, speeds) for t in trainings)
         return left.cost(seconds, speeds)
 
     return cost
@@ -145,10 +142,6 @@ class _Left:
         networks = {network_name(s) for s in again}
         return estimate.measure(self.config, self.frozen, self.photos, self.lacking, strategies, networks)
 
-    def rows(self, speeds: Speeds) -> estimate.Rows:
-        """The rows that the cache lacks."""
-        return estimate.rows(self.lacking, speeds, self.frozen)
-
     def evaluating(self, s: Strategy, speeds: Speeds) -> float:
         """Seconds to predict with a trained strategy all photos that it is asked for."""
         pixels_alone = s.line == "0"
@@ -157,8 +150,9 @@ class _Left:
         return _LOADING + (kept + asked) * speeds.predicting(s)
 
     def cost(self, seconds: float, speeds: Speeds) -> Cost:
-        """In all."""
-        return Cost(self._all, seconds, self.rows(speeds).bytes)
+        """In all: so many seconds, the rows that the cache lacks, and what every run takes."""
+        rows = estimate.rows(self.lacking, speeds, self.frozen)
+        return Cost(self._all, _REPORT + rows.seconds + seconds, rows.bytes)
 
 
 def _curve(left: _Left) -> list[Training]:
